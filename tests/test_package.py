@@ -1,0 +1,85 @@
+"""The package as it is installed: what it needs, what it brings, what it must not import."""
+
+import configparser
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import alberta_nb
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = Path(alberta_nb.__file__).parent
+RUN_TIME = {"jax", "numpy", "pandas", "matplotlib", "tqdm"}
+EXTRAS = {"notebook", "data", "dev"}
+# What belongs to the making of the book, and what only an extra brings.
+FOREIGN = ("nbdev", "fastcore", "execnb", "pytest", "nbval", "numba", "sympy", "sklearn", "ipywidgets", "IPython")
+
+IMPORT_EVERYTHING = f"""
+import importlib, pkgutil, sys
+import alberta_nb
+for module in pkgutil.walk_packages(alberta_nb.__path__, "alberta_nb."):
+    if not module.name.endswith(("_modidx", "__main__")):
+        importlib.import_module(module.name)
+print(*sorted(set({FOREIGN!r}) & set(sys.modules)))
+"""
+
+
+@pytest.fixture(scope="module")
+def distribution() -> metadata.Distribution:
+    try:
+        return metadata.distribution("alberta_nb")
+    except metadata.PackageNotFoundError:
+        pytest.skip("alberta_nb is imported from a checkout that is not installed")
+
+
+def requirements(distribution: metadata.Distribution, extra: str = "") -> set[str]:
+    """The requirements of one extra, or those that every user gets."""
+    lines = distribution.requires or []
+    mark = f'extra == "{extra}"'
+    chosen = [line for line in lines if (mark in line.replace("'", '"') if extra else "extra ==" not in line)]
+    return {line.split(";")[0].strip() for line in chosen}
+
+
+def test_no_module_imports_development_tools() -> None:
+    command = [sys.executable, "-c", IMPORT_EVERYTHING]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == []
+
+
+def test_version_is_written_once() -> None:
+    settings = configparser.ConfigParser(delimiters=["="])
+    settings.read(ROOT / "settings.ini")
+    version = settings["DEFAULT"]["version"]
+    assert alberta_nb.__version__ == version
+    assert f"version: {version}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_run_time_requirements(distribution: metadata.Distribution) -> None:
+    assert distribution.version == alberta_nb.__version__
+    found = requirements(distribution)
+    assert {name.split(">")[0] for name in found} == RUN_TIME
+    assert not any("<" in name or "==" in name for name in found), "the library sets no upper caps"
+
+
+def test_extras(distribution: metadata.Distribution) -> None:
+    assert set(distribution.metadata.get_all("Provides-Extra") or []) == EXTRAS
+    assert requirements(distribution, "notebook") == {"ipywidgets", "jupyterlab"}
+    assert requirements(distribution, "data") == {"pyarrow", "scikit-learn"}
+    assert {"numba", "nbval", "pytest", "ruff", "mypy"} <= requirements(distribution, "dev")
+
+
+def test_console_script(distribution: metadata.Distribution) -> None:
+    scripts = {entry.name: entry.value for entry in distribution.entry_points if entry.group == "console_scripts"}
+    assert scripts == {"alberta-nb": "alberta_nb.apps.cli:main"}
+
+
+def test_package_data() -> None:
+    assert (PACKAGE / "py.typed").is_file()
+    series = sorted((PACKAGE / "data").glob("*.csv.gz"))
+    assert series, "the main job needs a series that ships with the package"
+    # Licence and origin stand beside each series.
+    assert [path for path in series if not path.with_name(path.name.removesuffix(".csv.gz") + ".md").is_file()] == []
