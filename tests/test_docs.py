@@ -25,8 +25,7 @@ EXPORTED = re.compile(r"^#\s*\|\s*exports?\b", re.MULTILINE)
 TITLE = re.compile(r"# [^\n]+\n+> [^\n]+\n?")
 CODE = re.compile(r"(^|\n)(```|~~~).*?\n\2[^\n]*|(?<!`)(`+)(?!`).*?(?<!`)\3(?!`)", re.DOTALL)
 LINK = re.compile(r"\]\(<?([^)\s>]+)>?[^)]*\)|\b(?:href|src)=\"([^\"]+)\"|^\[[^\]]+\]:\s*(\S+)", re.MULTILINE)
-HEADING = re.compile(r"^#{1,6}\s+(.*?)\s*#*$", re.MULTILINE)
-LABEL = re.compile(r"\{[^}]*#([\w-]+)[^}]*\}|^#\s*\|\s*label:\s*([\w-]+)|\bid=\"([\w-]+)\"", re.MULTILINE)
+LABEL = re.compile(r"\{[^}]*#([\w-]+)[^}]*\}|^#\s*\|\s*label:\s*([\w-]+)", re.MULTILINE)
 REFERENCE = re.compile(r"(?<![\w\\])@((?:eq|fig|tbl|sec)-[\w-]+)")
 
 
@@ -72,26 +71,20 @@ def website() -> dict:
     return yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["website"]
 
 
-def slug(heading: str) -> str:
-    """The identifier that pandoc gives a heading."""
-    text = re.sub(r"\{[^}]*\}|\[([^\]]*)\]\([^)]*\)|[`*$]", r"\1", heading).strip()
-    text = re.sub(r"[^\w\s.-]", "", text).lower()
-    return re.sub(r"^[^a-z]+", "", re.sub(r"\s+", "-", text)) or "section"
+@cache
+def pandoc(source: str) -> tuple[str, str]:
+    """The HTML of a Markdown text with TeX in it, and what pandoc has to say against it, if anything."""
+    options = ["--mathml", "--fail-if-warnings"]
+    try:
+        return pypandoc.convert_text(source, "html", format="markdown", extra_args=options), ""
+    except RuntimeError as error:
+        return "", str(error)
 
 
 def anchors(page: str) -> set[str]:
-    """What a link into a page can point to."""
-    found = {label for cell in cells(page) for match in LABEL.findall(cell["source"]) for label in match if label}
-    return found | {slug(heading) for text in prose(page) for heading in HEADING.findall(CODE.sub("", text))}
-
-
-def pandoc_warnings(source: str) -> str:
-    """What pandoc has to say against a Markdown text with TeX in it, empty where all is well."""
-    try:
-        pypandoc.convert_text(source, "html", format="markdown", extra_args=["--mathml", "--fail-if-warnings"])
-    except RuntimeError as error:
-        return str(error)
-    return ""
+    """What a link into a page can point to: labels of Quarto, and the identifiers that pandoc makes."""
+    labels = {label for cell in cells(page) for match in LABEL.findall(cell["source"]) for label in match if label}
+    return labels | set(re.findall(r'\bid="([^"]+)"', pandoc("\n\n".join(prose(page)))[0]))
 
 
 # --- the website ---
@@ -192,9 +185,9 @@ def test_page_is_clean(page: str) -> None:
 @each_page
 def test_tex_can_be_read(page: str) -> None:
     # One call for the page is fast; cell by cell only where it fails, to say where.
-    warning = pandoc_warnings("\n\n".join(prose(page)))
+    _, warning = pandoc("\n\n".join(prose(page)))
     if warning:
-        where = {number: found for number, text in enumerate(prose(page)) if (found := pandoc_warnings(text))}
+        where = {number: found for number, text in enumerate(prose(page)) if (found := pandoc(text)[1])}
         pytest.fail(f"{where or warning}")
 
 

@@ -21,6 +21,7 @@ DIRECTIVE = re.compile(r"^#\s*\|\s*(?P<name>[\w-]+):?\s*(?P<value>.*)$")
 FENCE = re.compile(r"^(```|~~~)")
 LINK = re.compile(r"(\]\()(?!\w+:|#|/)([^)\s]+)")
 SOURCE = re.compile(r"(\b(?:src|href)=\")(?!\w+:|#|/)([^\"]+)")
+INLINE_CODE = re.compile(r"(`[^`]*`)")
 QUARTO = re.compile(r"\s*\{[#.][^}\n]*\}\s*$|^:{3,}.*$")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -34,6 +35,12 @@ def directives(source: str) -> tuple[dict[str, str], str]:
     return found, "\n".join(lines).strip("\n")
 
 
+def relink(text: str) -> str:
+    """Links of the page, from the root of the repository."""
+    text = SOURCE.sub(r"\1nbs/\2", LINK.sub(r"\1nbs/\2", text))
+    return text.replace("](nbs/../", "](").replace('="nbs/../', '="')
+
+
 def markdown(source: str) -> str:
     """Markdown as GitHub reads it: without Quarto's marks, and with links from the root of the repository."""
     lines, fenced = [], False
@@ -41,9 +48,10 @@ def markdown(source: str) -> str:
         if FENCE.match(line):
             fenced = not fenced
         elif not fenced:
-            line = QUARTO.sub("", line)
-            line = SOURCE.sub(r"\1nbs/\2", LINK.sub(r"\1nbs/\2", line))
-        lines.append(line.replace("](nbs/../", "](").replace('="nbs/../', '="'))
+            # The odd parts are inline code, which stays as it is.
+            parts = INLINE_CODE.split(QUARTO.sub("", line))
+            line = "".join(part if i % 2 else relink(part) for i, part in enumerate(parts))
+        lines.append(line)
     return "\n".join(lines).strip("\n")
 
 
