@@ -1,5 +1,6 @@
 """The pages as documents: what can be checked of the website without Quarto."""
 
+import ast
 import importlib.util
 import json
 import re
@@ -22,6 +23,7 @@ COMMANDS = ("pip install . && alberta-nb learn", 'pip install -e ".[dev]" && pyt
 
 DIRECTIVE = re.compile(r"^#\s*\|")
 EXPORTED = re.compile(r"^#\s*\|\s*exports?\b", re.MULTILINE)
+EVAL_FALSE = re.compile(r"^#\s*\|\s*eval:\s*false\s*$", re.MULTILINE)
 TITLE = re.compile(r"# [^\n]+\n+> [^\n]+\n?")
 CODE = re.compile(r"(^|\n)(```|~~~).*?\n\2[^\n]*|(?<!`)(`+)(?!`).*?(?<!`)\3(?!`)", re.DOTALL)
 LINK = re.compile(r"\]\(<?([^)\s>]+)>?[^)]*\)|\b(?:href|src)=\"([^\"]+)\"|^\[[^\]]+\]:\s*(\S+)", re.MULTILINE)
@@ -221,3 +223,16 @@ def test_exporting_pages_name_their_module(page: str) -> None:
     assert len(modules) == int(exports)
     for module in modules:
         assert (ROOT / "alberta_nb" / (module.replace(".", "/") + ".py")).is_file(), "run nbdev_export"
+
+
+@each_page
+def test_imports_stand_in_cells_of_their_own(page: str) -> None:
+    # nbdev runs every cell with an import when it prepares the website, without the cells above it.
+    mixed = {}
+    for number, cell in enumerate(cells(page)):
+        if cell["cell_type"] != "code" or EXPORTED.search(cell["source"]) or EVAL_FALSE.search(cell["source"]):
+            continue
+        nodes = list(ast.walk(ast.parse(cell["source"])))
+        if any(isinstance(node, ast.Import | ast.ImportFrom) for node in nodes):
+            mixed[number] = [ast.unparse(node) for node in nodes if isinstance(node, ast.Expr | ast.Assign)]
+    assert {number: found[0] for number, found in mixed.items() if found} == {}
