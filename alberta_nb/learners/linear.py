@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LearnerState', 'UpdateResult', 'LinearLearner']
 
-# %% ../../nbs/learners/00_linear.ipynb #778024a4
+# %% ../../nbs/learners/00_linear.ipynb #4b6db669
 import functools
 from typing import Any
 
@@ -16,9 +16,9 @@ from jax import Array
 from ..normalizers import Normalizer
 from ..optimizers.base import Optimizer
 from ..optimizers.lms import LMS
-from ..types import Settings, State, TimeStep, check_int, require, vector
+from ..types import Settings, State, TimeStep, check_int, floats, require, vector
 
-# %% ../../nbs/learners/00_linear.ipynb #3b13aba0
+# %% ../../nbs/learners/00_linear.ipynb #1bd85063
 class LearnerState(State):
     "Weights (feature_dim,), bias (), the optimizer's state, and the normaliser's, or None without one."
 
@@ -36,7 +36,7 @@ class UpdateResult(State):
     error: Array
     metrics: Array
 
-# %% ../../nbs/learners/00_linear.ipynb #fb938554
+# %% ../../nbs/learners/00_linear.ipynb #d8260990
 class LinearLearner(Settings):
     """A linear prediction w.x + b whose optimizer sets every step.
 
@@ -65,8 +65,12 @@ class LinearLearner(Settings):
         check_int("feature_dim", feature_dim)
         zeros = jnp.zeros(feature_dim, dtype=jnp.result_type(float))
         normalizer_state = None if self.normalizer is None else self.normalizer.init(feature_dim)
-        return LearnerState(weights=zeros, bias=jnp.zeros_like(zeros[0]), optimizer_state=self.optimizer.init(feature_dim),
-                            normalizer_state=normalizer_state)
+        return LearnerState(
+            weights=zeros,
+            bias=jnp.zeros_like(zeros[0]),
+            optimizer_state=self.optimizer.init(feature_dim),
+            normalizer_state=normalizer_state,
+        )
 
     def predict(self, state: LearnerState, observation: Array) -> Array:
         "The prediction (1,) for an observation (feature_dim,); a normaliser scales it with the statistics of `state`, frozen."
@@ -78,7 +82,7 @@ class LinearLearner(Settings):
         The normaliser takes the observation in first; prediction and update both use the scaled one.
         """
         x = vector("observation", observation, state.weights.shape[-1])
-        return _update(self.structure, state, x, vector("target", jnp.reshape(target, (-1,)), 1))
+        return _update(self.structure, state, x, vector("target", target, 1))
 
     def step(self, state: LearnerState, time_step: TimeStep) -> UpdateResult:
         "`update` on a time step, unchecked: what the loops compile."
@@ -88,8 +92,12 @@ class LinearLearner(Settings):
         prediction = self.linear(state, x)
         error = time_step.target[0] - prediction
         move = self.optimizer.update(state.optimizer_state, error, x, float(self.use_bias))
-        new_state = state.replace(weights=state.weights + move.weight_delta, bias=state.bias + move.bias_delta,
-                                  optimizer_state=move.new_state, normalizer_state=normalizer_state)
+        new_state = state.replace(
+            weights=state.weights + move.weight_delta,
+            bias=state.bias + move.bias_delta,
+            optimizer_state=move.new_state,
+            normalizer_state=normalizer_state,
+        )
         metrics = [error * error, error, move.metrics["mean_step_size"]]
         if self.normalizer is not None:
             metrics.append(jnp.mean(self.normalizer.moments(normalizer_state)[1]))
@@ -99,14 +107,22 @@ class LinearLearner(Settings):
         "w.x + b of a scaled input; a sum of products compiles to a faster loop than a dot product here."
         return jnp.sum(state.weights * x) + state.bias
 
+    def step_sizes(self, state: LearnerState) -> dict[str, Array]:
+        "All step sizes now: `step_sizes` (feature_dim,), `bias_step_sizes` (), and the optimizer's `normalizers` where it has them."
+        weights, bias = self.optimizer.step_sizes(state.optimizer_state)
+        sizes = {"step_sizes": jnp.broadcast_to(weights, state.weights.shape), "bias_step_sizes": bias}
+        normalizers = getattr(state.optimizer_state, "normalizers", None)
+        return sizes if normalizers is None else sizes | {"normalizers": normalizers}
+
     @functools.cached_property
     def structure(self) -> "LinearLearner":
         "What a compiled function must know of this learner: everything but the numbers that live in its state."
         return self.template()
 
-# %% ../../nbs/learners/00_linear.ipynb #a10ab8aa
+# %% ../../nbs/learners/00_linear.ipynb #e74c6122
 @functools.partial(jax.jit, static_argnums=0)
 def _predict(learner: LinearLearner, state: LearnerState, x: Array) -> Array:
+    x = floats(x, -1)
     if learner.normalizer is not None:
         x = learner.normalizer.normalize_only(state.normalizer_state, x)
     return learner.linear(state, x)[None]
@@ -114,4 +130,4 @@ def _predict(learner: LinearLearner, state: LearnerState, x: Array) -> Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _update(learner: LinearLearner, state: LearnerState, x: Array, target: Array) -> UpdateResult:
-    return learner.step(state, TimeStep(observation=x, target=target))
+    return learner.step(state, TimeStep(observation=floats(x, -1), target=floats(target, 1)))

@@ -6,7 +6,7 @@
 __all__ = ['StepSizeTrackingConfig', 'NormalizerTrackingConfig', 'StepSizeHistory', 'NormalizerHistory', 'BatchedLearningResult',
            'LearningResult', 'read_step_sizes', 'read_normalizer', 'run_learning_loop', 'run_learning_loop_batched']
 
-# %% ../../nbs/loops/01_supervised.ipynb #1e63f60c
+# %% ../../nbs/loops/01_supervised.ipynb #d111f1cb
 import functools
 from typing import Any
 
@@ -21,7 +21,7 @@ from ..streams.base import ScanStream, Stream
 from ..streams.sources import Source
 from ..types import Settings, State, check_int, require
 
-# %% ../../nbs/loops/01_supervised.ipynb #ed1097de
+# %% ../../nbs/loops/01_supervised.ipynb #737727c8
 class StepSizeTrackingConfig(Settings):
     "Record all step sizes every `interval` steps, the bias's too unless `include_bias` is False."
 
@@ -34,7 +34,7 @@ class NormalizerTrackingConfig(Settings):
 
     interval: int
 
-# %% ../../nbs/loops/01_supervised.ipynb #03a4afdf
+# %% ../../nbs/loops/01_supervised.ipynb #0a4160a1
 class StepSizeHistory(State):
     """Step sizes over time (rows, feature_dim), the bias's (rows,) or None, the steps of the rows (rows,), and an optimizer's normalisers or None.
 
@@ -54,7 +54,7 @@ class NormalizerHistory(State):
     variances: Array
     recording_indices: Array
 
-# %% ../../nbs/loops/01_supervised.ipynb #6aecc9a1
+# %% ../../nbs/loops/01_supervised.ipynb #f20766fa
 class BatchedLearningResult(State):
     """What a batch of seeds gives: `states`, `metrics` (n_seeds, rows, columns), both histories or None, all with seeds first.
 
@@ -91,21 +91,17 @@ class LearningResult(tuple):
         result.skipped, result.interrupted = int(run.skipped), run.interrupted
         return result
 
-# %% ../../nbs/loops/01_supervised.ipynb #a4ad05b4
+# %% ../../nbs/loops/01_supervised.ipynb #3262347c
 def read_step_sizes(learner: Any, state: Any) -> dict[str, Array]:
-    "All step sizes that a learner's state holds, and the optimizer's normalisers where it has them."
-    weights, bias = learner.optimizer.step_sizes(state.optimizer_state)
-    out = {"step_sizes": jnp.broadcast_to(weights, state.weights.shape), "bias_step_sizes": bias}
-    if hasattr(state.optimizer_state, "normalizers"):
-        out["normalizers"] = state.optimizer_state.normalizers
-    return out
+    "All step sizes that a learner's state holds."
+    return learner.step_sizes(state)
 
 
 def read_normalizer(learner: Any, state: Any) -> tuple[Array, Array]:
     "Means and variances of the learner's normaliser."
     return learner.normalizer.moments(state.normalizer_state)
 
-# %% ../../nbs/loops/01_supervised.ipynb #d3c08e4e
+# %% ../../nbs/loops/01_supervised.ipynb #da3f5ae3
 def _check_tracking(name: str, tracking: Any, num_steps: int | None) -> None:
     if tracking is not None:
         check_int(f"{name}.interval", tracking.interval)
@@ -126,7 +122,7 @@ def _histories(learner: Any, num_steps: int | None, step_sizes: Any, normalizer:
     kinds = ((step_sizes, read_step_sizes), (normalizer, read_normalizer))
     return tuple(History(t.interval, read) for t, read in kinds if t is not None)
 
-# %% ../../nbs/loops/01_supervised.ipynb #3c96a2c1
+# %% ../../nbs/loops/01_supervised.ipynb #d6c06570
 def _read_histories(
     run: Run, step_sizes: Any, normalizer: Any
 ) -> tuple[StepSizeHistory | None, NormalizerHistory | None]:
@@ -148,7 +144,7 @@ def _read_histories(
         moments = NormalizerHistory(means=means, variances=variances, recording_indices=idx)
     return sizes, moments
 
-# %% ../../nbs/loops/01_supervised.ipynb #9002129b
+# %% ../../nbs/loops/01_supervised.ipynb #23bcb6f6
 def _check_world(learner: Any, stream: Any) -> None:
     "Fail before anything compiles when learner or stream lacks what a loop needs."
     require(
@@ -167,7 +163,7 @@ def _check_state(state: Any, feature_dim: int, leading: int) -> None:
     have = jnp.shape(state.weights)[leading:] if hasattr(state, "weights") else (feature_dim,)
     require(have == (feature_dim,), f"learner_state is for {have} inputs, the stream has feature_dim {feature_dim}")
 
-# %% ../../nbs/loops/01_supervised.ipynb #f9bc7958
+# %% ../../nbs/loops/01_supervised.ipynb #07fbf6c3
 def run_learning_loop(
     learner: Any,
     stream: Any,
@@ -226,7 +222,7 @@ def run_learning_loop(
         raise
     return result(run)
 
-# %% ../../nbs/loops/01_supervised.ipynb #e1e898b7
+# %% ../../nbs/loops/01_supervised.ipynb #19d527a7
 @functools.partial(jax.jit, static_argnums=0)
 def _start_streams(stream: Any, keys: Array) -> Any:
     return jax.vmap(stream.start)(keys)
@@ -250,7 +246,7 @@ def _spread(state: Any, single: Any, seeds: int) -> Any:
 
     return jax.tree.map(leaf, state, single)
 
-# %% ../../nbs/loops/01_supervised.ipynb #2bc7d8e0
+# %% ../../nbs/loops/01_supervised.ipynb #a62261af
 def run_learning_loop_batched(
     learner: Any,
     stream: Any,
