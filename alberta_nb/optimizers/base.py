@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OptimizerUpdate', 'Optimizer', 'no_form', 'mean_step_size', 'optimizer_from_config']
 
-# %% ../../nbs/optimizers/00_base.ipynb #a8a6ed99
+# %% ../../nbs/optimizers/00_base.ipynb #6aef4433
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from jax import Array
 
 from ..types import Settings, State
 
-# %% ../../nbs/optimizers/00_base.ipynb #3b31cc2d
+# %% ../../nbs/optimizers/00_base.ipynb #f8df2f5b
 class OptimizerUpdate(State):
     """An optimizer's answer to one example.
 
@@ -31,9 +31,9 @@ class OptimizerUpdate(State):
     new_state: Any
     metrics: dict[str, Array]
 
-# %% ../../nbs/optimizers/00_base.ipynb #2a7e02a5
+# %% ../../nbs/optimizers/00_base.ipynb #3a195ff2
 class Optimizer(Settings, ABC):
-    """Base of the optimizers: a frozen dataclass of settings with `init` and `update`, pure functions of what they are given."""
+    "Base of the optimizers: frozen settings, with `init` and `update` as pure functions of what they are given."
 
     @abstractmethod
     def init(self, feature_dim: int) -> Any:
@@ -44,7 +44,6 @@ class Optimizer(Settings, ABC):
         """The change of weights and bias for one example.
 
         Args:
-            state: what `init` or the last update gave.
             error: target - prediction ().
             observation: the input (feature_dim,).
             bias_input: the input of the bias: 1, or 0 for a learner without one.
@@ -62,7 +61,6 @@ class Optimizer(Settings, ABC):
         """The step of one parameter array, in its shape and without the error, and the next state.
 
         Args:
-            state: what `init_for_shape` or the last update gave.
             gradient: of the prediction, or its trace; the caller multiplies the step by the error.
             error: for optimizers that learn from it; None where `gradient` is error times gradient already.
         """
@@ -75,18 +73,18 @@ class Optimizer(Settings, ABC):
         pairs = [self.update_from_gradient(s, g, error) for s, g in zip(states, gradients, strict=True)]
         return [step for step, _ in pairs], [state for _, state in pairs]
 
-# %% ../../nbs/optimizers/00_base.ipynb #fc7c1721
+# %% ../../nbs/optimizers/00_base.ipynb #1c0d7607
 def no_form(optimizer: Optimizer) -> str:
     "The message of an optimizer without a per-parameter form."
     return f"{type(optimizer).__name__} works on linear learners only: it has no per-parameter form"
 
 
 def mean_step_size(step_sizes: Array, bias_step_size: Array, bias_input: Any = 1.0) -> Array:
-    "The mean over all weights, and over the bias unless its input is 0: the third column of a linear learner's metrics."
+    "The mean over all weights, and over the bias unless its input is 0: third column of a linear learner's metrics."
     present = bias_input != 0.0
     return (jnp.sum(step_sizes) + jnp.where(present, bias_step_size, 0.0)) / (step_sizes.size + present)
 
-# %% ../../nbs/optimizers/00_base.ipynb #f76775bc
+# %% ../../nbs/optimizers/00_base.ipynb #e037bf99
 def optimizer_from_config(config: dict[str, Any]) -> Optimizer:
     "The optimizer that `to_config` described. Raises ValueError for an unknown type or setting."
     return Optimizer.from_config(config)
