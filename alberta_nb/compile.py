@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OPTIONS', 'one_kernel', 'native_works', 'native_loops', 'use_native']
 
-# %% ../nbs/01_compile.ipynb #d6a40388
+# %% ../nbs/01_compile.ipynb #7b3ee65a
 import contextlib
 import functools
 import os
@@ -16,18 +16,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# %% ../nbs/01_compile.ipynb #1e743acc
+# %% ../nbs/01_compile.ipynb #653eb0b8
 try:
     from jax.experimental.xla_metadata import set_xla_metadata
-except ImportError:  # an older or newer JAX without it: the plain path is the only one
+except ImportError:  # a JAX without it: then the plain path is the only one
     set_xla_metadata = None  # type: ignore[assignment]
 
-# %% ../nbs/01_compile.ipynb #ad2f0eaf
+# %% ../nbs/01_compile.ipynb #bf407024
 def one_kernel(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """`fn` compiled as one native function when the caller is jitted on a CPU; the same numbers to rounding.
+    """`fn` compiled as one native function, when the caller is jitted with `OPTIONS` on a CPU; the same numbers to rounding.
 
-    Every argument is touched and the touches are kept alive by a barrier: XLA removes an argument that nothing reads and
-    then aborts the process, because the caller still passes it.
+    Every argument is touched and a barrier keeps the touch: XLA drops an argument that nothing reads, the caller still
+    passes it, and the process aborts.
     """
 
     def touched(*args: Any) -> Any:
@@ -39,10 +39,12 @@ def one_kernel(fn: Callable[..., Any]) -> Callable[..., Any]:
 
     return call
 
-# %% ../nbs/01_compile.ipynb #656c2273
-OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
+OPTIONS = {
+    "xla_cpu_experimental_ynn_fusion_type": ""
+}  # of the outermost jit: no library calls inside the native function
 
+# %% ../nbs/01_compile.ipynb #4e8b79e7
 def _probe(v: jax.Array) -> jax.Array:
     return lax.fori_loop(0, 3, lambda i, w: w * 0.5 + v, v)
 
@@ -55,16 +57,16 @@ def native_works() -> bool:
     try:
         loop = jax.jit(lambda v: one_kernel(_probe)(v), compiler_options=OPTIONS)
         return bool((loop(jnp.ones(4)) == 1.875).all())
-    except Exception:  # any refusal of the compiler means: use the plain path
+    except Exception:  # whatever the compiler objects to: the plain path is there
         return False
 
-# %% ../nbs/01_compile.ipynb #05ede415
+# %% ../nbs/01_compile.ipynb #052f6801
 _forced: list[bool] = []
 
 
 @contextlib.contextmanager
 def native_loops(on: bool) -> Iterator[None]:
-    "Within the context, use (`True`) or do not use (`False`) the one-kernel path; the environment's ALBERTA_NB_NATIVE=0 turns it off too."
+    "Within the context, use (True) or avoid (False) native loops, whatever the environment variable ALBERTA_NB_NATIVE says."
     _forced.append(on)
     try:
         yield
@@ -73,6 +75,6 @@ def native_loops(on: bool) -> Iterator[None]:
 
 
 def use_native() -> bool:
-    "Whether loops compile as one kernel now."
+    "Whether loops are compiled as one kernel now."
     wanted = _forced[-1] if _forced else os.environ.get("ALBERTA_NB_NATIVE", "1") != "0"
     return wanted and native_works()

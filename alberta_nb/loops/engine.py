@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['NEVER', 'PAGE_NUMBERS', 'BLOCK_NUMBERS', 'MAX_STEPS', 'seeds_last', 'seeds_first', 'History', 'Spec', 'Window',
            'Carry', 'is_finite', 'one_step', 'add_to_window', 'page_loop', 'noise_page', 'is_paged', 'block_loop',
-           'run_block', 'StreamPosition', 'NonFiniteError', 'Run', 'take_rows', 'run_loop', 'stream_start']
+           'run_block', 'StreamPosition', 'NonFiniteError', 'Run', 'take_rows', 'time_step_like', 'no_rows', 'run_loop',
+           'stream_start']
 
-# %% ../../nbs/loops/00_engine.ipynb #7a8b12ea
+# %% ../../nbs/loops/00_engine.ipynb #1eadb127
 import dataclasses
 import functools
 import warnings
@@ -24,9 +25,9 @@ from ..compile import OPTIONS, one_kernel, use_native
 from ..noise import key_data
 from ..streams.base import Stream
 from ..streams.sources import Source
-from ..types import State, check_int, require
+from ..types import State, TimeStep, check_int, require
 
-# %% ../../nbs/loops/00_engine.ipynb #509d3838
+# %% ../../nbs/loops/00_engine.ipynb #5b15b052
 class History(NamedTuple):
     "Something to record every `interval` steps: `read(learner, learner_state)` gives a pytree of arrays."
 
@@ -46,7 +47,7 @@ class Spec(NamedTuple):
     policy: str  # "trust", "flag" the first non-finite step, or "skip" such steps
     seeds: bool  # a batch of seeds on the last axis of every array
 
-# %% ../../nbs/loops/00_engine.ipynb #dc1c68a9
+# %% ../../nbs/loops/00_engine.ipynb #c17ab0c5
 class Window(State):
     "The running sum of a window of metrics, with the part that rounding lost (Kahan), and its steps, all and learned from."
 
@@ -65,13 +66,13 @@ class Carry(State):
     due: tuple[Array, ...]
     skipped: Array
 
-# %% ../../nbs/loops/00_engine.ipynb #9166da93
+# %% ../../nbs/loops/00_engine.ipynb #28ec0bf5
 def is_finite(time_step: Any) -> Array:
     "Whether every float of a time step is finite: 0 times it is 0, a sum that costs one pass."
     floats = [leaf for leaf in jax.tree.leaves(time_step) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return sum((jnp.sum(leaf * 0.0) for leaf in floats), jnp.float32(0.0)) == 0.0
 
-# %% ../../nbs/loops/00_engine.ipynb #41fc2efa
+# %% ../../nbs/loops/00_engine.ipynb #72409b31
 def one_step(
     spec: Spec, learner_state: Any, stream_state: Any, given: Any, idx: Array
 ) -> tuple[Any, Any, Array, Array]:
@@ -93,7 +94,7 @@ def one_step(
     learner_state, metrics = lax.cond(good, learn, pass_by) if spec.policy == "skip" else learn()
     return learner_state, stream_state, metrics, good
 
-# %% ../../nbs/loops/00_engine.ipynb #8310c038
+# %% ../../nbs/loops/00_engine.ipynb #808aa3a1
 def add_to_window(window: Window, metrics: Array, good: Array) -> Window:
     "One more step in the window's running sum, compensated, so that a window of 10^8 steps keeps its digits."
     term = jnp.where(good, metrics, 0.0) - window.lost
@@ -105,7 +106,7 @@ def add_to_window(window: Window, metrics: Array, good: Array) -> Window:
         learned=window.learned + good.astype(jnp.int32),
     )
 
-# %% ../../nbs/loops/00_engine.ipynb #86e2b293
+# %% ../../nbs/loops/00_engine.ipynb #dc39ffb1
 def _put(buffer: Any, value: Any, row: Array) -> Any:
     "The buffer with `value` written at `row` of its first axis."
     return jax.tree.map(lambda b, v: lax.dynamic_update_index_in_dim(b, v.astype(b.dtype), row, 0), buffer, value)
@@ -119,17 +120,21 @@ def _seed_axis(spec: Spec, fn: Callable[..., Any], in_axes: Any) -> Callable[...
     "`fn` for all seeds at once, seeds on the last axis; or `fn` itself."
     return jax.vmap(fn, in_axes=in_axes, out_axes=-1) if spec.seeds else fn
 
-# %% ../../nbs/loops/00_engine.ipynb #35c9cadc
-def page_loop(spec: Spec, carry: Carry, given: Any, idx: Array, steps: Array) -> tuple[Carry, Any, Array]:
+# %% ../../nbs/loops/00_engine.ipynb #da879227
+def page_loop(
+    spec: Spec, own_rows: bool, carry: Carry, given: Any, idx: Array, steps: Array
+) -> tuple[Carry, Any, Array]:
     """`steps` steps from time `idx`, sequentially: the next carry, the recorded rows, and the first non-finite step (or a huge number).
 
     `given` holds one row a step: the stream's noise, or the time steps. This is the function that becomes one native loop.
     """
-    given_axis = -1 if spec.stream is not None or not spec.seeds or carry.stream is not None else None
-    step = _seed_axis(spec, functools.partial(one_step, spec), (-1, -1, given_axis, None))
+    step = _seed_axis(spec, functools.partial(one_step, spec), (-1, -1, -1 if own_rows else None, None))
     reads = [_seed_axis(spec, functools.partial(h.read, spec.learner), -1) for h in spec.histories]
-    row = jax.tree.map(lambda a: a[0], given)
-    metrics_like = jax.eval_shape(step, carry.learner, carry.stream, row, idx)[2]
+
+    def row_at(i: Any) -> Any:
+        return jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, i, 0, keepdims=False), given)
+
+    metrics_like = jax.eval_shape(step, carry.learner, carry.stream, row_at(0), idx)[2]
     metric_rows = spec.rows if spec.record_every == 1 else spec.rows // spec.record_every + 2
     buffers = (
         _blank(metric_rows, metrics_like),
@@ -139,8 +144,7 @@ def page_loop(spec: Spec, carry: Carry, given: Any, idx: Array, steps: Array) ->
 
     def body(i: Array, state: Any) -> Any:
         carry, buffers, filled, bad = state
-        row = jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, i, 0, keepdims=False), given)
-        learner, stream, metrics, good = step(carry.learner, carry.stream, row, idx + i.astype(jnp.uint32))
+        learner, stream, metrics, good = step(carry.learner, carry.stream, row_at(i), idx + i.astype(jnp.uint32))
         new = carry.replace(learner=learner, stream=stream)
         if spec.policy != "trust":
             bad = jnp.minimum(bad, jnp.where(jnp.all(good), NEVER, i))
@@ -157,7 +161,7 @@ def page_loop(spec: Spec, carry: Carry, given: Any, idx: Array, steps: Array) ->
     carry, buffers, _, bad = lax.fori_loop(0, steps, body, start)
     return carry, buffers, bad
 
-# %% ../../nbs/loops/00_engine.ipynb #79063efd
+# %% ../../nbs/loops/00_engine.ipynb #ed641beb
 NEVER = np.int32(2**31 - 1)
 
 
@@ -184,7 +188,7 @@ def _record_history(
     buffer = _put(buffer, read(learner_state), filled)
     return buffer, filled + record.astype(jnp.int32), jnp.where(record, h.interval - 1, due - 1)
 
-# %% ../../nbs/loops/00_engine.ipynb #8317a797
+# %% ../../nbs/loops/00_engine.ipynb #4a9608a1
 def noise_page(spec: Spec, carry: Carry, idx: Array, steps: Array) -> tuple[Carry, Any, Spec]:
     """What the steps of one page need from the stream, drawn apart from the sequential loop.
 
@@ -192,8 +196,14 @@ def noise_page(spec: Spec, carry: Carry, idx: Array, steps: Array) -> tuple[Carr
     """
     stream = spec.stream
     if is_paged(stream):
-        draw = _seed_axis(spec, lambda s: stream.noise(s, idx, spec.rows), -1)
-        return carry, draw(carry.stream), spec
+        if not spec.seeds:
+            return carry, stream.noise(carry.stream, idx, spec.rows), spec
+        drawn = jax.vmap(stream.noise, in_axes=(-1, None, None))(carry.stream, idx, spec.rows)
+        return (
+            carry,
+            _to_last(lax.optimization_barrier(drawn)),
+            spec,
+        )  # drawn seed after seed, where it is fast, then turned
     step = _seed_axis(spec, stream.step, (-1, None))
     like = jax.eval_shape(step, carry.stream, idx)[0]
 
@@ -210,25 +220,28 @@ def is_paged(stream: Any) -> bool:
     "Whether a stream draws its noise a page at a time."
     return isinstance(stream, Stream) and getattr(stream, "paged", True)
 
-# %% ../../nbs/loops/00_engine.ipynb #e5381d41
+# %% ../../nbs/loops/00_engine.ipynb #e1612da1
 def block_loop(
     spec: Spec, native: bool, carry: Carry, idx: Array, steps: Array, given: Any = None
 ) -> tuple[Carry, Any, Array]:
     "Up to `rows * pages` steps: page after page, each page's sequential part as one native loop where `native` allows."
 
-    def loop_over(page_spec: Spec, *args: Any) -> Any:
-        fn = functools.partial(page_loop, page_spec)
-        return (one_kernel(fn) if native else fn)(*args)
+    def loop_over(page_spec: Spec, own_rows: bool, carry: Carry, rows: Any, *args: Any) -> Any:
+        def fn(carry: Carry, flat: Any, *args: Any) -> Any:
+            shaped = jax.tree.map(lambda a, like: a.reshape(like.shape), flat, rows)
+            return page_loop(page_spec, own_rows, carry, shaped, *args)
+
+        return (one_kernel(fn) if native else fn)(carry, jax.tree.map(jnp.ravel, rows), *args)
 
     if spec.stream is None:
-        return loop_over(spec, carry, given, idx, steps)
+        return loop_over(spec, False, carry, given, idx, steps)
 
     def run_page(carry: Carry, k: Array) -> tuple[Carry, Any, Array]:
         first = k * spec.rows
         here = jnp.minimum(spec.rows, steps - first)
         start = idx + first.astype(jnp.uint32)
         carry, rows, page_spec = noise_page(spec, carry, start, here)
-        carry, out, bad = loop_over(page_spec, carry, rows, start, here)
+        carry, out, bad = loop_over(page_spec, spec.seeds, carry, rows, start, here)
         return carry, out, jnp.where(bad < here, first + bad, NEVER)
 
     def body(k: Array, state: Any) -> Any:
@@ -240,7 +253,7 @@ def block_loop(
     pages = (steps + spec.rows - 1) // spec.rows
     return lax.fori_loop(0, pages, body, (carry, _blank(spec.pages, out_like), NEVER))
 
-# %% ../../nbs/loops/00_engine.ipynb #63d142cd
+# %% ../../nbs/loops/00_engine.ipynb #a1017e01
 _compiled = {
     True: jax.jit(block_loop, static_argnums=(0, 1), compiler_options=OPTIONS),
     False: jax.jit(block_loop, static_argnums=(0, 1)),
@@ -264,7 +277,7 @@ def run_block(spec: Spec, carry: Carry, idx: int, steps: int, given: Any = None)
     carry, out, bad = _compiled[False](spec, False, *args)
     return carry, out, int(bad)
 
-# %% ../../nbs/loops/00_engine.ipynb #9ac93e5a
+# %% ../../nbs/loops/00_engine.ipynb #fd501bee
 class StreamPosition(State):
     "Where a stream stands: its `state`, and how many steps it has made, as a uint32 ()."
 
@@ -295,7 +308,7 @@ class Run:
     skipped: Any
     interrupted: bool
 
-# %% ../../nbs/loops/00_engine.ipynb #4a0cae7d
+# %% ../../nbs/loops/00_engine.ipynb #0d84dfa3
 PAGE_NUMBERS = 65_536  # numbers in a page: 256 kB of float32, still in the cache when the loop reads them
 BLOCK_NUMBERS = 2_000_000  # numbers between two looks at the keyboard and the progress bar
 MAX_STEPS = 2**32  # the clock of a stream is a uint32
@@ -313,7 +326,7 @@ def _numbers(stream: Any) -> int:
 
 def _page_size(numbers: int) -> tuple[int, int]:
     "Rows of a page and pages of a block, for steps of so many numbers."
-    rows = int(np.clip(PAGE_NUMBERS // numbers, 16, 4096))
+    rows = int(np.clip(PAGE_NUMBERS // numbers // 64 * 64, 64, 4096))
     return rows, int(np.clip(BLOCK_NUMBERS // (rows * numbers), 1, 64))
 
 
@@ -322,7 +335,7 @@ def _given_rows(numbers: int, num_steps: int | None) -> int:
     most = 1 << int(np.clip(np.log2(BLOCK_NUMBERS / 2 / numbers), 6, 16))
     return most if num_steps is None else min(most, 1 << max(6, (num_steps - 1).bit_length()))
 
-# %% ../../nbs/loops/00_engine.ipynb #fa10e731
+# %% ../../nbs/loops/00_engine.ipynb #ead5a314
 def _to_last(tree: Any) -> Any:
     return jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), tree)
 
@@ -333,7 +346,7 @@ def _to_first(tree: Any) -> Any:
 
 seeds_last, seeds_first = jax.jit(_to_last), jax.jit(_to_first)
 
-# %% ../../nbs/loops/00_engine.ipynb #807ef9a3
+# %% ../../nbs/loops/00_engine.ipynb #0908765f
 def take_rows(spec: Spec, out: Any, start: int, steps: int) -> tuple[np.ndarray, list[Any]]:
     "The recorded rows of one block, without the unused ends of its buffers; `start` counts from the loop's first step."
     paged = jax.tree.map(lambda a: np.asarray(a) if spec.stream is not None else np.asarray(a)[None], out)
@@ -345,19 +358,40 @@ def take_rows(spec: Spec, out: Any, start: int, steps: int) -> tuple[np.ndarray,
     def rows(buffer: Any, count: Callable[[int], int]) -> Any:
         "`count(t)`: how many rows are recorded in the first t steps."
         parts = [(k, count(b) - count(a)) for k, (a, b) in enumerate(zip(page_starts, ends, strict=True))]
-        return jax.tree.map(lambda buf: np.concatenate([buf[k, :n] for k, n in parts]), buffer)
+        return jax.tree.map(lambda buf: np.concatenate([buf[0, :0], *(buf[k, :n] for k, n in parts)]), buffer)
 
     metrics = rows(paged[0], lambda t: t // spec.record_every)
     return metrics, [
         rows(b, lambda t, h=h: -(-t // h.interval)) for b, h in zip(paged[1:], spec.histories, strict=True)
     ]
 
-# %% ../../nbs/loops/00_engine.ipynb #54b7b6e7
+# %% ../../nbs/loops/00_engine.ipynb #1d04d5bb
+def time_step_like(stream: Any, state: Any) -> Any:
+    "Shapes and dtypes of a time step."
+    if not isinstance(stream, Source):
+        return jax.eval_shape(stream.step, state, jnp.uint32(0))[0]
+    kind = jnp.result_type(float)
+    return TimeStep(
+        observation=jax.ShapeDtypeStruct((stream.feature_dim,), kind), target=jax.ShapeDtypeStruct((1,), kind)
+    )  # type: ignore[arg-type]
+
+
+def no_rows(spec: Spec, carry: Carry, stream: Any) -> tuple[np.ndarray, list[Any]]:
+    "What `take_rows` gives for no steps: a loop that is stopped at once still has columns."
+    given = None
+    if spec.stream is None:
+        like = time_step_like(stream, None)
+        given = jax.tree.map(lambda a: jax.ShapeDtypeStruct((spec.rows, *a.shape), a.dtype), like)
+    out = jax.eval_shape(functools.partial(block_loop, spec, False), carry, jnp.uint32(0), jnp.int32(0), given)[1]
+    return take_rows(spec, jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), out), 0, 0)
+
+# %% ../../nbs/loops/00_engine.ipynb #f0729f90
 def _first_bad(page: Any) -> int:
     "The first row that holds a NaN or an infinity, or the number of rows; the sum alone tells in the usual case."
     leaves = [a for a in jax.tree.leaves(page) if a.dtype.kind == "f"]
-    if all(np.isfinite(a.sum()) for a in leaves):
-        return len(leaves[0])
+    with np.errstate(over="ignore", invalid="ignore"):
+        if all(np.isfinite(a.sum()) for a in leaves):
+            return len(leaves[0])
     good = np.all([np.isfinite(a).reshape(len(a), -1).all(axis=1) for a in leaves], axis=0)
     return int(np.argmin(good)) if not good.all() else len(good)
 
@@ -370,14 +404,14 @@ def _pad(page: Any, rows: int) -> Any:
 
     return jax.tree.map(fill, page)
 
-# %% ../../nbs/loops/00_engine.ipynb #2fdca66a
+# %% ../../nbs/loops/00_engine.ipynb #789667e8
 def _stream_blocks(spec: Spec, carry: Carry, first: int, num_steps: int, policy: str) -> Iterator[Any]:
     "Run block after block, yielding (spec, carry, rows, steps) and, at the end of a flagged block, the bad step."
     size, done = spec.rows * spec.pages, 0
     while done < num_steps:
         steps = min(size, num_steps - done)
         new, out, bad = run_block(spec, carry, first + done, steps)
-        if bad < steps:  # the states are values: run again up to the step that was bad
+        if policy == "raise" and bad < steps:  # states are values: run again, up to the step that was bad
             new, out, _ = run_block(spec, carry, first + done, bad)
             yield spec, new, out, bad
             raise NonFiniteError(first + done + bad)
@@ -405,7 +439,7 @@ def _source_blocks(
             raise NonFiniteError(first + done + steps)
         done += n
 
-# %% ../../nbs/loops/00_engine.ipynb #70a17d27
+# %% ../../nbs/loops/00_engine.ipynb #7e79774a
 def run_loop(
     learner: Any,
     stream: Any,
@@ -451,7 +485,7 @@ def run_loop(
         if given
         else _stream_blocks(spec, carry, first, num_steps or 0, non_finite)
     )
-    ended: list[tuple[Carry, int, np.ndarray, list[Any]]] = [(carry, 0, None, [])]  # type: ignore[list-item]
+    ended: list[tuple[Carry, int, Any, Any]] = [(carry, 0, None, None)]
     interrupted, failure = False, None
     with tqdm(total=num_steps, unit="step", unit_scale=True, disable=not progress) as bar:
         try:
@@ -463,13 +497,15 @@ def run_loop(
             interrupted = True
         except NonFiniteError as error:
             failure = error
+    if len(ended) == 1:  # stopped before the first block was done
+        ended[0] = (carry, 0, *no_rows(spec, carry, stream))
     run = _finish(spec, ended, position, first, interrupted)
     if failure is not None:
         failure.result = run
         raise failure
     return run
 
-# %% ../../nbs/loops/00_engine.ipynb #fbbaa297
+# %% ../../nbs/loops/00_engine.ipynb #49426851
 def _seed_count(seeds: bool, position: StreamPosition) -> int:
     return jax.tree.leaves(position.steps)[0].size if seeds else 1
 
@@ -497,14 +533,11 @@ def _start(spec: Spec, learner_state: Any, stream_state: Any, stream: Any) -> Ca
     window = None
     if spec.record_every > 1:
         one = (lambda t: jax.tree.map(lambda a: a[0], t)) if spec.seeds else (lambda t: t)
-        if spec.stream is None:
-            time_step = jax.tree.map(lambda a: a[0], next(iter(stream.pages(0, 1))))
-        else:
-            time_step = jax.eval_shape(stream.step, one(stream_state), jnp.uint32(0))[0]
+        time_step = time_step_like(stream, one(stream_state))
         like = jax.eval_shape(spec.learner.step, one(learner_state), time_step).metrics
         size = (jax.tree.leaves(learner_state)[0].shape[0],) if spec.seeds else ()
-        zeros, count = jnp.zeros((*like.shape, *size), like.dtype), jnp.zeros(size, jnp.int32)
-        window = Window(total=zeros, lost=zeros, steps=count, learned=count)
+        zeros = jnp.zeros((*like.shape, *size), like.dtype)
+        window = Window(total=zeros, lost=zeros, steps=jnp.int32(0), learned=jnp.zeros(size, jnp.int32))
     if spec.seeds:
         learner_state, stream_state = seeds_last((learner_state, stream_state))
     size = jax.tree.leaves(learner_state)[0].shape[-1:] if spec.seeds else ()
@@ -513,22 +546,15 @@ def _start(spec: Spec, learner_state: Any, stream_state: Any, stream: Any) -> Ca
         learner=learner_state, stream=stream_state, window=window, due=due, skipped=jnp.zeros(size, jnp.uint32)
     )
 
-# %% ../../nbs/loops/00_engine.ipynb #569f142b
+# %% ../../nbs/loops/00_engine.ipynb #d27313ff
 def _finish(
-    spec: Spec,
-    ended: list[tuple[Carry, int, np.ndarray, list[Any]]],
-    position: StreamPosition,
-    first: int,
-    interrupted: bool,
+    spec: Spec, ended: list[tuple[Carry, int, Any, Any]], position: StreamPosition, first: int, interrupted: bool
 ) -> Run:
     "Put the blocks' rows together; the last finished block has the states."
     carry, steps = ended[-1][:2]
-    pieces = [rows for _, _, rows, _ in ended[1:]]
-    metrics = np.concatenate(pieces) if pieces else np.zeros((0, 0), np.float32)
-    history = [
-        jax.tree.map(lambda *parts: np.concatenate(parts), *columns)
-        for columns in zip(*(h for *_, h in ended[1:]), strict=True)
-    ]
+    metrics, history = jax.tree.map(
+        lambda *parts: np.concatenate(parts), *[(rows, kept) for _, _, rows, kept in ended if rows is not None]
+    )
     learner_state, stream_state, skipped = carry.learner, carry.stream, carry.skipped
     if spec.seeds:
         learner_state, stream_state = seeds_first((learner_state, stream_state))
@@ -538,7 +564,7 @@ def _finish(
         learner_state, StreamPosition(state=stream_state, steps=clock), metrics, history, steps, skipped, interrupted
     )
 
-# %% ../../nbs/loops/00_engine.ipynb #489ce0ac
+# %% ../../nbs/loops/00_engine.ipynb #71b1fcf8
 @functools.partial(jax.jit, static_argnums=0)
 def _start_stream(stream: Stream, key: Array) -> Any:
     return stream.start(key)
