@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OPTIONS', 'one_kernel', 'native_works', 'native_loops', 'use_native']
 
-# %% ../nbs/01_compile.ipynb #7b3ee65a
+# %% ../nbs/01_compile.ipynb #2cbfdf56
 import contextlib
 import functools
 import os
@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# %% ../nbs/01_compile.ipynb #653eb0b8
+# %% ../nbs/01_compile.ipynb #073231c3
 try:
     from jax.experimental.xla_metadata import set_xla_metadata
 except ImportError:  # a JAX without it: then the plain path is the only one
-    set_xla_metadata = None  # type: ignore[assignment]
+    set_xla_metadata = None
 
-# %% ../nbs/01_compile.ipynb #bf407024
+# %% ../nbs/01_compile.ipynb #08e0e7c9
 def one_kernel(fn: Callable[..., Any]) -> Callable[..., Any]:
     """`fn` compiled as one native function, when the caller is jitted with `OPTIONS` on a CPU; the same numbers to rounding.
 
@@ -40,18 +40,17 @@ def one_kernel(fn: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-OPTIONS = {
-    "xla_cpu_experimental_ynn_fusion_type": ""
-}  # of the outermost jit: no library calls inside the native function
+# For the outermost jit: no calls of a library of ready-made kernels inside the native function.
+OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
-# %% ../nbs/01_compile.ipynb #4e8b79e7
+# %% ../nbs/01_compile.ipynb #0a1913cf
 def _probe(v: jax.Array) -> jax.Array:
     return lax.fori_loop(0, 3, lambda i, w: w * 0.5 + v, v)
 
 
 @functools.cache
 def native_works() -> bool:
-    "Whether this process can compile a loop as one kernel: a CPU backend, a JAX that knows the hint, and a probe that computes."
+    "Whether this process can compile a loop as one kernel: on a CPU, with a JAX that knows the hint, and seen to work."
     if set_xla_metadata is None or jax.default_backend() != "cpu":
         return False
     try:
@@ -60,13 +59,13 @@ def native_works() -> bool:
     except Exception:  # whatever the compiler objects to: the plain path is there
         return False
 
-# %% ../nbs/01_compile.ipynb #052f6801
+# %% ../nbs/01_compile.ipynb #0374051e
 _forced: list[bool] = []
 
 
 @contextlib.contextmanager
 def native_loops(on: bool) -> Iterator[None]:
-    "Within the context, use (True) or avoid (False) native loops, whatever the environment variable ALBERTA_NB_NATIVE says."
+    "Within the context, use (True) or avoid (False) native loops, whatever ALBERTA_NB_NATIVE says."
     _forced.append(on)
     try:
         yield
