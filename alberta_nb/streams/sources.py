@@ -7,7 +7,7 @@ __all__ = ['LARGEST', 'PIECE_NUMBERS', 'SEPARATORS', 'Source', 'as_table', 'defa
            'read_pair', 'TableError', 'to_numbers', 'is_numeric', 'Table', 'unique_names', 'FrameTable', 'explained',
            'header_of', 'CSVTable', 'ParquetTable', 'open_table', 'TableSource', 'numeric_columns']
 
-# %% ../../nbs/streams/03_sources.ipynb #5e004c8f
+# %% ../../nbs/streams/03_sources.ipynb #830f7ae7
 import bz2
 import contextlib
 import csv
@@ -26,7 +26,7 @@ import numpy as np
 
 from ..types import TimeStep, check_int, require
 
-# %% ../../nbs/streams/03_sources.ipynb #914a69a4
+# %% ../../nbs/streams/03_sources.ipynb #61432bb0
 class Source:
     """Experience that is given, not generated: the loops ask for it page by page, as numpy arrays.
 
@@ -40,7 +40,7 @@ class Source:
         "Time steps from number `first` on, at most `rows` at a time: observation (n, feature_dim), target (n, 1)."
         raise NotImplementedError
 
-# %% ../../nbs/streams/03_sources.ipynb #be488762
+# %% ../../nbs/streams/03_sources.ipynb #22dc10b4
 def as_table(name: str, values: Any, ndim: int) -> np.ndarray:
     "Numbers as a float array of `ndim` dimensions, in jax's default float type."
     array = np.asarray(values)
@@ -55,7 +55,7 @@ def default_float() -> np.dtype[Any]:
 
     return np.dtype(jnp.result_type(float))
 
-# %% ../../nbs/streams/03_sources.ipynb #642daaa0
+# %% ../../nbs/streams/03_sources.ipynb #df0dd2b7
 class ArraySource(Source):
     """Observations (num_steps, feature_dim) and targets (num_steps,) or (num_steps, 1) that lie in memory.
 
@@ -77,7 +77,7 @@ class ArraySource(Source):
             here = slice(start, start + rows)
             yield TimeStep(observation=self.observations[here], target=self.targets[here])  # type: ignore[arg-type]
 
-# %% ../../nbs/streams/03_sources.ipynb #e30b1361
+# %% ../../nbs/streams/03_sources.ipynb #25634f27
 class IteratorSource(Source):
     """Pairs (observation (feature_dim,), target) from any Python iterable, one after the other, held a page at a time.
 
@@ -131,7 +131,7 @@ class IteratorSource(Source):
             self._drop(before)
             before = len(page)
 
-# %% ../../nbs/streams/03_sources.ipynb #fe44168f
+# %% ../../nbs/streams/03_sources.ipynb #ede989fb
 def read_pair(pair: Any, number: int, feature_dim: int | None) -> tuple[np.ndarray, np.ndarray]:
     "Observation and target of pair `number` as arrays, checked."
     what = f"pair {number}"
@@ -145,14 +145,14 @@ def read_pair(pair: Any, number: int, feature_dim: int | None) -> tuple[np.ndarr
     require(fits, f"{what}: observation must have shape ({feature_dim},), got {observation.shape}")
     return observation, as_table(f"{what}: target", target.reshape(1), 1)
 
-# %% ../../nbs/streams/03_sources.ipynb #6b3e7591
+# %% ../../nbs/streams/03_sources.ipynb #7b7e2b4c
 class TableError(ValueError):
     "A table or a file that cannot be used, and why: the message is for the person who named it."
 
 
 _TRUTH = {"true": 1.0, "false": 0.0}
 
-# %% ../../nbs/streams/03_sources.ipynb #f2fe1a0c
+# %% ../../nbs/streams/03_sources.ipynb #eebbfb22
 LARGEST = 1e18  # its square is the largest power of ten that fits in 32 bits
 
 
@@ -172,13 +172,13 @@ def to_numbers(column: Any) -> np.ndarray:
 
 
 def is_numeric(column: Any) -> bool:
-    "Whether its type is numeric, or nine in ten of the values that are there are numbers; true of a column without any."
+    "Whether its type is numeric, or nine in ten of its values are numbers; true of a column without any."
     kind = getattr(column.dtype, "kind", "O")
     if kind in "biufmMc":
         return kind in "biuf"
     return bool(np.isfinite(to_numbers(column)).sum() >= 0.9 * column.notna().sum())
 
-# %% ../../nbs/streams/03_sources.ipynb #e2be15d3
+# %% ../../nbs/streams/03_sources.ipynb #9b8864b8
 PIECE_NUMBERS = 500_000  # numbers in a piece: 4 MB
 
 
@@ -217,7 +217,7 @@ class Table:
         require(name in self.columns, f"{self.name} has no column {name!r}; it has: {shown}", TableError)
         return self.columns.index(name)
 
-# %% ../../nbs/streams/03_sources.ipynb #bf219dc2
+# %% ../../nbs/streams/03_sources.ipynb #809d3536
 def unique_names(names: Iterable[Any]) -> list[str]:
     "Names as text, each repeated one with a number behind it, as pandas does: a, a.1, a.2."
     out: list[str] = []
@@ -226,7 +226,7 @@ def unique_names(names: Iterable[Any]) -> list[str]:
         out.append(next(n for n in numbered if n not in out))
     return out
 
-# %% ../../nbs/streams/03_sources.ipynb #284a562d
+# %% ../../nbs/streams/03_sources.ipynb #45b0b112
 class FrameTable(Table):
     "A data frame in memory."
 
@@ -238,7 +238,7 @@ class FrameTable(Table):
         for start in range(0, len(self.frame), self.piece_rows):
             yield self.frame.iloc[start : start + self.piece_rows, positions]
 
-# %% ../../nbs/streams/03_sources.ipynb #0cb807b7
+# %% ../../nbs/streams/03_sources.ipynb #e9b113a5
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
     "Errors of reading a file, as a TableError that names it."
@@ -265,7 +265,7 @@ def explained(path: Path) -> Iterator[None]:
 def _one_line(error: Exception) -> str:
     return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
 
-# %% ../../nbs/streams/03_sources.ipynb #b11ede98
+# %% ../../nbs/streams/03_sources.ipynb #800f6d93
 SEPARATORS = ",;\t|"
 _OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
@@ -284,7 +284,7 @@ def header_of(path: Path) -> tuple[list[str], str]:
     separator = max(SEPARATORS, key=unquoted.count)
     return next(csv.reader([text], delimiter=separator)), separator
 
-# %% ../../nbs/streams/03_sources.ipynb #70d1c276
+# %% ../../nbs/streams/03_sources.ipynb #80e22194
 class CSVTable(Table):
     "A CSV file, compressed or not, of which one piece at a time is in memory."
 
@@ -315,7 +315,7 @@ class CSVTable(Table):
                         return
                     yield frame.iloc[:, positions]
 
-# %% ../../nbs/streams/03_sources.ipynb #1e9ae960
+# %% ../../nbs/streams/03_sources.ipynb #3e4bce05
 class ParquetTable(Table):
     "A Parquet file, of which one piece at a time is in memory. Raises TableError where pyarrow is not installed."
 
@@ -337,7 +337,7 @@ class ParquetTable(Table):
             for batch in file.iter_batches(self.piece_rows, columns=names):
                 yield batch.to_pandas()
 
-# %% ../../nbs/streams/03_sources.ipynb #78d15b99
+# %% ../../nbs/streams/03_sources.ipynb #d1bd5159
 def open_table(table: Any, piece_rows: int | None = None) -> Table:
     """A data frame, or the path of a file that ends in .csv, .tsv, .csv.gz (.bz2, .xz), .parquet or .pq, as a Table.
 
@@ -363,7 +363,7 @@ def open_table(table: Any, piece_rows: int | None = None) -> Table:
         f"{path}: the name must end in .csv, .tsv, one of these with .gz, .bz2 or .xz behind it, .parquet or .pq"
     )
 
-# %% ../../nbs/streams/03_sources.ipynb #3215ef68
+# %% ../../nbs/streams/03_sources.ipynb #77cc6ae5
 class TableSource(Source):
     """Row t of a table: the columns `features` are the observation, the column `target` is the target.
 
@@ -392,7 +392,7 @@ class TableSource(Source):
                 page = values[start : start + rows]
                 yield TimeStep(observation=page[:, :-1], target=page[:, -1:])  # type: ignore[arg-type]
 
-# %% ../../nbs/streams/03_sources.ipynb #87f9e6e3
+# %% ../../nbs/streams/03_sources.ipynb #32351660
 def numeric_columns(table: Table) -> list[str]:
     "The names of the numeric columns, judged by the first piece. Raises TableError for a table without rows."
     frame = next(iter(table.frames(list(range(len(table.columns))))), None)
