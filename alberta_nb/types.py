@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['require', 'check_number', 'check_int', 'State', 'in_state', 'Settings', 'scalar', 'vector', 'floats', 'TimeStep']
 
-# %% ../nbs/00_types.ipynb #5d6df89a
+# %% ../nbs/00_types.ipynb #67c660ac
 import dataclasses
 import enum
 import math
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-# %% ../nbs/00_types.ipynb #67345d89
+# %% ../nbs/00_types.ipynb #f5d6cf38
 def require(ok: bool, message: str, error: type[Exception] = ValueError) -> None:
     "Raise `error(message)` unless `ok`; the message names the argument, what was expected and what came."
     if not ok:
@@ -46,7 +46,7 @@ def check_int(name: str, value: Any, low: int = 1) -> None:
     require(is_int, f"{name} must be a whole number, got {value!r}", TypeError)
     require(value >= low, f"{name} must be {low} or more, got {value}")
 
-# %% ../nbs/00_types.ipynb #f64029bb
+# %% ../nbs/00_types.ipynb #7575df91
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class State:
     "An immutable pytree: subclasses become frozen keyword-only dataclasses whose fields are leaves or pytrees."
@@ -60,7 +60,7 @@ class State:
         "A copy of the state with some fields changed. Raises TypeError for a field that it does not have."
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
-# %% ../nbs/00_types.ipynb #60d7ce86
+# %% ../nbs/00_types.ipynb #a71ad6ed
 def in_state(default: Any) -> Any:
     "A setting that `init` copies into the state: learners that differ only in such settings share one compilation."
     return dataclasses.field(default=default, metadata={"in_state": True})
@@ -87,13 +87,38 @@ def _decode(value: Any) -> Any:
         return Settings.from_config(value)
     return tuple(_decode(v) for v in value) if isinstance(value, list | tuple) else value
 
-# %% ../nbs/00_types.ipynb #f985504a
+# %% ../nbs/00_types.ipynb #23564fea
+def _rebuild(base: type["Settings"], config: Mapping[str, Any]) -> Any:
+    "The settings that `config` describes, of class `base` or one that inherits from it."
+    require(isinstance(config, Mapping), f"config must be a dict, got {type(config).__name__}", TypeError)
+    known = sorted(name for name, made in Settings._types.items() if issubclass(made, base))
+    kind = config.get("type", base.__name__)
+    require(kind in known, f"config['type'] must be one of {known}, got {kind!r}")
+    fields = {f.name: f for f in dataclasses.fields(Settings._types[kind])}  # type: ignore[arg-type]
+    unknown = sorted(set(config) - set(fields) - {"type"})
+    require(not unknown, f"{kind} has no setting {unknown}; it has {sorted(fields)}")
+    needed = {name for name, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
+    require(needed <= set(config), f"{kind} needs the settings {sorted(needed)}, got {sorted(config)}")
+    return Settings._types[kind](**{name: _decode(value) for name, value in config.items() if name != "type"})
+
+
+def _template(settings: Any) -> Any:
+    changes: dict[str, Any] = {}
+    for f in dataclasses.fields(settings):
+        value = getattr(settings, f.name)
+        if f.metadata.get("in_state"):
+            changes[f.name] = f.default
+        elif isinstance(value, Settings):
+            changes[f.name] = value.template()
+    return dataclasses.replace(settings, **changes) if changes else settings
+
+# %% ../nbs/00_types.ipynb #8bfc50a1
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, in_state))
 class Settings:
     """Frozen settings, compared by value: the base of learners, optimizers, normalisers and streams.
 
     `to_config` gives a JSON-ready dict with the class name under "type"; `from_config` of the class, or of any base,
-    gives it back.
+    gives the settings back.
     """
 
     _types: ClassVar[dict[str, type["Settings"]]] = {}
@@ -101,15 +126,7 @@ class Settings:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         dataclasses.dataclass(frozen=True)(cls)
-        cls.__hash__ = Settings._hash  # type: ignore[method-assign]
         Settings._types[cls.__name__] = cls
-
-    def _hash(self) -> int:
-        "The hash of all settings, computed once: every call of a compiled function asks for it."
-        if "_hash_value" not in self.__dict__:
-            fields = dataclasses.fields(self)  # type: ignore[arg-type]
-            object.__setattr__(self, "_hash_value", hash((type(self), *(getattr(self, f.name) for f in fields))))
-        return self.__dict__["_hash_value"]
 
     def to_config(self) -> dict[str, Any]:
         "The settings as a dict that JSON can hold. Raises TypeError for a setting that it cannot."
@@ -119,30 +136,13 @@ class Settings:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         "Rebuild settings from `to_config`'s dict. Raises ValueError for an unknown type or setting, or a missing one."
-        require(isinstance(config, Mapping), f"config must be a dict, got {type(config).__name__}", TypeError)
-        known = sorted(n for n, c in Settings._types.items() if issubclass(c, cls))
-        kind = config.get("type", cls.__name__)
-        require(kind in known, f"config['type'] must be one of {known}, got {kind!r}")
-        made: Any = Settings._types[kind]
-        fields = {f.name: f for f in dataclasses.fields(made)}
-        unknown = sorted(set(config) - set(fields) - {"type"})
-        require(not unknown, f"{kind} has no setting {unknown}; it has {sorted(fields)}")
-        needed = {n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
-        require(needed <= set(config), f"{kind} needs the settings {sorted(needed)}, got {sorted(config)}")
-        return made(**{k: _decode(v) for k, v in config.items() if k != "type"})
+        return _rebuild(cls, config)
 
     def template(self) -> Self:
         "The same settings with every `in_state` setting at its default: what a compiled function needs to know."
-        changes: dict[str, Any] = {}
-        for f in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, f.name)
-            if f.metadata.get("in_state"):
-                changes[f.name] = f.default
-            elif isinstance(value, Settings):
-                changes[f.name] = value.template()
-        return dataclasses.replace(self, **changes) if changes else self  # type: ignore[type-var]
+        return _template(self)
 
-# %% ../nbs/00_types.ipynb #87f73221
+# %% ../nbs/00_types.ipynb #06d9afef
 def scalar(value: Any) -> Array:
     "A strongly typed scalar leaf in the default float type: a weakly typed one would compile the second call again."
     return jnp.asarray(value, dtype=jnp.result_type(float))
@@ -166,7 +166,7 @@ def floats(value: Any, *shape: int) -> Array:
     "`value` in the default float type and the given shape: the conversion that `vector` leaves to compiled functions."
     return jnp.reshape(value, shape).astype(jnp.result_type(float))
 
-# %% ../nbs/00_types.ipynb #880854ab
+# %% ../nbs/00_types.ipynb #7aa90911
 class TimeStep(State):
     "What a stream gives at one step: an `observation` (feature_dim,) and its `target` (1,)."
 
