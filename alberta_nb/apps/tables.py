@@ -6,7 +6,7 @@
 __all__ = ['weather_path', 'load_weather', 'fill_forward', 'lag_features', 'lag_names', 'TableReport', 'LaggedSource', 'look_at',
            'counted_pieces', 'guess_rows', 'replacing']
 
-# %% ../../nbs/apps/00_tables.ipynb #94344a5a
+# %% ../../nbs/apps/00_tables.ipynb #96111b55
 import contextlib
 import dataclasses
 import os
@@ -20,7 +20,7 @@ import numpy as np
 from ..streams.sources import CSVTable, Source, Table, TableError, default_float, is_numeric, open_table
 from ..types import TimeStep, check_int, require
 
-# %% ../../nbs/apps/00_tables.ipynb #5ad09d19
+# %% ../../nbs/apps/00_tables.ipynb #3fd827d3
 def weather_path() -> Path:
     "The shipped series, a compressed CSV file; nyc_weather_2013.md beside it tells origin, licence, columns and units."
     return Path(str(resources.files("alberta_nb") / "data" / "nyc_weather_2013.csv.gz"))
@@ -32,27 +32,27 @@ def load_weather() -> Any:
 
     return pd.read_csv(weather_path(), parse_dates=["time"])
 
-# %% ../../nbs/apps/00_tables.ipynb #25f5bc96
+# %% ../../nbs/apps/00_tables.ipynb #7cb9d1d5
 def fill_forward(values: np.ndarray, before: np.ndarray) -> np.ndarray:
-    "Values (rows, columns), each NaN replaced by the last number above it, or by `before` (columns,), which may be NaN."
+    "Values (rows, columns), each NaN replaced by the last number above it, or by `before` (columns,), NaN or not."
     rows = np.vstack([before, values])
     last = np.where(np.isnan(rows), 0, np.arange(len(rows))[:, None])
     return np.take_along_axis(rows, np.maximum.accumulate(last, axis=0), axis=0)[1:]
 
-# %% ../../nbs/apps/00_tables.ipynb #953e1371
-def lag_features(rows: np.ndarray, lags: int) -> np.ndarray:
-    "Eq. 1 for each of the n rows after the first `lags`: (n, lags * columns), the last row first, then changes."
-    n = len(rows) - lags
-    changes = np.diff(rows, axis=0)
-    recent = [changes[lags - 1 - k : lags - 1 - k + n] for k in range(1, lags)]
-    return np.concatenate([rows[lags - 1 : lags - 1 + n], *recent], axis=1)
+# %% ../../nbs/apps/00_tables.ipynb #cc8df57c
+def lag_features(rows: np.ndarray, at: np.ndarray, lags: int) -> np.ndarray:
+    "Eq. 1 for the rows numbered `at`, at least `lags` and ascending: (len(at), lags * columns), the last row first."
+    first = at[0] - lags
+    past = rows[first : at[-1]]
+    changes, last = np.diff(past, axis=0), at - first - 1
+    return np.concatenate([past[last], *(changes[last - k] for k in range(1, lags))], axis=1)
 
 
 def lag_names(columns: Sequence[str], lags: int) -> list[str]:
     "A name for each feature: temp[-1] is the last value, temp[-1]-[-2] the last change."
     return [f"{c}[-1]" for c in columns] + [f"{c}[-{k}]-[-{k + 1}]" for k in range(1, lags) for c in columns]
 
-# %% ../../nbs/apps/00_tables.ipynb #12a6f88f
+# %% ../../nbs/apps/00_tables.ipynb #e4041929
 @dataclasses.dataclass
 class TableReport:
     "What one reading of a table met: its rows; for each column its missing values, and its values that are no numbers."
@@ -75,16 +75,16 @@ class TableReport:
                 if n:
                     counts[name] = counts.get(name, 0) + n
 
-# %% ../../nbs/apps/00_tables.ipynb #46880e4a
+# %% ../../nbs/apps/00_tables.ipynb #3d05bc59
 class LaggedSource(Source):
-    """Row t of a table as a time step: the `lags` rows before t are the observation (eq. 1), column `target` is the target.
+    """Row t of a table as a time step: the `lags` rows before it as observation (eq. 1), column `target` as target.
 
     Args:
         table: a data frame, or the path of a CSV or Parquet file, read in pieces.
         features: columns whose past is seen; all numeric ones when None. The target's own past always is.
 
-    `feature_names` names the inputs, `report` counts what the last reading met, `origin` holds the value that each column is
-    counted from. Missing values are carried forward; a row without a target has a NaN there: run it with `non_finite="skip"`.
+    `feature_names` names the inputs, `report` counts what the last reading met; columns are counted from `origin`.
+    Missing values are carried forward, and a row without a target is left out.
     Raises TableError for a column that is missing or not numeric, and for a table without rows.
     """
 
@@ -110,20 +110,19 @@ class LaggedSource(Source):
         self.report = TableReport(self.ignored, self.table.renamed)
 
     def pages(self, first: int, rows: int) -> Iterator[TimeStep]:
-        past = None
-        for values, target, start in counted_pieces(self):
+        past, dtype = None, default_float()
+        for values, target in counted_pieces(self):
             past = np.repeat(values[:1], self.lags, axis=0) if past is None else past
             whole = np.vstack([past, values])
-            skipped = min(first, len(values) - start)
-            first -= skipped
-            for a in range(start + skipped, len(values), rows):
-                b = min(a + rows, len(values))
-                seen = lag_features(whole[a : b + self.lags], self.lags)
-                x, y = seen.astype(default_float()), target[a:b, None].astype(default_float())
-                yield TimeStep(observation=x, target=y)  # type: ignore[arg-type]
+            known = np.flatnonzero(np.isfinite(target))
+            known, first = known[first:], max(first - len(known), 0)
+            for start in range(0, len(known), rows):
+                at = known[start : start + rows]
+                observation = lag_features(whole, at + self.lags, self.lags).astype(dtype)
+                yield TimeStep(observation=observation, target=target[at, None].astype(dtype))  # type: ignore[arg-type]
             past = whole[-self.lags :]
 
-# %% ../../nbs/apps/00_tables.ipynb #2302280c
+# %% ../../nbs/apps/00_tables.ipynb #0710a29d
 def look_at(table: Table) -> tuple[list[str], list[str], int]:
     "Numeric columns and all others, judged by the first piece, and its rows. Raises TableError where there are none."
     frame = next(iter(table.frames(list(range(len(table.columns))))), None)
@@ -134,8 +133,8 @@ def look_at(table: Table) -> tuple[list[str], list[str], int]:
     return numeric, [name for name in table.columns if name not in numeric], rows
 
 
-def counted_pieces(source: LaggedSource) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    "Pieces (rows, columns) without holes, counted from the first values; targets (rows,); the first row to predict."
+def counted_pieces(source: LaggedSource) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    "Pieces (rows, columns) without holes, counted from first values; targets (rows,), NaN where none is to predict."
     report = source.report = TableReport(source.ignored, source.table.renamed)
     every, at = np.arange(len(source.columns)), source.columns.index(source.target)
     origin, last, moved = np.full(len(every), np.nan), np.full(len(every), np.nan), np.zeros(len(every), bool)
@@ -153,11 +152,11 @@ def counted_pieces(source: LaggedSource) -> Iterator[tuple[np.ndarray, np.ndarra
         report.no_target += int(np.isnan(values[start:, at]).sum())
         filled = fill_forward(values, last)
         last = filled[-1]
-        yield np.nan_to_num(filled), values[:, at], start
+        yield np.nan_to_num(filled), np.where(np.arange(len(values)) < start, np.nan, values[:, at])
     nothing = f"{source.table.name}: column {source.target!r} has no value at all"
     require(source.target not in report.empty, nothing, TableError)
 
-# %% ../../nbs/apps/00_tables.ipynb #712110cd
+# %% ../../nbs/apps/00_tables.ipynb #e72faedb
 def guess_rows(table: Table) -> int:
     "About how many rows a table has."
     if table.num_rows is not None:
@@ -170,7 +169,7 @@ def guess_rows(table: Table) -> int:
     width = 10.0 * len(table.columns) if packed else len(start) / max(start.count(b"\n"), 1)
     return max(int(size * (5 if packed else 1) / width), 1)
 
-# %% ../../nbs/apps/00_tables.ipynb #c3bf80ed
+# %% ../../nbs/apps/00_tables.ipynb #7884cd1a
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     "A path to write to, which takes the place of `path` when the block ends well, and goes away when it does not."
