@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OPTIONS', 'one_kernel', 'native_works', 'native_loops', 'use_native', 'apart']
 
-# %% ../nbs/01_compile.ipynb #05d9f322
+# %% ../nbs/01_compile.ipynb #e86fc4ea
 import contextlib
 import functools
 import os
@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# %% ../nbs/01_compile.ipynb #2e0c5415
+# %% ../nbs/01_compile.ipynb #152dc56c
 try:
     from jax.experimental.xla_metadata import set_xla_metadata
 except ImportError:  # a JAX without it: then the plain path is the only one
-    set_xla_metadata = None
+    set_xla_metadata = None  # type: ignore[assignment]
 
-# %% ../nbs/01_compile.ipynb #3708ffd0
+# %% ../nbs/01_compile.ipynb #a4ab6077
 def one_kernel(fn: Callable[..., Any]) -> Callable[..., Any]:
     """`fn` as one native function, where the caller is jitted with `OPTIONS` on a CPU; the same numbers to rounding.
 
@@ -43,7 +43,7 @@ def one_kernel(fn: Callable[..., Any]) -> Callable[..., Any]:
 # For the outermost jit: no calls of a library of ready-made kernels inside the native function.
 OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
-# %% ../nbs/01_compile.ipynb #471c5d04
+# %% ../nbs/01_compile.ipynb #68d88e00
 def _probe(v: jax.Array) -> jax.Array:
     return lax.fori_loop(0, 3, lambda i, w: w * 0.5 + v, v)
 
@@ -59,7 +59,7 @@ def native_works() -> bool:
     except Exception:  # whatever the compiler objects to: the plain path is there
         return False
 
-# %% ../nbs/01_compile.ipynb #fb88c389
+# %% ../nbs/01_compile.ipynb #4893b469
 _forced: list[bool] = []
 
 
@@ -78,7 +78,7 @@ def use_native() -> bool:
     wanted = _forced[-1] if _forced else os.environ.get("ALBERTA_NB_NATIVE", "1") != "0"
     return wanted and native_works()
 
-# %% ../nbs/01_compile.ipynb #ca608556
+# %% ../nbs/01_compile.ipynb #d1a6c5a6
 def apart(fn: Callable[..., Any]) -> Callable[..., Any]:
     "`fn`, compiled by itself inside a larger program: XLA does not merge it with what comes before and after."
     if set_xla_metadata is None:
