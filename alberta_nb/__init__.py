@@ -1,1 +1,124 @@
+"""Continual learning, from the derivation to the fast loop: every public name of the book in one place."""
+
 __version__ = "0.1.0"
+
+from alberta_nb.compile import native_loops
+from alberta_nb.experiments.sweep import sweep, sweep_table
+from alberta_nb.learners.bank import LearnerBank
+from alberta_nb.learners.baselines import LastValue, RunningMean
+from alberta_nb.learners.linear import LearnerState, LinearLearner, UpdateResult
+from alberta_nb.loops.engine import NonFiniteError, StreamPosition
+from alberta_nb.loops.metrics import (
+    compare_learners,
+    compute_cumulative_error,
+    compute_running_mean,
+    compute_tracking_error,
+    extract_metric,
+    metrics_to_dicts,
+)
+from alberta_nb.loops.stepper import Stepper
+from alberta_nb.loops.supervised import (
+    BatchedLearningResult,
+    LearningResult,
+    NormalizerHistory,
+    NormalizerTrackingConfig,
+    StepSizeHistory,
+    StepSizeTrackingConfig,
+    run_learning_loop,
+    run_learning_loop_batched,
+)
+from alberta_nb.normalizers import (
+    EMANormalizer,
+    EMANormalizerState,
+    Normalizer,
+    WelfordNormalizer,
+    WelfordNormalizerState,
+    normalizer_from_config,
+)
+from alberta_nb.optimizers.autostep import Autostep, AutostepParamState, AutostepState
+from alberta_nb.optimizers.base import Optimizer, OptimizerUpdate, optimizer_from_config
+from alberta_nb.optimizers.idbd import IDBD, IDBDParamState, IDBDState
+from alberta_nb.optimizers.lms import LMS, LMSState
+from alberta_nb.optimizers.obgd import ObGD, ObGDState
+from alberta_nb.streams.base import ScanStream, Stream
+from alberta_nb.streams.scales import (
+    DynamicScaleShiftStream,
+    ScaledStreamWrapper,
+    ScaleDriftStream,
+    make_scale_range,
+)
+from alberta_nb.streams.sources import ArraySource, IteratorSource, Source, TableSource
+from alberta_nb.streams.synthetic import (
+    AbruptChangeStream,
+    CyclicStream,
+    PeriodicChangeStream,
+    RandomWalkStream,
+    SuttonExperiment1Stream,
+)
+from alberta_nb.types import Settings, State, TimeStep
+
+__all__ = [
+    "AbruptChangeStream",
+    "ArraySource",
+    "Autostep",
+    "AutostepParamState",
+    "AutostepState",
+    "BatchedLearningResult",
+    "CyclicStream",
+    "DynamicScaleShiftStream",
+    "EMANormalizer",
+    "EMANormalizerState",
+    "IDBD",
+    "IDBDParamState",
+    "IDBDState",
+    "IteratorSource",
+    "LMS",
+    "LMSState",
+    "LastValue",
+    "LearnerBank",
+    "LearnerState",
+    "LearningResult",
+    "LinearLearner",
+    "NonFiniteError",
+    "Normalizer",
+    "NormalizerHistory",
+    "NormalizerTrackingConfig",
+    "ObGD",
+    "ObGDState",
+    "Optimizer",
+    "OptimizerUpdate",
+    "PeriodicChangeStream",
+    "RandomWalkStream",
+    "RunningMean",
+    "ScaleDriftStream",
+    "ScaledStreamWrapper",
+    "ScanStream",
+    "Settings",
+    "Source",
+    "State",
+    "StepSizeHistory",
+    "StepSizeTrackingConfig",
+    "Stepper",
+    "Stream",
+    "StreamPosition",
+    "SuttonExperiment1Stream",
+    "TableSource",
+    "TimeStep",
+    "UpdateResult",
+    "WelfordNormalizer",
+    "WelfordNormalizerState",
+    "compare_learners",
+    "compute_cumulative_error",
+    "compute_running_mean",
+    "compute_tracking_error",
+    "extract_metric",
+    "make_scale_range",
+    "metrics_to_dicts",
+    "native_loops",
+    "normalizer_from_config",
+    "optimizer_from_config",
+    "run_learning_loop",
+    "run_learning_loop_batched",
+    "sweep",
+    "sweep_table",
+]
