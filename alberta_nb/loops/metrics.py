@@ -6,7 +6,7 @@
 __all__ = ['COLUMNS', 'metrics_to_dicts', 'extract_metric', 'window_sums', 'compute_running_mean', 'compute_tracking_error',
            'compute_cumulative_error', 'compare_learners']
 
-# %% ../../nbs/loops/02_metrics.ipynb #f1281fe4
+# %% ../../nbs/loops/02_metrics.ipynb #e1a6ec24
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from ..types import check_int, require
 
-# %% ../../nbs/loops/02_metrics.ipynb #7546f014
+# %% ../../nbs/loops/02_metrics.ipynb #22e40a00
 COLUMNS = ("squared_error", "error", "mean_step_size", "normalizer_mean_var")
 
 
@@ -32,7 +32,7 @@ def metrics_to_dicts(metrics: Any, normalized: bool = False) -> list[dict[str, f
     names = COLUMNS[: 3 + normalized]
     return [dict(zip(names, row, strict=False)) for row in table.tolist()]
 
-# %% ../../nbs/loops/02_metrics.ipynb #a7a4a6bb
+# %% ../../nbs/loops/02_metrics.ipynb #77f9418d
 def extract_metric(history: Any, key: str) -> np.ndarray:
     """One metric over time, float64 (rows,): from dicts (None: a NaN), or from an array of metrics (rows, 3 or 4).
 
@@ -51,7 +51,7 @@ def extract_metric(history: Any, key: str) -> np.ndarray:
     require(key in names, f"key must be one of {list(names)}, got {key!r}")
     return table[:, names.index(key)]
 
-# %% ../../nbs/loops/02_metrics.ipynb #0047fa01
+# %% ../../nbs/loops/02_metrics.ipynb #af128f9d
 def window_sums(values: np.ndarray, window_size: int) -> np.ndarray:
     "Sums (n,) of the last `window_size` values at every step, of fewer at the start; nothing is subtracted (Eq. 2)."
     n = len(values)
@@ -67,9 +67,9 @@ def window_sums(values: np.ndarray, window_size: int) -> np.ndarray:
         sums[k - 1 :] += before.reshape(-1)[: n - k + 1]
     return sums
 
-# %% ../../nbs/loops/02_metrics.ipynb #e5e9ca5a
+# %% ../../nbs/loops/02_metrics.ipynb #09a265c9
 def compute_running_mean(values: Any, window_size: int = 100) -> np.ndarray:
-    """The mean of the last `window_size` values at every step, float64 (n,); of all so far while there are fewer (Eq. 1).
+    """The mean of the last `window_size` values at every step, float64 (n,); of all while there are fewer (Eq. 1).
 
     NaN (skipped steps) are left out; where nothing else is in the window, the mean is NaN. Raises ValueError for values
     that are not one-dimensional and for a window below 1.
@@ -83,24 +83,24 @@ def compute_running_mean(values: Any, window_size: int = 100) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         return sums / counts
 
-# %% ../../nbs/loops/02_metrics.ipynb #4ef8bd8b
+# %% ../../nbs/loops/02_metrics.ipynb #4dc03142
 def compute_tracking_error(history: Any, window_size: int = 100) -> np.ndarray:
     "The running mean of the squared error, (rows,); `history` as in `extract_metric`."
     return compute_running_mean(extract_metric(history, "squared_error"), window_size)
 
-# %% ../../nbs/loops/02_metrics.ipynb #c87cff9b
+# %% ../../nbs/loops/02_metrics.ipynb #cace24b9
 def compute_cumulative_error(history: Any, error_key: str = "squared_error") -> np.ndarray:
     "The sum of a metric up to and with every step, float64 (rows,); steps that were skipped (NaN) add nothing."
     values = extract_metric(history, error_key)
     with np.errstate(invalid="ignore"):
         return np.cumsum(np.where(np.isnan(values), 0.0, values))
 
-# %% ../../nbs/loops/02_metrics.ipynb #7817024d
+# %% ../../nbs/loops/02_metrics.ipynb #bbeb2579
 def compare_learners(results: Mapping[str, Any], metric: str = "squared_error") -> dict[str, dict[str, float]]:
     """Mean, standard deviation, sum, and mean of the last 100 steps of a metric, for each learner by name.
 
-    `results` maps names to histories as `extract_metric` takes them; NaN (skipped steps) are left out. Raises ValueError
-    for a history without a single number.
+    `results` maps names to histories as `extract_metric` takes them; NaN (skipped steps) are left out.
+    Raises ValueError for a history without a single number.
     """
     require(len(results) > 0, "results must hold one learner or more, got none")
     table = {}
