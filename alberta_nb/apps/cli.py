@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'make_parser', 'main']
 
-# %% ../../nbs/apps/03_cli.ipynb #a6fa928b
+# %% ../../nbs/apps/03_cli.ipynb #04226a36
 import argparse
 import importlib
 import sys
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import alberta_nb
 
-# %% ../../nbs/apps/03_cli.ipynb #346eabd6
+# %% ../../nbs/apps/03_cli.ipynb #54958d89
 COMMANDS = {
     "learn": "predict a column of a table, row by row, with several learners at once",
     "bench": "measure the loops against plain JAX and numba",
@@ -35,9 +35,9 @@ def make_parser(command: str | None) -> argparse.ArgumentParser:
             job.set_defaults(run=module.run)
     return parser
 
-# %% ../../nbs/apps/03_cli.ipynb #03da31eb
+# %% ../../nbs/apps/03_cli.ipynb #c0f794c8
 def main(words: Sequence[str] | None = None) -> int:
-    "The console script: runs the job that the words name, those of the command line when None, and gives its exit code."
+    "The console script: runs the job that the words name (of the command line when None), and gives its exit code."
     words = sys.argv[1:] if words is None else list(words)
     parser = make_parser(words[0] if words else None)
     args = parser.parse_args(words)
@@ -50,6 +50,6 @@ def main(words: Sequence[str] | None = None) -> int:
         print("alberta-nb: interrupted", file=sys.stderr)
         return 130
 
-# %% ../../nbs/apps/03_cli.ipynb #6e7df59c
+# %% ../../nbs/apps/03_cli.ipynb #1766ce02
 if __name__ == "__main__" and __package__:  # python -m alberta_nb.apps.cli, and not a notebook
     sys.exit(main())

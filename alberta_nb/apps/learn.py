@@ -8,7 +8,7 @@ __all__ = ['make_optimizer', 'make_normalizer', 'make_learners', 'Learned', 'shi
            'plain', 'configuration', 'load_learners', 'save', 'prepare', 'add_arguments', 'run', 'split_names',
            'is_long', 'parse']
 
-# %% ../../nbs/apps/01_learn.ipynb #dbc94580
+# %% ../../nbs/apps/01_learn.ipynb #d9e0228b
 import argparse
 import dataclasses
 import json
@@ -37,7 +37,7 @@ from ..optimizers.obgd import ObGD
 from ..streams.sources import IteratorSource, Table, TableError, open_table
 from ..types import Settings, check_number, require
 
-# %% ../../nbs/apps/01_learn.ipynb #b4523d7d
+# %% ../../nbs/apps/01_learn.ipynb #157fdbe8
 def make_optimizer(name: str, step_size: float, meta_step_size: float) -> Optimizer:
     "The optimizer of that name, every step size starting at `step_size`; ObGD keeps its own, which is a bound."
     check_number("step_size", step_size, 0.0, open_low=True)
@@ -58,7 +58,7 @@ def make_normalizer(name: str) -> Normalizer | None:
     require(name in made, f"unknown normalizer {name!r}; there are {', '.join(made)}")
     return made[name]
 
-# %% ../../nbs/apps/01_learn.ipynb #5c23628c
+# %% ../../nbs/apps/01_learn.ipynb #aa0551fd
 def make_learners(
     optimizers: Sequence[str],
     normalizer: str,
@@ -77,7 +77,7 @@ def make_learners(
     )
     return learners
 
-# %% ../../nbs/apps/01_learn.ipynb #212987b0
+# %% ../../nbs/apps/01_learn.ipynb #8fda5019
 @dataclasses.dataclass
 class Learned:
     "What `learn_table` gives back: three data frames, what the table was like, and how the run ended."
@@ -97,7 +97,7 @@ class Learned:
     seconds: float = 0.0  # of reading and learning
     interrupted: bool = False
 
-# %% ../../nbs/apps/01_learn.ipynb #95fed425
+# %% ../../nbs/apps/01_learn.ipynb #ca434ea5
 def shipped_table() -> Table:
     "The shipped series as a table under a name of its own: where it lies concerns nobody."
     table = open_table(weather_path())
@@ -152,7 +152,7 @@ def learn_table(
         found, steps=run.steps, compiling=compiling, seconds=seconds, interrupted=run.interrupted
     )
 
-# %% ../../nbs/apps/01_learn.ipynb #8b6cd66c
+# %% ../../nbs/apps/01_learn.ipynb #b7142943
 def collect(
     source: LaggedSource,
     learners: dict[str, Settings],
@@ -184,7 +184,7 @@ def long_table(names: list[str], metrics: np.ndarray, every: int) -> Any:
     "Metrics (windows, learners, 4) as a tidy table: step at the end of the window, learner, metric, value."
     import pandas as pd
 
-    metrics = metrics.reshape(-1, len(names), 4)
+    metrics = metrics.reshape(len(metrics), len(names), 4)
     values = {"rmse": np.sqrt(metrics[..., 0]), "mae": metrics[..., 3], "mean_step_size": metrics[..., 2]}
     step = (np.arange(len(metrics)) + 1) * every
     wide = [
@@ -195,7 +195,7 @@ def long_table(names: list[str], metrics: np.ndarray, every: int) -> Any:
     ]
     return pd.concat(wide, ignore_index=True)
 
-# %% ../../nbs/apps/01_learn.ipynb #aed33870
+# %% ../../nbs/apps/01_learn.ipynb #acaeed94
 def describe(learned: Learned, name: str) -> str:
     "What the table was like, how each thing was treated, the scores, and where the learned step sizes are largest."
     report, n = learned.report, len(learned.columns)
@@ -219,7 +219,7 @@ def describe(learned: Learned, name: str) -> str:
         lines.append(f"{name}: largest step sizes {top}")
     return "\n".join(lines)
 
-# %% ../../nbs/apps/01_learn.ipynb #6f90a83d
+# %% ../../nbs/apps/01_learn.ipynb #1f58b59b
 def treatment(report: TableReport) -> list[str]:
     "One line for each thing that was met in the table, and what was done about it."
 
@@ -257,7 +257,7 @@ def largest_step_sizes(learned: Learned, count: int = 3) -> dict[str, str]:
             found[str(name)] = ", ".join(f"{f} ({r:.2g}x the median)" for f, r in top.items())
     return found
 
-# %% ../../nbs/apps/01_learn.ipynb #5200ead8
+# %% ../../nbs/apps/01_learn.ipynb #65c95229
 def draw(learned: Learned, most: int = 20) -> Any:
     "A matplotlib figure: running error of each learner, and the learned step sizes by column and lag."
     from matplotlib.figure import Figure
@@ -293,7 +293,7 @@ def draw_errors(axes: Any, learned: Learned) -> None:
     axes.set(xlabel="rows predicted", ylabel=f"RMSE of {plain(learned.target)} so far")
     axes.legend(frameon=False, fontsize=9, ncols=2, loc="lower right")
 
-# %% ../../nbs/apps/01_learn.ipynb #ccc49ea8
+# %% ../../nbs/apps/01_learn.ipynb #fbc796d8
 def draw_step_sizes(axes: Any, learned: Learned, name: str, shown: int) -> None:
     "Learned step sizes of one learner over their start, by column and lag; of many columns those that moved most."
     rows = learned.features[learned.features.learner == name]
@@ -323,7 +323,7 @@ def plain(name: str, width: int = 24) -> str:
     name = " ".join(name.split()).replace("$", r"\$")
     return name if len(name) <= width else name[: width - 3] + "..."
 
-# %% ../../nbs/apps/01_learn.ipynb #7d3928a7
+# %% ../../nbs/apps/01_learn.ipynb #b392384f
 def configuration(learned: Learned, name: str) -> dict[str, Any]:
     "Everything that rebuilds the learners, and what was done to the table, as JSON can hold it."
     return {
@@ -350,7 +350,7 @@ def load_learners(path: Any) -> dict[str, Settings]:
     config = json.loads(Path(path).read_text(encoding="utf-8"))
     return {name: Settings.from_config(settings) for name, settings in config["learners"].items()}
 
-# %% ../../nbs/apps/01_learn.ipynb #fba7321e
+# %% ../../nbs/apps/01_learn.ipynb #5fff66bb
 def save(learned: Learned, folder: Path, name: str) -> list[Path]:
     "Write learn.png, metrics.csv, features.csv and config.json into `folder`."
     paths = [folder / file for file in ("learn.png", "metrics.csv", "features.csv", "config.json")]
@@ -375,7 +375,7 @@ def prepare(folder: Path) -> None:
     except OSError as error:
         raise TableError(f"cannot write to {folder}: {error.strerror or error}") from None
 
-# %% ../../nbs/apps/01_learn.ipynb #d37605b7
+# %% ../../nbs/apps/01_learn.ipynb #86a0979d
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     "The arguments of `alberta-nb learn`."
     add = parser.add_argument
@@ -398,7 +398,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where learn.png, metrics.csv, features.csv and config.json go (default: %(default)s)")  # fmt: skip
     add("--no-progress", action="store_true", help="no progress bar, however long the table is")
 
-# %% ../../nbs/apps/01_learn.ipynb #64d44017
+# %% ../../nbs/apps/01_learn.ipynb #b59cd992
 def run(args: argparse.Namespace) -> int:
     "Run `alberta-nb learn`: 0 when all is well, 2 for a table or an argument that cannot be used, 130 after Ctrl-C."
     try:
@@ -417,13 +417,11 @@ def run(args: argparse.Namespace) -> int:
         if learned.interrupted:
             print(f"alberta-nb: interrupted after {learned.steps:,} steps", file=sys.stderr)
         return 130 if learned.interrupted else 0
-    except (ValueError, TypeError, OSError) as error:
-        if isinstance(error, TypeError) and not str(error).startswith(("step_size", "meta_step_size")):
-            raise  # a mistake of ours, which should be seen
+    except (ValueError, OSError) as error:
         print(f"alberta-nb: error: {error}", file=sys.stderr)
         return 2
 
-# %% ../../nbs/apps/01_learn.ipynb #4efc4499
+# %% ../../nbs/apps/01_learn.ipynb #14d462fd
 def split_names(text: str | None) -> list[str] | None:
     "Names with commas between, or None."
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
@@ -435,7 +433,7 @@ def is_long(args: argparse.Namespace) -> bool:
         return False
     return Path(args.file).stat().st_size > (1 << 22)
 
-# %% ../../nbs/apps/01_learn.ipynb #d7822107
+# %% ../../nbs/apps/01_learn.ipynb #e094f600
 def parse(words: Sequence[str]) -> argparse.Namespace:
     "Arguments of `alberta-nb learn` as the command line gives them."
     parser = argparse.ArgumentParser("alberta-nb learn")

@@ -7,8 +7,9 @@ __all__ = ['LARGEST', 'PIECE_NUMBERS', 'SEPARATORS', 'Source', 'as_table', 'defa
            'read_pair', 'TableError', 'to_numbers', 'is_numeric', 'Table', 'unique_names', 'FrameTable', 'explained',
            'header_of', 'CSVTable', 'ParquetTable', 'open_table', 'TableSource', 'numeric_columns']
 
-# %% ../../nbs/streams/03_sources.ipynb #830f7ae7
+# %% ../../nbs/streams/03_sources.ipynb #49989253
 import bz2
+import codecs
 import contextlib
 import csv
 import gzip
@@ -19,6 +20,7 @@ import re
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ import numpy as np
 
 from ..types import TimeStep, check_int, require
 
-# %% ../../nbs/streams/03_sources.ipynb #61432bb0
+# %% ../../nbs/streams/03_sources.ipynb #851176eb
 class Source:
     """Experience that is given, not generated: the loops ask for it page by page, as numpy arrays.
 
@@ -40,7 +42,7 @@ class Source:
         "Time steps from number `first` on, at most `rows` at a time: observation (n, feature_dim), target (n, 1)."
         raise NotImplementedError
 
-# %% ../../nbs/streams/03_sources.ipynb #22dc10b4
+# %% ../../nbs/streams/03_sources.ipynb #a121dabe
 def as_table(name: str, values: Any, ndim: int) -> np.ndarray:
     "Numbers as a float array of `ndim` dimensions, in jax's default float type."
     array = np.asarray(values)
@@ -55,7 +57,7 @@ def default_float() -> np.dtype[Any]:
 
     return np.dtype(jnp.result_type(float))
 
-# %% ../../nbs/streams/03_sources.ipynb #df0dd2b7
+# %% ../../nbs/streams/03_sources.ipynb #4948a147
 class ArraySource(Source):
     """Observations (num_steps, feature_dim) and targets (num_steps,) or (num_steps, 1) that lie in memory.
 
@@ -77,7 +79,7 @@ class ArraySource(Source):
             here = slice(start, start + rows)
             yield TimeStep(observation=self.observations[here], target=self.targets[here])  # type: ignore[arg-type]
 
-# %% ../../nbs/streams/03_sources.ipynb #25634f27
+# %% ../../nbs/streams/03_sources.ipynb #1f1ccef9
 class IteratorSource(Source):
     """Pairs (observation (feature_dim,), target) from any Python iterable, one after the other, held a page at a time.
 
@@ -131,7 +133,7 @@ class IteratorSource(Source):
             self._drop(before)
             before = len(page)
 
-# %% ../../nbs/streams/03_sources.ipynb #ede989fb
+# %% ../../nbs/streams/03_sources.ipynb #0e34a5f9
 def read_pair(pair: Any, number: int, feature_dim: int | None) -> tuple[np.ndarray, np.ndarray]:
     "Observation and target of pair `number` as arrays, checked."
     what = f"pair {number}"
@@ -145,14 +147,21 @@ def read_pair(pair: Any, number: int, feature_dim: int | None) -> tuple[np.ndarr
     require(fits, f"{what}: observation must have shape ({feature_dim},), got {observation.shape}")
     return observation, as_table(f"{what}: target", target.reshape(1), 1)
 
-# %% ../../nbs/streams/03_sources.ipynb #7b7e2b4c
+# %% ../../nbs/streams/03_sources.ipynb #7e9420ec
 class TableError(ValueError):
     "A table or a file that cannot be used, and why: the message is for the person who named it."
 
 
 _TRUTH = {"true": 1.0, "false": 0.0}
 
-# %% ../../nbs/streams/03_sources.ipynb #eebbfb22
+
+def _readable(value: Any) -> Any:
+    "A cell that may be a number, or NaN: lists, dates and the like are none."
+    if isinstance(value, str):
+        return _TRUTH.get(value.strip().lower(), value)
+    return value if isinstance(value, bool | int | float | np.generic | Decimal) else np.nan
+
+# %% ../../nbs/streams/03_sources.ipynb #af16ba1f
 LARGEST = 1e18  # its square is the largest power of ten that fits in 32 bits
 
 
@@ -166,7 +175,7 @@ def to_numbers(column: Any) -> np.ndarray:
     elif kind in "mMc":
         values = np.full(len(column), np.nan)
     else:
-        cells = column.astype(object).map(lambda v: _TRUTH.get(v.strip().lower(), v) if isinstance(v, str) else v)
+        cells = column.astype(object).map(_readable)
         values = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     return np.where(np.abs(values) <= LARGEST, values, np.nan)
 
@@ -178,7 +187,7 @@ def is_numeric(column: Any) -> bool:
         return kind in "biuf"
     return bool(np.isfinite(to_numbers(column)).sum() >= 0.9 * column.notna().sum())
 
-# %% ../../nbs/streams/03_sources.ipynb #9b8864b8
+# %% ../../nbs/streams/03_sources.ipynb #47471d06
 PIECE_NUMBERS = 500_000  # numbers in a piece: 4 MB
 
 
@@ -217,7 +226,7 @@ class Table:
         require(name in self.columns, f"{self.name} has no column {name!r}; it has: {shown}", TableError)
         return self.columns.index(name)
 
-# %% ../../nbs/streams/03_sources.ipynb #809d3536
+# %% ../../nbs/streams/03_sources.ipynb #3a7792d4
 def unique_names(names: Iterable[Any]) -> list[str]:
     "Names as text, each repeated one with a number behind it, as pandas does: a, a.1, a.2."
     out: list[str] = []
@@ -226,7 +235,7 @@ def unique_names(names: Iterable[Any]) -> list[str]:
         out.append(next(n for n in numbered if n not in out))
     return out
 
-# %% ../../nbs/streams/03_sources.ipynb #45b0b112
+# %% ../../nbs/streams/03_sources.ipynb #ea29d5d1
 class FrameTable(Table):
     "A data frame in memory."
 
@@ -238,7 +247,7 @@ class FrameTable(Table):
         for start in range(0, len(self.frame), self.piece_rows):
             yield self.frame.iloc[start : start + self.piece_rows, positions]
 
-# %% ../../nbs/streams/03_sources.ipynb #e9b113a5
+# %% ../../nbs/streams/03_sources.ipynb #2cb23777
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
     "Errors of reading a file, as a TableError that names it."
@@ -265,7 +274,7 @@ def explained(path: Path) -> Iterator[None]:
 def _one_line(error: Exception) -> str:
     return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
 
-# %% ../../nbs/streams/03_sources.ipynb #800f6d93
+# %% ../../nbs/streams/03_sources.ipynb #4d365c5b
 SEPARATORS = ",;\t|"
 _OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
@@ -276,15 +285,15 @@ def header_of(path: Path) -> tuple[list[str], str]:
     with opener(path, "rb") as file:
         start = file.read(1 << 16)
         start += b"" if b"\n" in start.lstrip() else file.readline(1 << 24)  # thousands of columns
-    line = next((line for line in start.splitlines() if line.strip()), b"")
+    line = next((line for line in start.removeprefix(codecs.BOM_UTF8).splitlines() if line.strip()), b"")
     require(line != b"", f"{path} is empty", TableError)
     require(b"\0" not in start, f"{path} is no table: it holds binary data", TableError)
-    text = line.decode("utf-8-sig", errors="replace")
+    text = line.decode("utf-8", errors="replace")
     unquoted = re.sub(r'"[^"]*"', "", text)
     separator = max(SEPARATORS, key=unquoted.count)
     return next(csv.reader([text], delimiter=separator)), separator
 
-# %% ../../nbs/streams/03_sources.ipynb #80e22194
+# %% ../../nbs/streams/03_sources.ipynb #d0c230a8
 class CSVTable(Table):
     "A CSV file, compressed or not, of which one piece at a time is in memory."
 
@@ -315,7 +324,7 @@ class CSVTable(Table):
                         return
                     yield frame.iloc[:, positions]
 
-# %% ../../nbs/streams/03_sources.ipynb #3e4bce05
+# %% ../../nbs/streams/03_sources.ipynb #9926c09c
 class ParquetTable(Table):
     "A Parquet file, of which one piece at a time is in memory. Raises TableError where pyarrow is not installed."
 
@@ -332,12 +341,15 @@ class ParquetTable(Table):
         super().__init__(str(path), names, num_rows, piece_rows)
 
     def frames(self, positions: list[int]) -> Iterator[Any]:
-        with explained(self.path), self.parquet.ParquetFile(self.path) as file:
-            names = [file.schema_arrow.names[k] for k in positions]
-            for batch in file.iter_batches(self.piece_rows, columns=names):
-                yield batch.to_pandas()
+        import pandas as pd
 
-# %% ../../nbs/streams/03_sources.ipynb #d1bd5159
+        with explained(self.path), self.parquet.ParquetFile(self.path) as file:
+            wanted = None if self.renamed else [self.columns[k] for k in positions]  # names that repeat cannot choose
+            places = positions if wanted is None else range(len(positions))
+            for batch in file.iter_batches(self.piece_rows, columns=wanted):
+                yield pd.DataFrame({k: batch.column(k).to_pandas() for k in places})
+
+# %% ../../nbs/streams/03_sources.ipynb #6c769fea
 def open_table(table: Any, piece_rows: int | None = None) -> Table:
     """A data frame, or the path of a file that ends in .csv, .tsv, .csv.gz (.bz2, .xz), .parquet or .pq, as a Table.
 
@@ -363,7 +375,7 @@ def open_table(table: Any, piece_rows: int | None = None) -> Table:
         f"{path}: the name must end in .csv, .tsv, one of these with .gz, .bz2 or .xz behind it, .parquet or .pq"
     )
 
-# %% ../../nbs/streams/03_sources.ipynb #77cc6ae5
+# %% ../../nbs/streams/03_sources.ipynb #8831929f
 class TableSource(Source):
     """Row t of a table: the columns `features` are the observation, the column `target` is the target.
 
@@ -375,9 +387,9 @@ class TableSource(Source):
     """
 
     def __init__(self, table: Any, target: str, features: Sequence[str] | None = None, piece_rows: int | None = None):
-        self.table = open_table(table, piece_rows)
+        self.table, target = open_table(table, piece_rows), str(target)
         numeric = numeric_columns(self.table)
-        features = [name for name in numeric if name != target] if features is None else list(features)
+        features = [name for name in numeric if name != target] if features is None else [str(f) for f in features]
         require(len(features) > 0, f"{self.table.name} has no numeric column besides the target {target!r}", TableError)
         for name in (target, *features):
             self.table.position(name)
@@ -392,7 +404,7 @@ class TableSource(Source):
                 page = values[start : start + rows]
                 yield TimeStep(observation=page[:, :-1], target=page[:, -1:])  # type: ignore[arg-type]
 
-# %% ../../nbs/streams/03_sources.ipynb #32351660
+# %% ../../nbs/streams/03_sources.ipynb #ba43bd0c
 def numeric_columns(table: Table) -> list[str]:
     "The names of the numeric columns, judged by the first piece. Raises TableError for a table without rows."
     frame = next(iter(table.frames(list(range(len(table.columns))))), None)
