@@ -10,7 +10,7 @@ __all__ = ['plain_walk', 'NUMBA_PAGE', 'Workload', 'WORKLOADS', 'FIRST_CALL', 'M
            'seed_contenders', 'seed_workload', 'fresh_plain_walk', 'repeat_workload', 'call_workload', 'fresh_process',
            'session_races', 'bench', 'bench_table', 'bench_figure', 'machine', 'write_bench', 'add_arguments', 'run']
 
-# %% ../../nbs/apps/02_bench.ipynb #ef60a6dd
+# %% ../../nbs/apps/02_bench.ipynb #031d5739
 import argparse
 import functools
 import json
@@ -45,7 +45,7 @@ from ..streams.sources import ArraySource
 from ..streams.synthetic import RandomWalkStream
 from ..types import check_int, require
 
-# %% ../../nbs/apps/02_bench.ipynb #cba0c82a
+# %% ../../nbs/apps/02_bench.ipynb #5af3be57
 def plain_learn(optimizer: Optimizer, learner: Any, x: Array, y: Array) -> tuple[Any, Array]:
     "One example: the next (weights, bias, optimizer state), and [squared error, error, mean step size]."
     weights, bias, state = learner
@@ -58,7 +58,7 @@ def plain_learn(optimizer: Optimizer, learner: Any, x: Array, y: Array) -> tuple
 def plain_start(optimizer: Optimizer, feature_dim: int) -> Any:
     return jnp.zeros(feature_dim), jnp.zeros(()), optimizer.init(feature_dim)
 
-# %% ../../nbs/apps/02_bench.ipynb #bdd11f7f
+# %% ../../nbs/apps/02_bench.ipynb #20eacb5e
 def plain_walk_loop(optimizer: Optimizer, feature_dim: int, num_steps: int, key: Array) -> tuple[Any, Array]:
     "Learn in a random-walk world whose noise is drawn inside the scan: the final learner, and metrics (num_steps, 3)."
     key, start = jax.random.split(key)
@@ -86,7 +86,7 @@ def plain_arrays(optimizer: Optimizer, x: Array, y: Array) -> tuple[Any, Array]:
     step = functools.partial(plain_learn, optimizer)
     return lax.scan(lambda learner, row: step(learner, *row), plain_start(optimizer, x.shape[1]), (x, y))
 
-# %% ../../nbs/apps/02_bench.ipynb #441bd091
+# %% ../../nbs/apps/02_bench.ipynb #62ddacb9
 def walk_page(
     truth: np.ndarray, drift: np.ndarray, examples: np.ndarray, targets: np.ndarray, rate: Any, noise_std: Any
 ) -> None:
@@ -112,7 +112,7 @@ def lms_page(w: np.ndarray, step_size: Any, x: np.ndarray, y: np.ndarray, metric
             w[i] += step_size * error * x[t, i]
         metrics[t, 0], metrics[t, 1], metrics[t, 2] = error * error, error, step_size
 
-# %% ../../nbs/apps/02_bench.ipynb #0aa049d0
+# %% ../../nbs/apps/02_bench.ipynb #a32f3c2b
 def idbd_page(
     w: np.ndarray, b: np.ndarray, h: np.ndarray, theta: Any, x: np.ndarray, y: np.ndarray, metrics: np.ndarray
 ) -> None:
@@ -132,7 +132,7 @@ def idbd_page(
             total += alpha
         metrics[t, 0], metrics[t, 1], metrics[t, 2] = error * error, error, total / np.float32(w.size)
 
-# %% ../../nbs/apps/02_bench.ipynb #4b2acb22
+# %% ../../nbs/apps/02_bench.ipynb #2fbf5f77
 def autostep_page(
     w: np.ndarray, a: np.ndarray, h: np.ndarray, v: np.ndarray, mu: Any, tau: Any,
     x: np.ndarray, y: np.ndarray, metrics: np.ndarray,
@@ -161,7 +161,7 @@ def autostep_page(
             total += a[i]
         metrics[t, 0], metrics[t, 1], metrics[t, 2] = error * error, error, total / np.float32(w.size)
 
-# %% ../../nbs/apps/02_bench.ipynb #07326060
+# %% ../../nbs/apps/02_bench.ipynb #7ac5509a
 @functools.cache
 def numba_pages(reorder: bool = False) -> dict[str, Callable[..., None]]:
     "The page loops compiled by numba; `reorder` lets it reorder sums and fuse multiply and add."
@@ -193,7 +193,7 @@ def numba_learner(
             raise TypeError(f"optimizer must be LMS, IDBD or Autostep, got {optimizer!r}")
     return functools.partial(pages[name], *state)
 
-# %% ../../nbs/apps/02_bench.ipynb #34955342
+# %% ../../nbs/apps/02_bench.ipynb #e171b877
 NUMBA_PAGE = 16_384  # numbers in a page: they stay in the first two caches
 
 
@@ -215,7 +215,7 @@ def numba_walk(
         learn(examples[:n], targets[:n], metrics[first : first + n])
     return metrics
 
-# %% ../../nbs/apps/02_bench.ipynb #734c024a
+# %% ../../nbs/apps/02_bench.ipynb #9796aca5
 class Race(NamedTuple):
     """One workload and its `contenders`, "library" first; None for a contender that cannot run here.
 
@@ -241,7 +241,7 @@ def timed(fn: Callable[[], Any], count: float, unit: float = 1e6) -> Callable[[]
 
     return contender
 
-# %% ../../nbs/apps/02_bench.ipynb #1acb64ee
+# %% ../../nbs/apps/02_bench.ipynb #6da6cf4a
 def run_race(race: Race, repeats: int) -> dict[str, list[float]]:
     "The measured values of every contender that can run, taken in turns."
     present = {label: contender for label, contender in race.contenders.items() if contender is not None}
@@ -268,7 +268,7 @@ def race_rows(part: str, race: Race, values: Mapping[str, Sequence[float]]) -> l
         })  # fmt: skip
     return rows
 
-# %% ../../nbs/apps/02_bench.ipynb #198ecd64
+# %% ../../nbs/apps/02_bench.ipynb #a2718faf
 class Plan(NamedTuple):
     "How large the workloads are: `quick` for a smoke run, `long` to add the 10^8-step run."
 
@@ -295,7 +295,7 @@ def workload(part: str, title: str) -> Callable[[Workload], Workload]:
 
     return register
 
-# %% ../../nbs/apps/02_bench.ipynb #97ec27f1
+# %% ../../nbs/apps/02_bench.ipynb #f572049c
 def bench_optimizers(feature_dim: int) -> dict[str, Optimizer]:
     "LMS, IDBD and Autostep with settings that are stable for so many inputs."
     size = 0.1 / feature_dim
@@ -309,7 +309,7 @@ def with_numba(make: Callable[[Mapping[str, Any]], Callable[[], float]]) -> dict
         return dict.fromkeys(kinds)
     return {label: make(numba_pages(reorder)) for label, reorder in kinds.items()}
 
-# %% ../../nbs/apps/02_bench.ipynb #ba1f8b01
+# %% ../../nbs/apps/02_bench.ipynb #82f90773
 def walk_contenders(optimizer: Optimizer, d: int, n: int, plain_n: int) -> dict[str, Callable[[], float] | None]:
     "The library, the plain loop and numba in the random-walk world."
     learner, stream, seeds = LinearLearner(optimizer), RandomWalkStream(d), iter(range(10**9))
@@ -334,7 +334,7 @@ def walk_workload(plan: Plan) -> Iterator[Race]:
             contenders = walk_contenders(optimizer, d, plan.steps(n), plan.steps(plain_n))
             yield Race(f"{name}, d={d}", "us/step", contenders, {"plain loop": least, "numba": 1.5})
 
-# %% ../../nbs/apps/02_bench.ipynb #f146b9f0
+# %% ../../nbs/apps/02_bench.ipynb #4561f4e9
 def array_contenders(optimizer: Optimizer, d: int, n: int) -> dict[str, Callable[[], float] | None]:
     "The library, the plain scan and numba on the same arrays."
     random = np.random.default_rng(0)
@@ -355,13 +355,13 @@ def array_contenders(optimizer: Optimizer, d: int, n: int) -> dict[str, Callable
 
 @workload("b", "linear learner, arrays given")
 def array_workload(plan: Plan) -> Iterator[Race]:
-    for d, n, least in ((20, 262_144, 1.0), (100, 65_536, 2.0)):
+    for d, n, least in ((20, 1_000_000, 1.0), (100, 200_000, 2.0)):
         if d in plan.sizes(20, 100):
             for name, optimizer in bench_optimizers(d).items():
                 contenders = array_contenders(optimizer, d, plan.steps(n))
                 yield Race(f"{name}, d={d}", "us/step", contenders, {"numba": least})
 
-# %% ../../nbs/apps/02_bench.ipynb #f02b2e66
+# %% ../../nbs/apps/02_bench.ipynb #49c3b125
 def seed_contenders(seeds: int, n: int, plain_n: int) -> dict[str, Callable[[], float] | None]:
     "The library's batch, the vmapped plain loop and two threads of numba, in microseconds for one step of one seed."
     optimizer, stream, rounds = IDBD(0.005, meta_step_size=2.5e-5), RandomWalkStream(20), iter(range(10**9))
@@ -396,7 +396,7 @@ def seed_workload(plan: Plan) -> Iterator[Race]:
             contenders = seed_contenders(seeds, plan.steps(n), plan.steps(plain_n))
             yield Race(f"{seeds} seeds", "us/step", contenders, {"vmap of the plain loop": least})
 
-# %% ../../nbs/apps/02_bench.ipynb #c28ee2c4
+# %% ../../nbs/apps/02_bench.ipynb #964099fa
 def fresh_plain_walk(optimizer: Optimizer, num_steps: int, key: Array) -> Any:
     "The plain loop behind a new `jax.jit`, as in a library that makes one in every call: each time it is compiled."
     return jax.jit(functools.partial(plain_walk_loop, optimizer, 20, num_steps))(key)
@@ -420,7 +420,7 @@ def repeat_workload(plan: Plan) -> Iterator[Race]:
     }
     yield Race(f"{short:,} steps, IDBD, d=20", "ms/call", contenders, {"pure run": 1 / 1.3})
 
-# %% ../../nbs/apps/02_bench.ipynb #c50b494b
+# %% ../../nbs/apps/02_bench.ipynb #e53ebed7
 @workload("e", "calls from Python, first call, memory")
 def call_workload(plan: Plan) -> Iterator[Race]:
     n, random, optimizer = plan.steps(4096) // 64 * 64, np.random.default_rng(0), IDBD(0.005, meta_step_size=2.5e-5)
@@ -454,7 +454,7 @@ def call_workload(plan: Plan) -> Iterator[Race]:
     yield Race("Stepper.update_many of 64", "us/event", contenders, {"limit": 1.0})
     yield from session_races(plan)
 
-# %% ../../nbs/apps/02_bench.ipynb #f5d5ac1d
+# %% ../../nbs/apps/02_bench.ipynb #4b6e9601
 def fresh_process(program: str, *args: Any) -> list[float]:
     "Run a program in a new Python without a compilation cache: the numbers that it printed."
     env = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION_CACHE")}
@@ -482,7 +482,7 @@ jax.block_until_ready(out)
 print(time.perf_counter() - start)
 """
 
-# %% ../../nbs/apps/02_bench.ipynb #d3293c3b
+# %% ../../nbs/apps/02_bench.ipynb #4cfdc043
 MEMORY = """
 import sys
 from pathlib import Path
@@ -529,7 +529,7 @@ def session_races(plan: Plan) -> Iterator[Race]:
             target = {f"after 10^{powers[0]}": 1 / 1.05}
             yield Race(f"peak memory after 10^{power} steps", "MB", contenders, target, warm=False, repeats=1)
 
-# %% ../../nbs/apps/02_bench.ipynb #ae28c8be
+# %% ../../nbs/apps/02_bench.ipynb #95179642
 def bench(
     only: Sequence[str] | None = None, *, quick: bool = False, repeats: int | None = None, long: bool = False,
     progress: bool = False,
@@ -560,7 +560,7 @@ def bench(
                 bar.update()
     return pd.DataFrame(rows).astype({"met": "boolean"})
 
-# %% ../../nbs/apps/02_bench.ipynb #13d098d8
+# %% ../../nbs/apps/02_bench.ipynb #65a297fe
 def _number(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}g}" if value < 10**digits else f"{value:.0f}"
 
@@ -590,7 +590,7 @@ def bench_table(frame: pd.DataFrame) -> str:
                 lines.append(f"  {left}{row['against']:25s}{right}".rstrip())
     return "\n".join(lines[1:])
 
-# %% ../../nbs/apps/02_bench.ipynb #ce8d7495
+# %% ../../nbs/apps/02_bench.ipynb #9ebb785d
 def bench_figure(frame: pd.DataFrame) -> Any:
     "A matplotlib figure of all ratios and their targets, on a logarithmic axis."
     import matplotlib.pyplot as plt
@@ -616,7 +616,7 @@ def bench_figure(frame: pd.DataFrame) -> Any:
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
 
-# %% ../../nbs/apps/02_bench.ipynb #f4fbf23b
+# %% ../../nbs/apps/02_bench.ipynb #4ff14195
 def machine() -> dict[str, Any]:
     "What a reader needs to know of the machine: versions, processor and cores; no names, no paths."
     packages = ("jax", "jaxlib", "numpy", "numba")
@@ -660,7 +660,7 @@ def write_bench(frame: pd.DataFrame, output: str | Path, **settings: Any) -> Non
     _write(folder / "bench.png", lambda path: figure.savefig(path, dpi=100))
     plt.close(figure)
 
-# %% ../../nbs/apps/02_bench.ipynb #7f98d382
+# %% ../../nbs/apps/02_bench.ipynb #6982ac6f
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     "The options of `alberta-nb bench`."
     parser.add_argument("--quick", action="store_true", help="small sizes and two rounds: a smoke test")
