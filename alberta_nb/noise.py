@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ROTATIONS', 'threefry', 'key_data', 'bits', 'split', 'uniform', 'normal']
 
-# %% ../nbs/02_noise.ipynb #bd137d35
+# %% ../nbs/02_noise.ipynb #4d66ef79
 from typing import Any
 
 import jax
@@ -15,14 +15,14 @@ from jax import Array, lax
 
 from .types import require
 
-# %% ../nbs/02_noise.ipynb #251bc0a8
+# %% ../nbs/02_noise.ipynb #05fb2d50
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
 def threefry(key: Array, hi: Array, lo: Array) -> Array:
     """32 random bits for each 64-bit counter (hi, lo), from a key of two words: Threefry-2x32, its words mixed by xor.
 
-    Source: Salmon et al. 2011; the 20 rounds are unrolled, since XLA on a CPU is slow on the loop that `jax.random` uses.
+    Source: Salmon et al. 2011. The 20 rounds are unrolled: XLA on a CPU is slow on the loop that `jax.random` uses.
     """
     schedule = (key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA))
     x, y = hi + schedule[0], lo + schedule[1]
@@ -34,9 +34,9 @@ def threefry(key: Array, hi: Array, lo: Array) -> Array:
         y = y + schedule[(group + 2) % 3] + np.uint32(group + 1)
     return x ^ y
 
-# %% ../nbs/02_noise.ipynb #e1760e6e
+# %% ../nbs/02_noise.ipynb #574583c4
 def key_data(key: Any) -> Array:
-    """The two uint32 words (..., 2) of a key; takes `jax.random.key(...)` and raw `jax.random.PRNGKey(...)`, batched or not.
+    """The two uint32 words (..., 2) of a key from `jax.random.key` or a raw one from `jax.random.PRNGKey`, batched or not.
 
     The four words of a key of JAX's other generator, rbg, are folded into two. Raises TypeError for anything else.
     """
@@ -52,7 +52,7 @@ def key_data(key: Any) -> Array:
         words = jnp.stack([threefry(words[:2], words[2], words[3] ^ np.uint32(i)) for i in range(2)])
     return jnp.moveaxis(words, 0, -1)
 
-# %% ../nbs/02_noise.ipynb #0071a467
+# %% ../nbs/02_noise.ipynb #4be94295
 def _wide_product(a: Array, b: int) -> tuple[Array, Array]:
     "The 64-bit product of two 32-bit numbers as (high, low) words, without 64-bit integers."
     b_lo, b_hi = np.uint32(b & 0xFFFF), np.uint32(b >> 16)
@@ -72,19 +72,25 @@ def bits(key: Array, row: Any, rows: int, width: int) -> Array:
     hi = hi0 + (lo < lo0).astype(jnp.uint32)
     return threefry(key, hi, lo).reshape(rows, width)
 
-# %% ../nbs/02_noise.ipynb #3fc18451
+# %% ../nbs/02_noise.ipynb #39d18e3a
 def split(key: Array, parts: int) -> Array:
     "`parts` new keys, uint32 (parts, 2): the first rows of the key's own table, which is then used for nothing else."
     return bits(key, 0, parts, 2)
 
-# %% ../nbs/02_noise.ipynb #ae3e5e31
-def uniform(random_bits: Array) -> Array:
-    """Numbers in [0, 1) from random bits, as `jax.random.uniform` makes them in float32.
-
-    23 bits become the mantissa of a number in [1, 2).
-    """
+# %% ../nbs/02_noise.ipynb #5e0bbc7d
+def _unit(random_bits: Array) -> Array:
+    "Numbers in [0, 1): 23 bits become the mantissa of a float32 in [1, 2)."
     mantissa = (random_bits >> np.uint32(9)) | np.uint32(0x3F800000)
     return lax.bitcast_convert_type(mantissa, jnp.float32) - np.float32(1)
+
+
+def uniform(random_bits: Array, low: float = 0.0, high: float = 1.0) -> Array:
+    """Numbers in [low, high) from random bits, in the default float type.
+
+    For low 0 and high 1 they are those of `jax.random.uniform` in float32.
+    """
+    above = lax.max(_unit(random_bits) * np.float32(high - low), np.float32(0))
+    return (above + np.float32(low)).astype(jnp.result_type(float))
 
 
 def normal(random_bits: Array, scale: float = 1.0) -> Array:
@@ -93,7 +99,7 @@ def normal(random_bits: Array, scale: float = 1.0) -> Array:
     For scale 1 they are those of `jax.random.normal` in float32.
     """
     low = np.nextafter(np.float32(-1), np.float32(0))
-    centred = lax.max(low, uniform(random_bits) * (np.float32(1) - low) + low)
+    centred = lax.max(low, _unit(random_bits) * (np.float32(1) - low) + low)
     numbers = np.float32(np.sqrt(2) * scale) * lax.erf_inv(centred)
     # The bound is never reached. It keeps a compiler from merging the product above with a sum of the caller's.
     return lax.max(numbers, np.float32(-6 * scale)).astype(jnp.result_type(float))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ScanStream', 'watch', 'Stream']
 
-# %% ../../nbs/streams/00_base.ipynb #63a1adbc
+# %% ../../nbs/streams/00_base.ipynb #acc36b6c
 import functools
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -17,7 +17,7 @@ from jax import Array, lax
 from ..noise import key_data
 from ..types import Settings, check_int
 
-# %% ../../nbs/streams/00_base.ipynb #f5ec5d4f
+# %% ../../nbs/streams/00_base.ipynb #a3b5b004
 @runtime_checkable
 class ScanStream(Protocol):
     """What every loop accepts: `init` makes the state, `step` gives time step number `idx` and the next state.
@@ -32,7 +32,7 @@ class ScanStream(Protocol):
 
     def step(self, state: Any, idx: Array) -> tuple[Any, Any]: ...
 
-# %% ../../nbs/streams/00_base.ipynb #9a0b9e84
+# %% ../../nbs/streams/00_base.ipynb #62d2f76b
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _watch(stream: Any, state: Any, num_steps: int) -> tuple[Any, Any]:
     def step(state: Any, idx: Array) -> tuple[Any, Any]:
@@ -47,12 +47,12 @@ def watch(stream: ScanStream, key: Array, num_steps: int) -> tuple[Any, Any]:
     check_int("num_steps", num_steps)
     return _watch(stream, stream.init(key), num_steps)
 
-# %% ../../nbs/streams/00_base.ipynb #f5daf782
+# %% ../../nbs/streams/00_base.ipynb #b56b6d3a
 class Stream(Settings):
     """Base of the synthetic streams: noise a page at a time, apart from the world's sequential advance.
 
-    A subclass gives `start`, `noise`, `advance` and, where it knows them, `true_weights`. `advance` runs inside a loop that
-    compiles to one native function: arithmetic, sums, `where` and indexing only, and no random draws.
+    A subclass gives `start`, `noise`, `advance` and, where it knows them, `true_weights`. `advance` runs inside a loop
+    that compiles to one native function: arithmetic, sums, `where` and indexing only, and no random draws.
     """
 
     if TYPE_CHECKING:  # a real property would become the default value of a subclass's field
@@ -70,7 +70,7 @@ class Stream(Settings):
         raise NotImplementedError(f"{type(self).__name__} has no start")
 
     def noise(self, state: Any, idx: Any, rows: int) -> Any:
-        "The random numbers of `rows` steps from step `idx`, a pytree with leading axis `rows`; uses only `state`'s keys."
+        "The random numbers of `rows` steps from step `idx`, a pytree with leading axis `rows`."
         raise NotImplementedError(f"{type(self).__name__} has no noise")
 
     def advance(self, state: Any, noise: Any, idx: Any) -> tuple[Any, Any]:
@@ -78,7 +78,7 @@ class Stream(Settings):
         raise NotImplementedError(f"{type(self).__name__} has no advance")
 
     def true_weights(self, state: Any) -> Array:
-        "The weights (feature_dim,) behind the time step that came with `state`: their product with it is the clean target."
+        "The weights (feature_dim,) whose product with the observation that came with `state` is the clean target."
         raise NotImplementedError(f"{type(self).__name__} does not know its true weights")
 
     def init(self, key: Array) -> Any:
@@ -89,7 +89,7 @@ class Stream(Settings):
         "Time step number `idx` (uint32) and the next state: the numbers that a page of noise gives."
         return _step(self, state, np.uint32(idx) if isinstance(idx, int) else jnp.asarray(idx, jnp.uint32))
 
-# %% ../../nbs/streams/00_base.ipynb #372c7e68
+# %% ../../nbs/streams/00_base.ipynb #76cbe395
 @functools.partial(jax.jit, static_argnums=0)
 def _first(stream: Stream, key: Array) -> Any:
     return stream.start(key)

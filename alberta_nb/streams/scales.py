@@ -6,8 +6,7 @@
 __all__ = ['make_scale_range', 'StreamAround', 'ScaledStreamWrapper', 'ScaledWorldState', 'ScaledWorld',
            'DynamicScaleShiftStream', 'ScaleDriftStream']
 
-# %% ../../nbs/streams/02_scales.ipynb #d462c216
-import functools
+# %% ../../nbs/streams/02_scales.ipynb #bfb78fe1
 import math
 from typing import Any
 
@@ -20,7 +19,7 @@ from .base import ScanStream, Stream
 from .synthetic import LinearWorld, LinearWorldState, hold
 from ..types import TimeStep, check_int, check_number, require
 
-# %% ../../nbs/streams/02_scales.ipynb #826b1514
+# %% ../../nbs/streams/02_scales.ipynb #14aa3bd0
 def make_scale_range(
     feature_dim: int, min_scale: float = 0.001, max_scale: float = 1000.0, log_spaced: bool = True
 ) -> Array:
@@ -39,7 +38,7 @@ def _check_scales(min_scale: float, max_scale: float) -> None:
     check_number("max_scale", max_scale, 0.0, open_low=True)
     require(min_scale <= max_scale, f"min_scale must not exceed max_scale, got {min_scale} and {max_scale}")
 
-# %% ../../nbs/streams/02_scales.ipynb #108b69d7
+# %% ../../nbs/streams/02_scales.ipynb #1379321c
 class StreamAround(Stream):
     "A stream that shows another one's time steps in its own way: the base of wrappers. Its state is the inner stream's."
 
@@ -81,7 +80,7 @@ class StreamAround(Stream):
         time_step, state = self.inner_stream.step(state, idx)
         return self.show(time_step), state
 
-# %% ../../nbs/streams/02_scales.ipynb #a21c8869
+# %% ../../nbs/streams/02_scales.ipynb #cf1d8293
 class ScaledStreamWrapper(StreamAround):
     """A stream whose observations are multiplied by `feature_scales` (feature_dim,); its targets stay.
 
@@ -109,15 +108,15 @@ class ScaledStreamWrapper(StreamAround):
     def true_weights(self, state: Any) -> Array:
         return self.inner_stream.true_weights(state) / jnp.asarray(self.feature_scales)
 
-# %% ../../nbs/streams/02_scales.ipynb #0946b048
+# %% ../../nbs/streams/02_scales.ipynb #6e7ac7d8
 class ScaledWorldState(LinearWorldState):
-    "A linear world whose `true_weights` belong to hidden features, and the natural logarithm of their scales (feature_dim,)."
+    "A linear world whose `true_weights` belong to hidden features, and the `scales` (feature_dim,) of these."
 
-    log_scales: Array
+    scales: Array
 
 
 class ScaledWorld(LinearWorld):
-    """Base of the worlds whose scales move: target = weights . features + noise, observation = features exp(log_scales).
+    """Base of the worlds whose scales move: target = weights . features + noise, observation = scales features.
 
     A subclass gives `log_range`; its `changes` are a pair, for the weights and for the scales.
     """
@@ -132,24 +131,23 @@ class ScaledWorld(LinearWorld):
     def start(self, key: Array) -> ScaledWorldState:
         keys = noise.split(key, 4)
         drawn = noise.bits(keys[0], 0, 2, self.feature_dim)
-        log_scales = noise.uniform(drawn[1], *self.log_range)
-        return ScaledWorldState(keys=keys, true_weights=noise.normal(drawn[0]), log_scales=log_scales)
+        scales = jnp.exp(noise.uniform(drawn[1], *self.log_range))
+        return ScaledWorldState(keys=keys, true_weights=noise.normal(drawn[0]), scales=scales)
 
-    def rescale(self, log_scales: Array, change: Array) -> Array:
-        "The next logarithms of the scales; here `change` holds them."
+    def rescale(self, scales: Array, change: Array) -> Array:
+        "The next scales; here `change` holds them."
         return change
 
     def advance(self, state: Any, noise: Any, idx: Any) -> tuple[TimeStep, Any]:
         (change, scale_change), example = noise
         time_step, state = super().advance(state, (change, example), idx)
-        log_scales = self.rescale(state.log_scales, scale_change)
-        observation = time_step.observation * jnp.exp(log_scales)
-        return time_step.replace(observation=observation), state.replace(log_scales=log_scales)
+        scales = self.rescale(state.scales, scale_change)
+        return time_step.replace(observation=time_step.observation * scales), state.replace(scales=scales)
 
     def true_weights(self, state: Any) -> Array:
-        return state.true_weights * jnp.exp(-state.log_scales)
+        return state.true_weights / state.scales
 
-# %% ../../nbs/streams/02_scales.ipynb #007c07c6
+# %% ../../nbs/streams/02_scales.ipynb #96870df5
 class DynamicScaleShiftStream(ScaledWorld):
     "Weights are redrawn, N(0, 1), every `weight_change_interval` steps; scales, log-uniform, every `scale_change_interval`."
 
@@ -171,12 +169,13 @@ class DynamicScaleShiftStream(ScaledWorld):
         return math.log(self.min_scale), math.log(self.max_scale)
 
     def changes(self, state: ScaledWorldState, idx: Any, rows: int) -> tuple[Array, Array]:
-        low, high = self.log_range
-        draw = functools.partial(noise.uniform, low=low, high=high)
+        def draw(bits: Array) -> Array:
+            return jnp.exp(noise.uniform(bits, *self.log_range))
+
         weights = hold(state.keys[1], idx, rows, self.feature_dim, self.weight_change_interval)
         return weights, hold(state.keys[3], idx, rows, self.feature_dim, self.scale_change_interval, draw=draw)
 
-# %% ../../nbs/streams/02_scales.ipynb #f9b52c60
+# %% ../../nbs/streams/02_scales.ipynb #712153eb
 class ScaleDriftStream(ScaledWorld):
     """Weights walk by N(0, weight_drift_rate^2) a step, log scales by N(0, scale_drift_rate^2) within their range.
 
@@ -205,10 +204,11 @@ class ScaleDriftStream(ScaledWorld):
 
     def changes(self, state: ScaledWorldState, idx: Any, rows: int) -> tuple[Array, Array]:
         weights = noise.normal(noise.bits(state.keys[1], idx, rows, self.feature_dim), self.weight_drift_rate)
-        return weights, noise.normal(noise.bits(state.keys[3], idx, rows, self.feature_dim), self.scale_drift_rate)
+        steps = noise.normal(noise.bits(state.keys[3], idx, rows, self.feature_dim), self.scale_drift_rate)
+        return weights, jnp.exp(steps)
 
     def move(self, weights: Array, change: Array) -> Array:
         return weights + change
 
-    def rescale(self, log_scales: Array, change: Array) -> Array:
-        return jnp.clip(log_scales + change, *self.log_range)
+    def rescale(self, scales: Array, change: Array) -> Array:
+        return jnp.clip(scales * change, math.exp(self.min_log_scale), math.exp(self.max_log_scale))

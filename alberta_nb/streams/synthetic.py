@@ -6,7 +6,7 @@
 __all__ = ['LinearWorldState', 'LinearWorld', 'RandomWalkStream', 'hold', 'AbruptChangeStream', 'CyclicStream', 'PeriodicState',
            'PeriodicChangeStream', 'SuttonExperiment1Stream']
 
-# %% ../../nbs/streams/01_synthetic.ipynb #84736e0d
+# %% ../../nbs/streams/01_synthetic.ipynb #5e3d0c35
 from collections.abc import Callable
 from typing import Any
 
@@ -18,24 +18,24 @@ from .. import noise
 from .base import Stream
 from ..types import State, TimeStep, check_int, check_number
 
-# %% ../../nbs/streams/01_synthetic.ipynb #d2b19a3e
+# %% ../../nbs/streams/01_synthetic.ipynb #b44ac966
 class LinearWorldState(State):
-    "A linear world: three uint32 keys (3, 2), for its start, its changes and its examples; its weights now (feature_dim,)."
+    "Three uint32 keys (3, 2), for start, changes and examples of a linear world, and its weights now (feature_dim,)."
 
     keys: Array
-    weights: Array
+    true_weights: Array
 
-# %% ../../nbs/streams/01_synthetic.ipynb #a246f8d8
+# %% ../../nbs/streams/01_synthetic.ipynb #c42c62f9
 class LinearWorld(Stream):
     """Base of the linear worlds: target = weights . observation + noise.
 
-    A subclass has `feature_dim`, `noise_std` and `feature_std`, says with `changes` what happens to its weights in `rows`
-    steps from step `idx`, and with `move` how one row of it makes the next weights.
+    A subclass has `feature_dim`, `noise_std` and `feature_std`, says with `changes` what happens to its weights in
+    `rows` steps from step `idx`, and with `move` how one row of it makes the next weights.
     """
 
     def start(self, key: Array) -> Any:
         keys = noise.split(key, 3)
-        return LinearWorldState(keys=keys, weights=noise.normal(noise.bits(keys[0], 0, 1, self.feature_dim))[0])
+        return LinearWorldState(keys=keys, true_weights=noise.normal(noise.bits(keys[0], 0, 1, self.feature_dim))[0])
 
     def changes(self, state: Any, idx: Any, rows: int) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no changes")
@@ -50,15 +50,15 @@ class LinearWorld(Stream):
 
     def advance(self, state: Any, noise: Any, idx: Any) -> tuple[TimeStep, Any]:
         change, example = noise
-        weights = self.move(state.weights, change)
+        weights = self.move(state.true_weights, change)
         observation = self.feature_std * example[:-1]  # type: ignore[attr-defined]
         target = jnp.sum(weights * observation) + self.noise_std * example[-1]  # type: ignore[attr-defined]
-        return TimeStep(observation=observation, target=target[None]), state.replace(weights=weights)
+        return TimeStep(observation=observation, target=target[None]), state.replace(true_weights=weights)
 
     def true_weights(self, state: Any) -> Array:
-        return state.weights
+        return state.true_weights
 
-# %% ../../nbs/streams/01_synthetic.ipynb #bbb55161
+# %% ../../nbs/streams/01_synthetic.ipynb #149a9919
 def _check_world(world: Any, *intervals: str) -> None:
     check_int("feature_dim", world.feature_dim)
     for name in intervals:
@@ -66,7 +66,7 @@ def _check_world(world: Any, *intervals: str) -> None:
     check_number("noise_std", world.noise_std, 0.0)
     check_number("feature_std", world.feature_std, 0.0)
 
-# %% ../../nbs/streams/01_synthetic.ipynb #251ac397
+# %% ../../nbs/streams/01_synthetic.ipynb #52b815c5
 class RandomWalkStream(LinearWorld):
     "Every weight takes a step of N(0, drift_rate^2) at every time step."
 
@@ -85,7 +85,15 @@ class RandomWalkStream(LinearWorld):
     def move(self, weights: Array, change: Array) -> Array:
         return weights + change
 
-# %% ../../nbs/streams/01_synthetic.ipynb #0487e06d
+# %% ../../nbs/streams/01_synthetic.ipynb #68d1973c
+def _pick(table: Array, which: Array) -> Array:
+    "The rows `which` of a table: table[which]."
+    if len(table) > 8:
+        return table[which]
+    chosen = which[:, None] == jnp.arange(len(table), dtype=which.dtype)
+    return jnp.matmul(chosen.astype(table.dtype), table, precision="highest")
+
+
 def hold(
     key: Array,
     idx: Any,
@@ -95,17 +103,18 @@ def hold(
     cycle: int | None = None,
     draw: Callable[[Array], Array] = noise.normal,
 ) -> Array:
-    """Random numbers (rows, width) from step `idx` that stay for `interval` steps; after `cycle` such segments they repeat.
+    """Random numbers (rows, width) from step `idx` that stay for `interval` steps at a time.
 
-    Segment k is row k of the key's table, so any step can be asked for without the steps before it.
+    Segment k is row k of the key's table, so any step can be asked for without the steps before it. With `cycle` the
+    segments repeat after so many.
     """
     segment = (jnp.asarray(idx, jnp.uint32) + jnp.arange(rows, dtype=jnp.uint32)) // np.uint32(interval)
     if cycle is not None:
-        return draw(noise.bits(key, 0, cycle, width))[segment % np.uint32(cycle)]
-    table = noise.bits(key, segment[0], (rows - 1) // interval + 2, width)
-    return draw(table)[segment - segment[0]]
+        return _pick(draw(noise.bits(key, 0, cycle, width)), segment % np.uint32(cycle))
+    table = draw(noise.bits(key, segment[0], (rows - 1) // interval + 2, width))
+    return _pick(table, segment - segment[0])
 
-# %% ../../nbs/streams/01_synthetic.ipynb #417ab1b9
+# %% ../../nbs/streams/01_synthetic.ipynb #119edbf7
 class AbruptChangeStream(LinearWorld):
     "All weights are drawn anew, from N(0, 1), every `change_interval` steps."
 
@@ -120,7 +129,7 @@ class AbruptChangeStream(LinearWorld):
     def changes(self, state: LinearWorldState, idx: Any, rows: int) -> Array:
         return hold(state.keys[1], idx, rows, self.feature_dim, self.change_interval)
 
-# %% ../../nbs/streams/01_synthetic.ipynb #cc3dd8c6
+# %% ../../nbs/streams/01_synthetic.ipynb #2c961fa1
 class CyclicStream(LinearWorld):
     "`num_configurations` weight vectors take turns, each for `cycle_length` steps: what was learned is useful again."
 
@@ -136,7 +145,7 @@ class CyclicStream(LinearWorld):
     def changes(self, state: LinearWorldState, idx: Any, rows: int) -> Array:
         return hold(state.keys[1], idx, rows, self.feature_dim, self.cycle_length, self.num_configurations)
 
-# %% ../../nbs/streams/01_synthetic.ipynb #41233847
+# %% ../../nbs/streams/01_synthetic.ipynb #aa93018d
 class PeriodicState(LinearWorldState):
     "A linear world whose weights swing around `centers` (feature_dim,) with `phases` (feature_dim,) in [0, 2 pi)."
 
@@ -160,15 +169,15 @@ class PeriodicChangeStream(LinearWorld):
     def start(self, key: Array) -> PeriodicState:
         keys = noise.split(key, 3)
         drawn = noise.bits(keys[0], 0, 2, self.feature_dim)
-        centers, phases = noise.normal(drawn[0]), 2 * jnp.pi * noise.uniform(drawn[1])
-        return PeriodicState(keys=keys, weights=centers, centers=centers, phases=phases.astype(centers.dtype))
+        centers, phases = noise.normal(drawn[0]), noise.uniform(drawn[1], 0.0, 2 * np.pi)
+        return PeriodicState(keys=keys, true_weights=centers, centers=centers, phases=phases)
 
     def changes(self, state: PeriodicState, idx: Any, rows: int) -> Array:
         steps = (jnp.asarray(idx, jnp.uint32) + jnp.arange(rows, dtype=jnp.uint32)) % np.uint32(self.period)
         angle = (2 * jnp.pi / self.period) * steps.astype(state.phases.dtype)
         return state.centers + self.amplitude * jnp.sin(angle[:, None] + state.phases)
 
-# %% ../../nbs/streams/01_synthetic.ipynb #9c4c5887
+# %% ../../nbs/streams/01_synthetic.ipynb #3a27ab36
 class SuttonExperiment1Stream(LinearWorld):
     """The target is the sum of the relevant inputs with signs; one random sign flips every `change_interval` steps.
 
@@ -193,7 +202,7 @@ class SuttonExperiment1Stream(LinearWorld):
 
     def start(self, key: Array) -> LinearWorldState:
         weights = jnp.arange(self.feature_dim) < self.num_relevant
-        return LinearWorldState(keys=noise.split(key, 3), weights=weights.astype(jnp.result_type(float)))
+        return LinearWorldState(keys=noise.split(key, 3), true_weights=weights.astype(jnp.result_type(float)))
 
     def changes(self, state: LinearWorldState, idx: Any, rows: int) -> Array:
         "Which sign flips at each step, or -1."
