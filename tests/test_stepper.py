@@ -1,0 +1,252 @@
+"""The packed stepper: the loop's numbers one event at a time, states in and out, and what it refuses."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alberta_nb.compile import native_loops
+from alberta_nb.learners.bank import LearnerBank
+from alberta_nb.learners.linear import LinearLearner
+from alberta_nb.loops import stepper as module
+from alberta_nb.loops.stepper import Stepper, pack, unpack
+from alberta_nb.loops.supervised import run_learning_loop
+from alberta_nb.normalizers import EMANormalizer
+from alberta_nb.optimizers.autostep import Autostep
+from alberta_nb.optimizers.idbd import IDBD
+from alberta_nb.optimizers.lms import LMS
+from alberta_nb.streams.sources import ArraySource
+
+D = 4
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((200, D)).astype(np.float32)
+Y = (X.sum(axis=1) + 0.1 * RNG.standard_normal(200)).astype(np.float32)
+LEARNER = LinearLearner(IDBD(0.05, 0.01))
+SCALED = LinearLearner(IDBD(0.05, 0.01), normalizer=EMANormalizer())
+
+
+def same(a: Any, b: Any) -> bool:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.array_equal(x, y, equal_nan=True) for x, y in pairs)
+
+
+def test_pack_and_unpack() -> None:
+    state = SCALED.init(D)
+    words = pack(state)
+    assert words.dtype == np.uint32 and words.ndim == 1
+    assert same(unpack(jnp.asarray(words), state), state)
+    assert same(jax.jit(lambda w: unpack(w, state))(words), state)
+
+
+def test_pack_keeps_every_bit() -> None:
+    odd = {
+        "nan": jnp.float32(np.nan),
+        "minus_zero": jnp.float32(-0.0),
+        "top": jnp.uint32(2**32 - 1),
+        "low": jnp.int32(-7),
+    }
+    back = unpack(jnp.asarray(pack(odd)), odd)
+    assert same(back, odd) and np.signbit(back["minus_zero"])
+    with jax.enable_x64(True):
+        wide = {"a": jnp.arange(3, dtype=jnp.float64) / 3, "b": jnp.uint32(5), "c": jnp.int64(-(2**40))}
+        assert same(unpack(jnp.asarray(pack(wide)), wide), wide)
+
+
+@pytest.mark.parametrize("learner", [LEARNER, SCALED, LinearLearner(Autostep())], ids=["idbd", "scaled", "autostep"])
+def test_the_same_numbers_as_update_and_as_the_loop(learner: Any) -> None:
+    stepper, state, rows, by_update = Stepper(learner, D), learner.init(D), [], []
+    for x, y in zip(X[:80], Y[:80], strict=True):
+        rows.append(np.asarray(stepper.update(x, y)))
+        result = learner.update(state, x, y)
+        state = result.state
+        by_update.append(np.concatenate([result.prediction, result.metrics]))
+    many = Stepper(learner, D).update_many(X[:80], Y[:80])
+    looped = run_learning_loop(learner, ArraySource(X[:80], Y[:80]))
+    columns = 5 if learner.normalizer is not None else 4
+    assert np.shape(rows) == many.shape == (80, columns)
+    assert np.allclose(rows, by_update, rtol=1e-4, atol=1.5e-5)
+    assert np.allclose(rows, many, rtol=1e-4, atol=1.5e-5)
+    assert np.allclose(np.stack(rows)[:, 1:], looped.metrics, rtol=1e-4, atol=1.5e-5)
+    for other in (state, looped.state):
+        assert all(
+            np.allclose(a, b, rtol=1e-4, atol=1.5e-5)
+            for a, b in zip(jax.tree.leaves(stepper.state), jax.tree.leaves(other), strict=True)
+        )
+
+
+def test_update_many_in_any_pieces() -> None:
+    whole = Stepper(LEARNER, D)
+    rows = whole.update_many(X, Y)
+    pieces = Stepper(LEARNER, D)
+    cuts = [0, 1, 2, 66, 66, 130, 200]
+    parts = [pieces.update_many(X[a:b], Y[a:b]) for a, b in zip(cuts, cuts[1:])]
+    assert same(np.concatenate(parts), rows) and same(pieces.state, whole.state)
+    assert parts[3].shape == (0, 4)
+    assert np.allclose(Stepper(LEARNER, D).update_many(X, Y[:, None]), rows)
+
+
+def test_state_out_and_in() -> None:
+    whole, first = Stepper(LEARNER, D), Stepper(LEARNER, D)
+    for x, y in zip(X[:40], Y[:40], strict=True):
+        whole.update(x, y)
+    for x, y in zip(X[:15], Y[:15], strict=True):
+        first.update(x, y)
+    snapshot = first.state
+    kept = jax.tree.map(np.array, snapshot)
+    second = Stepper(LEARNER, D, state=snapshot)
+    for x, y in zip(X[15:40], Y[15:40], strict=True):
+        second.update(x, y)
+    assert same(second.state, whole.state)
+    assert same(snapshot, kept), "a state that was taken out does not move"
+    from_numpy = Stepper(LEARNER, D, state=kept)
+    assert same(from_numpy.state, snapshot)
+    assert jax.tree.structure(snapshot) == jax.tree.structure(LEARNER.init(D))
+
+
+def test_from_and_to_the_loop() -> None:
+    learned = run_learning_loop(LEARNER, ArraySource(X, Y)).state
+    stepper = Stepper(LEARNER, D, state=learned)
+    assert same(stepper.state, learned)
+    stepper.update_many(X[:10], Y[:10])
+    on = run_learning_loop(LEARNER, ArraySource(X[:10], Y[:10]), learner_state=learned)
+    assert np.allclose(stepper.state.weights, on.state.weights, atol=1.5e-5)
+
+
+def test_predict_learns_nothing() -> None:
+    stepper = Stepper(SCALED, D)
+    stepper.update_many(X, Y)
+    before = stepper.state
+    prediction = stepper.predict(X[0])
+    assert prediction.shape == (1,) and same(stepper.state, before)
+    assert np.allclose(prediction, SCALED.predict(before, X[0]), rtol=1e-6)
+
+
+def test_input_of_many_kinds() -> None:
+    rows = []
+    for x in (X[0], X[0].astype(np.float64), X[0].tolist(), jnp.asarray(X[0])):
+        for y in (float(Y[0]), np.float64(Y[0]), Y[:1], jnp.asarray(Y[0])):
+            rows.append(np.asarray(Stepper(LEARNER, D).update(x, y)))
+    assert all(np.array_equal(row, rows[0]) for row in rows)
+    assert Stepper(LEARNER, D).update(np.arange(D), 1).shape == (4,)
+    assert Stepper(LinearLearner(), 1).update(2.0, 1.0).shape == (4,)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_non_finite_events(bad: float) -> None:
+    broken = X[:10].copy()
+    broken[3, 1] = bad
+    careful = Stepper(LEARNER, D)
+    for call in (lambda: careful.update(broken[3], 0.0), lambda: careful.update(X[0], bad)):
+        with pytest.raises(ValueError, match="the event holds a NaN or an infinity"):
+            call()
+    with pytest.raises(ValueError, match="event 3 holds a NaN or an infinity; nothing of this call was learned"):
+        careful.update_many(broken, Y[:10])
+    assert same(careful.state, LEARNER.init(D)) and careful.skipped == 0
+    tolerant, healthy = Stepper(LEARNER, D, non_finite="skip"), Stepper(LEARNER, D)
+    assert tolerant.update(X[0], bad) is None and tolerant.skipped == 1
+    rows = tolerant.update_many(broken, Y[:10])
+    good = np.arange(10) != 3
+    assert np.isnan(rows[3]).all() and same(rows[good], healthy.update_many(X[:10][good], Y[:10][good]))
+    assert tolerant.skipped == 2 and same(tolerant.state, healthy.state)
+    assert np.isnan(tolerant.update_many(np.full((2, D), bad), [0.0, 0.0])).all() and tolerant.skipped == 4
+
+
+@pytest.mark.filterwarnings("error")
+def test_large_numbers_are_numbers() -> None:
+    stepper = Stepper(LEARNER, D)
+    assert stepper.update([1e30, 0.0, 0.0, 0.0], 3e38) is not None
+    assert stepper.update_many([[3e38, 3e38, 0.0, 0.0]], [1.0]).shape == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (TypeError, "learner must have step", lambda: Stepper(LMS(), D)),
+        (TypeError, "learner must have predict", lambda: Stepper(LearnerBank((LEARNER,)), D)),
+        (ValueError, "feature_dim must be 1 or more", lambda: Stepper(LEARNER, 0)),
+        (ValueError, "non_finite must be", lambda: Stepper(LEARNER, D, non_finite="ignore")),
+        (ValueError, "state.weights must have shape", lambda: Stepper(LEARNER, D, state=LEARNER.init(3))),
+        (TypeError, "state must be a LearnerState", lambda: Stepper(LEARNER, D, state=LinearLearner(LMS()).init(D))),
+        (ValueError, r"observation must have shape \(4,\)", lambda: Stepper(LEARNER, D).update(X[0, :3], 1.0)),
+        (ValueError, "target must have shape", lambda: Stepper(LEARNER, D).update(X[0], [1.0, 2.0])),
+        (TypeError, "observation must be numeric", lambda: Stepper(LEARNER, D).update(["a"] * 4, 1.0)),
+        (TypeError, "target must be numeric", lambda: Stepper(LEARNER, D).update(X[0], "high")),
+        (ValueError, "observation must have shape", lambda: Stepper(LEARNER, D).predict(X)),
+        (ValueError, r"observations must have shape \(n, 4\)", lambda: Stepper(LEARNER, D).update_many(X[0], Y[:1])),
+        (ValueError, r"targets must have shape \(200,\)", lambda: Stepper(LEARNER, D).update_many(X, Y[:5])),
+        (TypeError, "targets must be numeric", lambda: Stepper(LEARNER, D).update_many(X[:2], ["a", "b"])),
+    ],
+)
+def test_bad_input_is_named(error: type[Exception], message: str, call: Any) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+class Flagged(LinearLearner):
+    """A learner whose state holds a boolean."""
+
+    def init(self, feature_dim: int) -> Any:
+        return {"inner": super().init(feature_dim), "flag": jnp.bool_(True)}
+
+
+def test_a_state_that_cannot_be_packed_is_refused() -> None:
+    with pytest.raises(TypeError, match="numbers of 32 or 64 bits to be packed, got a leaf of bool"):
+        Stepper(Flagged(), D)
+
+
+def test_equal_steppers_share_what_is_compiled() -> None:
+    a, b, c = Stepper(LEARNER, D), Stepper(LinearLearner(IDBD(0.3, 0.1)), D), Stepper(LEARNER, D + 1)
+    assert a._one is b._one and a._many is b._many and a._one is not c._one
+    a.update(X[0], Y[0])
+    compiled = a._one._cache_size()
+    for stepper in (a, b):
+        for x, y in zip(X[:5], Y[:5], strict=True):
+            stepper.update(x, y)
+            stepper.update(x.astype(np.float64), float(y))
+    assert a._one._cache_size() == compiled
+
+
+def test_plain_and_native_update_many() -> None:
+    fast = Stepper(LEARNER, D).update_many(X, Y)
+    with native_loops(False):
+        plain = Stepper(LEARNER, D).update_many(X, Y)
+    assert np.allclose(fast, plain, rtol=1e-4, atol=1.5e-5)
+
+
+def test_update_many_falls_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def refuse(fn: Any) -> Any:
+        def call(*args: Any) -> Any:
+            calls.append(1)
+            raise jax.errors.JaxRuntimeError("refused")
+
+        return call
+
+    monkeypatch.setattr(module, "use_native", lambda: True)
+    monkeypatch.setattr(module, "one_kernel", refuse)
+    learner = LinearLearner(LMS(0.05), use_bias=False)
+    stepper = Stepper(learner, D + 2)
+    x = RNG.standard_normal((70, D + 2))
+    rows = np.concatenate([stepper.update_many(x[:5], Y[:5]), stepper.update_many(x[5:], Y[5:70])])
+    assert len(calls) == 1 and np.isfinite(rows).all()
+    monkeypatch.undo()
+    module._compiled.cache_clear()
+    assert np.allclose(Stepper(learner, D + 2).update_many(x, Y[:70]), rows, rtol=1e-4, atol=1.5e-5)
+
+
+def test_x64() -> None:
+    with jax.enable_x64(True):
+        learner = LinearLearner(IDBD(0.05, 0.01))
+        stepper, state = Stepper(learner, D), learner.init(D)
+        for x, y in zip(X[:20].astype(np.float64), Y[:20].astype(np.float64), strict=True):
+            row = stepper.update(x, y)
+            state = learner.update(state, x, y).state
+        assert row is not None and row.dtype == jnp.float64
+        assert np.allclose(stepper.state.weights, state.weights, rtol=0, atol=1e-13)
+        many = Stepper(learner, D)
+        assert many.update_many(X[:20], Y[:20]).dtype == np.float64
+        assert np.allclose(many.state.weights, state.weights, rtol=0, atol=1e-12)
