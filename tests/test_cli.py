@@ -1,0 +1,240 @@
+"""The command line: exit codes, messages, files, in processes of their own where that is the point."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import alberta_nb
+from alberta_nb.apps import cli, learn
+from alberta_nb.apps.learn import learn_table, load_learners
+
+FILES = ["config.json", "features.csv", "learn.png", "metrics.csv"]
+
+
+def run(*words: object, folder: Path) -> subprocess.CompletedProcess:
+    """The command in a process of its own, stdout and stderr in pipes."""
+    command = [sys.executable, "-m", "alberta_nb.apps.cli", *map(str, words)]
+    path = os.pathsep.join([str(Path(alberta_nb.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path, "PYTHONWARNINGS": "default"}
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=folder, env=environment, check=False, timeout=300
+    )
+
+
+def call(capsys, *words: object) -> tuple[int, str, str]:
+    """The same in this process: exit code, stdout, stderr."""
+    try:
+        code = cli.main([str(word) for word in words])
+    except SystemExit as stop:
+        code = stop.code
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def table(rows: int) -> str:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=rows)
+    y = np.cumsum(np.concatenate([[0.0], x[:-1]]) + 0.1 * rng.normal(size=rows))
+    return pd.DataFrame({"when": range(rows), "x": x, "y": y, "place": "here"}).to_csv(index=False)
+
+
+@pytest.fixture
+def small(tmp_path) -> Path:
+    (tmp_path / "t.csv").write_text(table(300))
+    return tmp_path / "t.csv"
+
+
+# --- in a process of its own ---
+
+
+def test_without_arguments_it_runs_on_the_shipped_series(tmp_path) -> None:
+    done = run("learn", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(p.name for p in (tmp_path / "alberta-nb-output").iterdir()) == FILES
+    for word in ("last value", "running mean", "lms", "idbd", "autostep", "steps/s", "not numeric, ignored: time"):
+        assert word in done.stdout
+    config = json.loads((tmp_path / "alberta-nb-output" / "config.json").read_text())
+    assert config["steps"] == 8701 and config["scores"]["autostep"]["skill"] > 0.19
+    assert (tmp_path / "alberta-nb-output" / "learn.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_mistake_ends_with_a_sentence(tmp_path) -> None:
+    done = run("learn", "none.csv", "--target", "a", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "alberta-nb: error: none.csv: there is no such file\n"
+
+
+def test_progress_is_shown_where_nobody_looks_and_length_is_unknown(tmp_path) -> None:
+    (tmp_path / "long.csv").write_text(table(130_000))
+    assert (tmp_path / "long.csv").stat().st_size > learn.LONG_FILE
+    done = run("learn", "long.csv", "--target", "y", "--lags", 1, folder=tmp_path)
+    assert done.returncode == 0 and "step/s]" in done.stderr and "Traceback" not in done.stderr
+    assert json.loads((tmp_path / "alberta-nb-output" / "config.json").read_text())["steps"] == 129_999
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_progress_only_on_long_input(capsys, small, monkeypatch, quiet) -> None:
+    words = ["learn", small, "--target", "y", "--lags", 1, "--output", small.parent / "out"]
+    assert call(capsys, *words)[2] == ""
+    monkeypatch.setattr(learn, "LONG_FILE", 100)
+    _, _, err = call(capsys, *words, *["--no-progress"] * quiet)
+    assert ("step/s" in err) != quiet
+
+
+MEMORY = """
+import resource, sys
+from alberta_nb.apps.cli import main
+peaks = []
+unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+for name in ("short.csv", "short.csv", "long.csv"):
+    assert main(["learn", name, "--target", "a", "--lags", "8", "--no-progress", "--optimizer", "idbd"]) == 0
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+print("growth", peaks[-1] - peaks[-2])
+"""
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    block = pd.DataFrame(rng.normal(size=(50_000, 5)), columns=list("abcde")).to_csv(index=False)
+    head, _, rows = block.partition("\n")
+    for name, times in (("short.csv", 4), ("long.csv", 24)):
+        with open(tmp_path / name, "w") as file:
+            file.write(head + "\n")
+            file.writelines([rows] * times)
+    path = os.pathsep.join([str(Path(alberta_nb.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+    assert done.returncode == 0, done.stderr
+    growth = float(done.stdout.split("growth")[1])
+    # The file grows by 96 MB, and its 1.2 million rows of 40 inputs would take 192 MB.
+    assert growth < 60, f"{growth:.0f} MB more for {(tmp_path / 'long.csv').stat().st_size >> 20} MB of file"
+
+
+# --- exit codes and messages ---
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.csv", "", "is empty"),
+        ("head.csv", "x,y\n", "has column names, but no rows"),
+        ("one.csv", "x,y\n1,2\n", "a prediction needs two rows"),
+        ("other.csv", "x,z\n1,2\n1,2\n", "has no column 'y'; it has: x, z"),
+        ("prose.csv", "Once upon a time\nthere was no table.\n", "has no column 'y'"),
+        ("text.csv", "x,y\na,b\nc,d\n", "column 'y' holds no numbers"),
+        ("void.csv", "x,y\n1,\n2,\n", "column 'y' has no value at all"),
+        ("ragged.csv", "x,y\n1,2\n1,2,3\n", "is no table"),
+        ("wide.csv", "x,y\n1,2,3\n1,2,3\n", "more fields"),
+        ("binary.csv", "\0\1\2", "binary data"),
+        ("fake.parquet", "x,y\n1,2\n", "is no table"),
+        ("fake.csv.gz", "x,y\n1,2\n", "cannot be read"),
+        ("notes.doc", "x,y\n1,2\n", "must end in .csv"),
+        (".", None, "is a folder"),
+    ],
+)
+def test_files_that_cannot_be_used(capsys, tmp_path, name, content, message) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    code, out, err = call(capsys, "learn", tmp_path / name, "--target", "y", "--lags", 1, "--output", tmp_path / "out")
+    assert (code, out) == (2, "")
+    assert err.startswith("alberta-nb: error: ") and message in err and err.count("\n") == 1
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--target", "nope"], "has no column 'nope'"),
+        ([], "Say --target COLUMN"),
+        (["--target", "y", "--features", "x,nope"], "has no column 'nope'"),
+        (["--target", "y", "--features", "place"], "column 'place' holds no numbers"),
+        (["--target", "y", "--lags", 0], "lags must be 1 or more"),
+        (["--target", "y", "--lags", "two"], "invalid int value"),
+        (["--target", "y", "--optimizer", "lms,adam"], "unknown optimizer 'adam'"),
+        (["--target", "y", "--optimizer", ","], "optimizers must be one or more"),
+        (["--target", "y", "--normalizer", "batch"], "unknown normalizer 'batch'"),
+        (["--target", "y", "--step-size", 0], "step_size must be"),
+        (["--target", "y", "--step-size", "nan"], "step_size must be"),
+        (["--target", "y", "--record-every", 0], "record_every must be 1 or more"),
+        (["--target", "y", "--bogus"], "unrecognized arguments"),
+    ],
+)
+def test_arguments_that_cannot_be_used(capsys, small, words, message) -> None:
+    output = ["--output", small.parent / "out"]
+    code, out, err = call(capsys, "learn", small, *words, *output)
+    assert (code, out) == (2, "") and message in err and "Traceback" not in err
+
+
+def test_an_output_that_cannot_be_written(capsys, small) -> None:
+    code, out, err = call(capsys, "learn", small, "--target", "y", "--output", small / "below")
+    assert (code, out) == (2, "") and f"cannot write to {small / 'below'}" in err
+
+
+def test_a_full_disk_leaves_no_half_file(capsys, small, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(learn, "configuration", fail)
+    code, _, err = call(capsys, "learn", small, "--target", "y", "--lags", 1, "--output", small.parent / "out")
+    assert code == 2 and "No space left on device" in err
+    assert sorted(p.name for p in (small.parent / "out").iterdir()) == [f for f in FILES if f != "config.json"]
+
+
+# --- what comes out ---
+
+
+def test_a_table_of_ones_own(capsys, small) -> None:
+    output = small.parent / "a" / "b"
+    words = ["--target", "y", "--features", "x", "--lags", 2, "--optimizer", "idbd, lms", "--normalizer", "welford"]
+    code, out, err = call(capsys, "learn", small, *words, "--output", output, "--step-size", 0.02)
+    assert (code, err) == (0, "") and "2 columns: 4 inputs" in out
+    assert sorted(p.name for p in output.iterdir()) == FILES
+    learners = load_learners(output / "config.json")
+    assert list(learners) == ["last value", "running mean", "idbd", "lms"]
+    expected = learn_table(small, "y", ["x"], 2, ["idbd", "lms"], "welford", 0.02)
+    metrics = pd.read_csv(output / "metrics.csv")
+    pd.testing.assert_frame_equal(metrics, expected.windows, rtol=1e-5)
+
+
+def test_it_can_run_twice(capsys, small) -> None:
+    for _ in range(2):
+        code, *_ = call(capsys, "learn", small, "--target", "y", "--lags", 1, "--output", small.parent / "out")
+        assert code == 0
+    assert sorted(p.name for p in (small.parent / "out").iterdir()) == FILES
+
+
+def test_ctrl_c_writes_what_was_learned(capsys, small, monkeypatch) -> None:
+    pages = learn.LaggedSource.pages
+
+    def stopped(self, first, rows):
+        for k, page in enumerate(pages(self, first, 100)):
+            if k == 2:
+                raise KeyboardInterrupt
+            yield page
+
+    monkeypatch.setattr(learn.LaggedSource, "pages", stopped)
+    code, out, err = call(capsys, "learn", small, "--target", "y", "--lags", 1, "--output", small.parent / "out")
+    assert code == 130 and "200 steps of 5 learners" in out and "interrupted after 200 steps" in err
+    assert json.loads((small.parent / "out" / "config.json").read_text())["interrupted"] is True
+
+
+def test_help_and_version(capsys) -> None:
+    code, out, _ = call(capsys, "--version")
+    assert (code, out.strip()) == (0, f"alberta-nb {alberta_nb.__version__}")
+    code, out, _ = call(capsys, "learn", "--help")
+    assert code == 0
+    for option in ("--target", "--features", "--lags", "--optimizer", "--normalizer", "--output"):
+        assert option in out
+    for words in ([], ["bake"]):
+        assert call(capsys, *words)[0] == 2

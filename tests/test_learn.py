@@ -1,0 +1,334 @@
+"""The main job as a function, and the baselines it is measured against."""
+
+import json
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+from alberta_nb.apps import learn
+from alberta_nb.apps.learn import Learned, configuration, describe, draw, learn_table, load_learners, save
+from alberta_nb.learners.bank import LearnerBank
+from alberta_nb.learners.baselines import ChangeLearner, LastValue, RunningMean, Scored, score
+from alberta_nb.learners.linear import LinearLearner
+from alberta_nb.loops.supervised import run_learning_loop
+from alberta_nb.normalizers import EMANormalizer
+from alberta_nb.optimizers.autostep import Autostep
+from alberta_nb.optimizers.idbd import IDBD
+from alberta_nb.optimizers.lms import LMS
+from alberta_nb.streams.sources import ArraySource, TableError
+from alberta_nb.types import Settings, TimeStep
+
+NAMES = ["last value", "running mean", "lms", "idbd", "autostep"]
+
+
+def make_table(rows: int, seed: int = 0) -> pd.DataFrame:
+    """The change of y depends on the last x; z is noise."""
+    rng = np.random.default_rng(seed)
+    x, z = rng.normal(size=(2, rows))
+    y = np.cumsum(np.concatenate([[0.0], 2.0 * x[:-1]]) + rng.normal(size=rows))
+    return pd.DataFrame({"x": x, "y": y, "z": 100.0 * z})
+
+
+@pytest.fixture(scope="module")
+def weather() -> Learned:
+    return learn_table()
+
+
+@pytest.fixture(scope="module")
+def made() -> Learned:
+    return learn_table(make_table(4000), "y", lags=2)
+
+
+# --- baselines ---
+
+
+def test_baselines_by_hand() -> None:
+    y = np.array([3.0, 1.0, 4.0, 1.0, 5.0])
+    run = run_learning_loop(LearnerBank((LastValue(), RunningMean())), ArraySource(np.zeros((5, 1)), y))
+    predictions = y[:, None] - np.asarray(run.metrics)[..., 1]
+    np.testing.assert_allclose(predictions[:, 0], [0, 3, 1, 4, 1], atol=1e-6)
+    np.testing.assert_allclose(predictions[:, 1], [0, 3, 2, 8 / 3, 9 / 4], atol=1e-6)
+
+
+def test_change_learner_is_its_equations() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 2)).astype(np.float32), np.cumsum(rng.normal(size=60)).astype(np.float32)
+    decay, step = 0.9, 0.05
+    run = run_learning_loop(ChangeLearner(LinearLearner(LMS(step)), decay), ArraySource(x, y))
+    weights, bias, last, square, total, errors = np.zeros(2), 0.0, None, 0.0, 0.0, []
+    for row, target in zip(x.astype(float), y.astype(float), strict=True):
+        inner = weights @ row + bias
+        errors.append(target - (last or 0.0) - np.sqrt(square) * inner)
+        change, seen = (0.0, 0.0) if last is None else (target - last, 1.0)
+        total = decay * total + seen
+        square += seen / max(total, 1.0) * (change**2 - square)
+        delta = change / (np.sqrt(square) or 1.0) - inner
+        weights, bias, last = weights + step * delta * row, bias + step * delta, target
+    np.testing.assert_allclose(run.metrics[:, 1], errors, rtol=2e-4, atol=2e-5)
+    np.testing.assert_allclose(run.state.learner_state.weights, weights, rtol=2e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e9])
+def test_units_do_not_matter_to_the_change_learner(scale) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(400, 3)), np.cumsum(rng.normal(size=400))
+    learner = ChangeLearner(LinearLearner(IDBD(0.02, 0.02)))
+    one, other = (np.asarray(run_learning_loop(learner, ArraySource(x, c * y)).metrics)[:, 1] for c in (1.0, scale))
+    np.testing.assert_allclose(other / scale, one, atol=1e-4)
+
+
+def test_a_broken_sensor_does_not_break_the_learner() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(1000, 3)), np.cumsum(rng.normal(size=1000))
+    y[500] = 1e9
+    learner = ChangeLearner(LinearLearner(IDBD(0.02, 0.01), EMANormalizer()))
+    errors = np.asarray(run_learning_loop(learner, ArraySource(x, y)).metrics)[:, 1]
+    assert np.isfinite(errors).all() and np.abs(errors[-100:]).mean() < 1e4
+
+
+def test_a_constant_target_is_no_trouble() -> None:
+    learner = ChangeLearner(LinearLearner(Autostep(), EMANormalizer()))
+    metrics = np.asarray(run_learning_loop(learner, ArraySource(np.ones((50, 2)), np.full(50, 7.0))).metrics)
+    assert metrics[0, 1] == 7.0 and not metrics[1:, :2].any()
+
+
+def test_predict_is_what_the_next_step_uses() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(100, 3)).astype(np.float32), np.cumsum(rng.normal(size=100)).astype(np.float32)
+    learner = ChangeLearner(LinearLearner(LMS(0.05)))
+    state = run_learning_loop(learner, ArraySource(x, y)).state
+    result = jax.jit(learner.step)(state, TimeStep(observation=jnp.asarray(x[0]), target=jnp.asarray(y[:1])))
+    np.testing.assert_allclose(learner.predict(state, x[0]), result.prediction, rtol=1e-5)
+
+
+def test_baselines_and_changes_round_trip() -> None:
+    for learner in (LastValue(), RunningMean(), Scored(ChangeLearner(LinearLearner(IDBD(), EMANormalizer()), 0.5))):
+        assert Settings.from_config(json.loads(json.dumps(learner.to_config()))) == learner
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: ChangeLearner(LastValue()), TypeError, "learner must be a LinearLearner"),
+        (lambda: ChangeLearner(LinearLearner(), 1.5), ValueError, "decay must be"),
+    ],
+)
+def test_change_learner_checks(call, error, message) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_score_counts_every_step() -> None:
+    y = np.cumsum(np.random.default_rng(0).normal(size=1003))
+    run = run_learning_loop(Scored(LastValue()), ArraySource(np.zeros((1003, 1)), y), record_every=100)
+    errors = np.diff(y, prepend=0.0)
+    found = score(run.state)
+    assert run.metrics.shape == (10, 4) and found["steps"] == 1003
+    np.testing.assert_allclose(
+        [found["rmse"], found["mae"]], [np.sqrt(np.mean(errors**2)), np.abs(errors).mean()], 1e-5
+    )
+
+
+# --- the main job ---
+
+
+def test_learners_beat_both_baselines_on_the_shipped_series(weather) -> None:
+    scores = weather.scores
+    assert list(scores.index) == NAMES and weather.steps == 8701
+    assert (scores.skill[2:] > 0.19).all() and (scores.mae[2:] < 0.82 * scores.mae["last value"]).all()
+    assert scores.skill["running mean"] < 0
+
+
+def test_scores_are_those_of_the_rows(weather) -> None:
+    known = pd.read_csv(learn.weather_path()).temp.dropna()
+    errors = known.diff().dropna()
+    assert np.isclose(weather.scores.rmse["last value"], np.sqrt((errors**2).mean()), rtol=1e-5)
+    assert np.isclose(weather.scores.mae["last value"], errors.abs().mean(), rtol=1e-5)
+
+
+def test_the_change_is_found(made) -> None:
+    # The last value is wrong by 2 x + noise, of which the noise alone cannot be known: 1 of sqrt(5).
+    best = 1 - 1 / np.sqrt(5)
+    assert (made.scores.skill[2:] > 0.9 * best).all() and (made.scores.skill[2:] < best + 0.02).all()
+    weights = made.features.query("learner == 'autostep'").set_index("feature").weight
+    assert weights.abs().idxmax() == "x[-1]"
+
+
+def test_every_learner_alone_is_the_same_as_all_at_once(made) -> None:
+    alone = learn_table(make_table(4000), "y", lags=2, optimizers=["idbd"])
+    assert list(alone.scores.index) == ["last value", "running mean", "idbd"]
+    np.testing.assert_allclose(alone.scores.rmse["idbd"], made.scores.rmse["idbd"], rtol=1e-4)
+
+
+def test_file_and_frame_give_the_same(made, tmp_path) -> None:
+    make_table(4000).to_csv(tmp_path / "t.csv", index=False)
+    make_table(4000).to_parquet(tmp_path / "t.parquet")
+    for name in ("t.csv", "t.parquet"):
+        pd.testing.assert_frame_equal(learn_table(tmp_path / name, "y", lags=2).scores, made.scores, rtol=1e-4)
+
+
+def test_windows_are_tidy_and_small(made) -> None:
+    windows = made.windows
+    assert list(windows.columns) == ["step", "learner", "metric", "value"]
+    assert windows.step.nunique() == 3999 // made.record_every <= 210
+    assert not windows.duplicated(["step", "learner", "metric"]).any() and np.isfinite(windows.value).all()
+    rmse = windows.query("metric == 'rmse' and learner == 'lms'").value
+    assert np.isclose(np.sqrt((rmse**2).mean()), made.scores.rmse["lms"], rtol=0.02)
+    assert set(windows.query("metric == 'mean_step_size'").learner) == {"lms", "idbd", "autostep"}
+
+
+def test_windows_can_be_chosen() -> None:
+    assert learn_table(make_table(300), "y", lags=1, record_every=50).windows.step.unique().tolist() == [
+        50,
+        100,
+        150,
+        200,
+        250,
+    ]
+
+
+@pytest.mark.parametrize("normalizer", ["ema", "welford", "none"])
+def test_normalizers(normalizer) -> None:
+    table = make_table(1500)[["x", "y"]]
+    learned = learn_table(
+        table, "y", lags=1, normalizer=normalizer, step_size=0.01, optimizers=["lms", "autostep", "obgd"]
+    )
+    assert learned.scores.skill["autostep"] > 0.2  # which bounds its steps whatever the inputs are
+    if normalizer == "ema":
+        assert learned.scores.skill["lms"] > 0.2
+
+
+def test_tables_with_thousands_of_inputs_start_idbd() -> None:
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(40, 50)), columns=[f"c{k}" for k in range(50)])
+    learned = learn_table(table, "c0", lags=60, optimizers=["idbd"])  # a step size below e^-10
+    assert learned.steps == 39 and np.isfinite(learned.scores.rmse).all()
+
+
+@pytest.mark.parametrize("rows", [2, 3, 10])
+def test_short_tables(rows, tmp_path) -> None:
+    learned = learn_table(make_table(rows), "y", lags=3)
+    assert learned.steps == rows - 1
+    save(learned, tmp_path, "short")
+    assert "rows" in describe(learned, "short")
+
+
+def test_awkward_tables(tmp_path) -> None:
+    table = make_table(200)
+    table["same $\\alpha$ \n name"] = 5
+    table["empty"] = None
+    table["flag"] = table.x > 0
+    table["a_very_long_name_" * 5] = table.z
+    table["\u6c14\u6e29"] = "text"
+    table.loc[::3, "y"] = None
+    learned = learn_table(table, "y", lags=2)
+    assert np.isfinite(learned.scores.rmse).all()
+    text = describe(learned, "awkward")
+    assert "never changes, kept, but without effect: same" in text and "without effect: empty" in text
+    assert "not numeric, ignored: \u6c14\u6e29" in text and "rows without a target, not learned from: 66" in text
+    same = learned.features[learned.features.feature.str.startswith("same")]
+    assert not same.weight.any()
+    assert len(save(learned, tmp_path, "awkward")) == 4
+
+
+def test_a_constant_target_is_told_as_it_is(tmp_path) -> None:
+    learned = learn_table(pd.DataFrame({"y": [3] * 50, "x": range(50)}), "y", lags=2)
+    assert (learned.scores.rmse == 0).all() and learned.scores.skill.isna().all()
+    assert "unstable" not in describe(learned, "constant")
+    save(learned, tmp_path, "constant")
+
+
+def test_divergence_is_named(tmp_path) -> None:
+    learned = learn_table(make_table(800), "y", lags=2, normalizer="none", step_size=1.0, optimizers=["lms"])
+    assert not np.isfinite(learned.scores.rmse["lms"])
+    text = describe(learned, "t")
+    assert "diverged" in text and "unstable: lms; a smaller --step-size" in text
+    config = json.loads(save(learned, tmp_path, "t")[3].read_text())
+    assert config["scores"]["lms"]["rmse"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"optimizers": ["adam"]}, "unknown optimizer 'adam'; there are lms, idbd, autostep, obgd"),
+        ({"optimizers": []}, "one or more different names"),
+        ({"optimizers": ["lms", "lms"]}, "one or more different names"),
+        ({"normalizer": "batch"}, "unknown normalizer 'batch'"),
+        ({"step_size": -1.0}, "step_size"),
+        ({"step_size": float("nan")}, "step_size"),
+        ({"meta_step_size": -0.1}, "meta_step_size"),
+        ({"record_every": 0}, "record_every must be 1 or more"),
+        ({"lags": 0}, "lags must be 1 or more"),
+        ({"target": "nope"}, "has no column 'nope'"),
+        ({"features": ["nope"]}, "has no column 'nope'"),
+    ],
+)
+def test_errors_name_what_is_wrong(arguments, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        learn_table(make_table(20), **({"target": "y", "lags": 1} | arguments))
+
+
+@pytest.mark.parametrize("values", [[1.0], [None, 1.0], [1.0, None]])
+def test_a_single_target_is_too_few(values) -> None:
+    with pytest.raises(TableError, match="two rows with a value in 'y'"):
+        learn_table(pd.DataFrame({"y": values}), "y", lags=1)
+
+
+# --- what is written ---
+
+
+def test_the_configuration_rebuilds_the_learners(made, tmp_path) -> None:
+    paths = save(made, tmp_path, "made")
+    assert [p.name for p in paths] == ["learn.png", "metrics.csv", "features.csv", "config.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in paths)
+    learners = load_learners(paths[3])
+    assert learners == made.learners and isinstance(learners["idbd"], ChangeLearner)
+    config = json.loads(paths[3].read_text())
+    assert config == json.loads(json.dumps(configuration(made, "made")))
+    assert config["inputs"]["counted_from"]["y"] == make_table(4000).y[0]
+    features = pd.read_csv(paths[2])
+    assert len(features) == 3 * 6 and set(features.learner) == {"lms", "idbd", "autostep"}
+    pd.testing.assert_frame_equal(pd.read_csv(paths[1]), made.windows, rtol=1e-5)
+
+
+def test_rebuilt_learners_learn_the_same(made, tmp_path) -> None:
+    learner = load_learners(save(made, tmp_path, "made")[3])["autostep"]
+    source = learn.LaggedSource(make_table(4000), "y", lags=2)
+    rmse = np.sqrt(np.mean(np.asarray(run_learning_loop(learner, source).metrics)[:, 0]))
+    assert np.isclose(rmse, made.scores.rmse["autostep"], rtol=1e-4)
+
+
+def test_the_figure_shows_what_it_should(made) -> None:
+    errors, *maps = draw(made).axes
+    labels = [t.get_text() for t in errors.get_legend().get_texts()]
+    assert [label.split(":")[0] for label in labels] == NAMES
+    titles = [ax.get_title() for ax in maps if ax.get_title()]
+    assert [title.split(":")[0] for title in titles] == ["idbd", "autostep"]
+    assert len(draw(learn_table(make_table(100), "y", lags=1, optimizers=["lms"])).axes) == 1
+
+
+# --- Ctrl-C ---
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_an_interrupt_keeps_what_was_learned(tmp_path, monkeypatch, after) -> None:
+    pages = learn.LaggedSource.pages
+
+    def interrupted(self, first, rows):  # a real signal, while the next page is being read
+        for k, page in enumerate(pages(self, first, 500)):
+            if k == after:
+                signal.raise_signal(signal.SIGINT)
+            yield page
+
+    with monkeypatch.context() as patch:
+        patch.setattr(learn.LaggedSource, "pages", interrupted)
+        learned = learn_table(make_table(4000), "y", lags=2)
+    assert learned.interrupted and learned.steps == 500 * after
+    assert list(learned.scores.index) == NAMES
+    if after:
+        whole = learn_table(make_table(4000)[: 500 * after + 1], "y", lags=2)
+        pd.testing.assert_frame_equal(learned.scores, whole.scores, rtol=1e-4)
+        assert json.loads(save(learned, tmp_path, "t")[3].read_text())["interrupted"] is True
