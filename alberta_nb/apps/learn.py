@@ -8,7 +8,7 @@ __all__ = ['LONG_FILE', 'make_optimizer', 'make_normalizer', 'make_learners', 'L
            'draw_step_sizes', 'plain', 'configuration', 'load_learners', 'save', 'prepare', 'add_arguments', 'run',
            'split_names', 'is_long', 'parse']
 
-# %% ../../nbs/apps/01_learn.ipynb #c73c7d21
+# %% ../../nbs/apps/01_learn.ipynb #242ad706
 import argparse
 import dataclasses
 import json
@@ -37,7 +37,7 @@ from ..optimizers.obgd import ObGD
 from ..streams.sources import IteratorSource, Table, TableError, open_table
 from ..types import Settings, check_number, require
 
-# %% ../../nbs/apps/01_learn.ipynb #617e9439
+# %% ../../nbs/apps/01_learn.ipynb #a9efb980
 def make_optimizer(name: str, step_size: float, meta_step_size: float) -> Optimizer:
     "The optimizer of that name, every step size starting at `step_size`; ObGD keeps its own, which is a bound."
     check_number("step_size", step_size, 0.0, open_low=True)
@@ -58,7 +58,7 @@ def make_normalizer(name: str) -> Normalizer | None:
     require(name in made, f"unknown normalizer {name!r}; there are {', '.join(made)}")
     return made[name]
 
-# %% ../../nbs/apps/01_learn.ipynb #0387b07b
+# %% ../../nbs/apps/01_learn.ipynb #fee7a8c2
 def make_learners(
     optimizers: Sequence[str],
     normalizer: str,
@@ -77,7 +77,7 @@ def make_learners(
     )
     return learners
 
-# %% ../../nbs/apps/01_learn.ipynb #b3b0e30b
+# %% ../../nbs/apps/01_learn.ipynb #45314611
 @dataclasses.dataclass
 class Learned:
     "What `learn_table` gives back: three data frames, what the table was like, and how the run ended."
@@ -97,7 +97,7 @@ class Learned:
     seconds: float = 0.0  # of reading and learning
     interrupted: bool = False
 
-# %% ../../nbs/apps/01_learn.ipynb #112314fd
+# %% ../../nbs/apps/01_learn.ipynb #60e7a183
 def shipped_table() -> Table:
     "The shipped series as a table under a name of its own: where it lies concerns nobody."
     table = open_table(weather_path())
@@ -152,7 +152,7 @@ def learn_table(
         found, steps=run.steps, compiling=compiling, seconds=seconds, interrupted=run.interrupted
     )
 
-# %% ../../nbs/apps/01_learn.ipynb #7505b91e
+# %% ../../nbs/apps/01_learn.ipynb #ce56ab32
 def collect(
     source: LaggedSource,
     learners: dict[str, Settings],
@@ -195,7 +195,7 @@ def long_table(names: list[str], metrics: np.ndarray, every: int) -> Any:
     ]
     return pd.concat(wide, ignore_index=True)
 
-# %% ../../nbs/apps/01_learn.ipynb #a2d67b16
+# %% ../../nbs/apps/01_learn.ipynb #2c292c3e
 def describe(learned: Learned, name: str) -> str:
     "What the table was like, how each thing was treated, the scores, and where the learned step sizes are largest."
     report, n = learned.report, len(learned.columns)
@@ -220,7 +220,7 @@ def describe(learned: Learned, name: str) -> str:
         lines.append(f"{name}: largest step sizes {top}")
     return "\n".join(lines)
 
-# %% ../../nbs/apps/01_learn.ipynb #e1f5c4a1
+# %% ../../nbs/apps/01_learn.ipynb #0e3ac49b
 def treatment(report: TableReport) -> list[str]:
     "One line for each thing that was met in the table, and what was done about it."
 
@@ -258,7 +258,7 @@ def largest_step_sizes(learned: Learned, count: int = 3) -> dict[str, str]:
             found[str(name)] = ", ".join(f"{f} ({r:.2g}x the median)" for f, r in top.items())
     return found
 
-# %% ../../nbs/apps/01_learn.ipynb #93106327
+# %% ../../nbs/apps/01_learn.ipynb #fb46c6e8
 def draw(learned: Learned, most: int = 20) -> Any:
     "A matplotlib figure: running error of each learner, and the learned step sizes by column and lag."
     from matplotlib.figure import Figure
@@ -294,7 +294,7 @@ def draw_errors(axes: Any, learned: Learned) -> None:
     axes.set(xlabel="rows predicted", ylabel=f"RMSE of {plain(learned.target)} so far")
     axes.legend(frameon=False, fontsize=9, ncols=2, loc="lower right")
 
-# %% ../../nbs/apps/01_learn.ipynb #79ce5d89
+# %% ../../nbs/apps/01_learn.ipynb #21db6fe6
 def draw_step_sizes(axes: Any, learned: Learned, name: str, shown: int) -> None:
     "Learned step sizes of one learner over their start, by column and lag; of many columns those that moved most."
     rows = learned.features[learned.features.learner == name]
@@ -324,7 +324,7 @@ def plain(name: str, width: int = 24) -> str:
     name = " ".join(name.split()).replace("$", r"\$")
     return name if len(name) <= width else name[: width - 3] + "..."
 
-# %% ../../nbs/apps/01_learn.ipynb #01a9caba
+# %% ../../nbs/apps/01_learn.ipynb #2c6d03a2
 def configuration(learned: Learned, name: str) -> dict[str, Any]:
     "Everything that rebuilds the learners, and what was done to the table, as JSON can hold it."
     return {
@@ -351,7 +351,7 @@ def load_learners(path: Any) -> dict[str, Settings]:
     config = json.loads(Path(path).read_text(encoding="utf-8"))
     return {name: Settings.from_config(settings) for name, settings in config["learners"].items()}
 
-# %% ../../nbs/apps/01_learn.ipynb #5e6261bd
+# %% ../../nbs/apps/01_learn.ipynb #f30e7e3f
 def save(learned: Learned, folder: Path, name: str) -> list[Path]:
     "Write learn.png, metrics.csv, features.csv and config.json into `folder`."
     paths = [folder / file for file in ("learn.png", "metrics.csv", "features.csv", "config.json")]
@@ -376,7 +376,7 @@ def prepare(folder: Path) -> None:
     except OSError as error:
         raise TableError(f"cannot write to {folder}: {error.strerror or error}") from None
 
-# %% ../../nbs/apps/01_learn.ipynb #649ffa07
+# %% ../../nbs/apps/01_learn.ipynb #c1a741b0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     "The arguments of `alberta-nb learn`."
     add = parser.add_argument
@@ -399,7 +399,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where learn.png, metrics.csv, features.csv and config.json go (default: %(default)s)")  # fmt: skip
     add("--no-progress", action="store_true", help="no progress bar, however long the table is")
 
-# %% ../../nbs/apps/01_learn.ipynb #30c042e5
+# %% ../../nbs/apps/01_learn.ipynb #da297e2c
 def run(args: argparse.Namespace) -> int:
     "Run `alberta-nb learn`: 0 when all is well, 2 for a table or an argument that cannot be used, 130 after Ctrl-C."
     try:
@@ -422,7 +422,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"alberta-nb: error: {error}", file=sys.stderr)
         return 2
 
-# %% ../../nbs/apps/01_learn.ipynb #1a690c6a
+# %% ../../nbs/apps/01_learn.ipynb #7571ab50
 LONG_FILE = 1 << 22  # bytes
 
 
@@ -437,7 +437,7 @@ def is_long(args: argparse.Namespace) -> bool:
         return False
     return Path(args.file).stat().st_size > LONG_FILE
 
-# %% ../../nbs/apps/01_learn.ipynb #5aaa98d5
+# %% ../../nbs/apps/01_learn.ipynb #953adc5d
 def parse(words: Sequence[str]) -> argparse.Namespace:
     "Arguments of `alberta-nb learn` as the command line gives them."
     parser = argparse.ArgumentParser("alberta-nb learn")
