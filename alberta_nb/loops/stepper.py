@@ -6,7 +6,7 @@
 __all__ = ['pack', 'unpack', 'word_count', 'learn', 'learn_packed', 'learn_many', 'event_table', 'padded', 'PackedState',
            'Stepper']
 
-# %% ../../nbs/loops/03_stepper.ipynb #6c9e5064
+# %% ../../nbs/loops/03_stepper.ipynb #d6bc206a
 import functools
 import math
 from typing import Any
@@ -20,7 +20,7 @@ from ..compile import OPTIONS, one_kernel, use_native
 from .supervised import fit_state
 from ..types import TimeStep, check_int, require, vector
 
-# %% ../../nbs/loops/03_stepper.ipynb #aa929bc9
+# %% ../../nbs/loops/03_stepper.ipynb #e8d25ab8
 def pack(state: Any) -> np.ndarray:
     "All leaves of a state as one vector of 32-bit words: one buffer to hand over instead of ten."
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
@@ -40,7 +40,7 @@ def word_count(leaf: Any) -> int:
     "How many words a leaf takes: one for each 32-bit number, two for each 64-bit one."
     return math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize // 4
 
-# %% ../../nbs/loops/03_stepper.ipynb #782fce05
+# %% ../../nbs/loops/03_stepper.ipynb #a9678442
 def _read(words: Array, leaf: Any) -> Array:
     "One leaf from its words; a 64-bit number takes two."
     wide = np.dtype(leaf.dtype).itemsize == 8
@@ -52,7 +52,7 @@ def _write(state: Any) -> Array:
     flat = [lax.bitcast_convert_type(leaf.reshape(-1), jnp.uint32) for leaf in jax.tree.leaves(state)]
     return jnp.concatenate([words.reshape(-1) for words in flat])
 
-# %% ../../nbs/loops/03_stepper.ipynb #15cf20c9
+# %% ../../nbs/loops/03_stepper.ipynb #44461ced
 def learn(learner: Any, state: Any, event: Array) -> tuple[Any, Array]:
     "One event (observation and target in one vector): the new state, and the row [prediction, metrics...]."
     result = learner.step(state, TimeStep(observation=event[:-1], target=event[-1:]))
@@ -77,7 +77,7 @@ def learn_many(learner: Any, like: Any, words: Array, events: Array, count: Arra
     state, rows = lax.fori_loop(0, count, body, (state, jnp.zeros((len(events), row.size), row.dtype)))
     return _write(state), rows
 
-# %% ../../nbs/loops/03_stepper.ipynb #d2b96e5f
+# %% ../../nbs/loops/03_stepper.ipynb #09741401
 @functools.lru_cache(maxsize=128)
 def _compiled(learner: Any, tree: Any, leaves: tuple[Any, ...], native: bool) -> tuple[Any, Any, Any]:
     "The compiled functions of a stepper: one event, many, and a prediction."
@@ -102,7 +102,7 @@ def _jit_many(many: Any, native: bool) -> Any:
 
     return call
 
-# %% ../../nbs/loops/03_stepper.ipynb #23174286
+# %% ../../nbs/loops/03_stepper.ipynb #cd0766a1
 def event_table(observations: Any, targets: Any, feature_dim: int, dtype: Any) -> np.ndarray:
     "Events (n, feature_dim + 1) from observations (n, feature_dim) and targets (n,) or (n, 1), checked."
     x, y = np.asarray(observations), np.asarray(targets)
@@ -124,7 +124,7 @@ def padded(events: np.ndarray) -> np.ndarray:
     room[: len(events)] = events
     return room
 
-# %% ../../nbs/loops/03_stepper.ipynb #e40ec829
+# %% ../../nbs/loops/03_stepper.ipynb #108b09f4
 class PackedState:
     "A learner's state in one buffer, with the compiled functions that work on it: the part of a `Stepper` that holds."
 
@@ -159,7 +159,7 @@ class PackedState:
         "The prediction (1,) for an observation (feature_dim,), without learning."
         return self._predict(self._words, vector("observation", observation, self.feature_dim))
 
-# %% ../../nbs/loops/03_stepper.ipynb #043c5d2d
+# %% ../../nbs/loops/03_stepper.ipynb #09db441a
 class Stepper(PackedState):
     """A learner that takes one event at a time, for a service: one packed state, handed over without a copy.
 
