@@ -7,10 +7,11 @@ __all__ = ['plain_walk', 'NUMBA_PAGE', 'Workload', 'WORKLOADS', 'FIRST_CALL', 'M
            'plain_walk_loop', 'plain_arrays', 'walk_page', 'lms_page', 'idbd_page', 'autostep_page', 'numba_pages',
            'numba_learner', 'numba_walk', 'Race', 'timed', 'run_race', 'race_rows', 'Plan', 'workload',
            'bench_optimizers', 'with_numba', 'walk_contenders', 'walk_workload', 'array_contenders', 'array_workload',
-           'seed_contenders', 'seed_workload', 'fresh_plain_walk', 'repeat_workload', 'call_workload', 'fresh_process',
-           'session_races', 'bench', 'bench_table', 'bench_figure', 'machine', 'write_bench', 'add_arguments', 'run']
+           'seed_contenders', 'seed_workload', 'fresh_plain_walk', 'repeat_workload', 'service_contenders',
+           'call_workload', 'fresh_process', 'session_races', 'bench', 'bench_table', 'bench_figure', 'machine',
+           'write_bench', 'add_arguments', 'run']
 
-# %% ../../nbs/apps/02_bench.ipynb #031d5739
+# %% ../../nbs/apps/02_bench.ipynb #f257cc40
 import argparse
 import functools
 import json
@@ -45,7 +46,7 @@ from ..streams.sources import ArraySource
 from ..streams.synthetic import RandomWalkStream
 from ..types import check_int, require
 
-# %% ../../nbs/apps/02_bench.ipynb #5af3be57
+# %% ../../nbs/apps/02_bench.ipynb #f815d78b
 def plain_learn(optimizer: Optimizer, learner: Any, x: Array, y: Array) -> tuple[Any, Array]:
     "One example: the next (weights, bias, optimizer state), and [squared error, error, mean step size]."
     weights, bias, state = learner
@@ -58,7 +59,7 @@ def plain_learn(optimizer: Optimizer, learner: Any, x: Array, y: Array) -> tuple
 def plain_start(optimizer: Optimizer, feature_dim: int) -> Any:
     return jnp.zeros(feature_dim), jnp.zeros(()), optimizer.init(feature_dim)
 
-# %% ../../nbs/apps/02_bench.ipynb #20eacb5e
+# %% ../../nbs/apps/02_bench.ipynb #736eead4
 def plain_walk_loop(optimizer: Optimizer, feature_dim: int, num_steps: int, key: Array) -> tuple[Any, Array]:
     "Learn in a random-walk world whose noise is drawn inside the scan: the final learner, and metrics (num_steps, 3)."
     key, start = jax.random.split(key)
@@ -86,7 +87,7 @@ def plain_arrays(optimizer: Optimizer, x: Array, y: Array) -> tuple[Any, Array]:
     step = functools.partial(plain_learn, optimizer)
     return lax.scan(lambda learner, row: step(learner, *row), plain_start(optimizer, x.shape[1]), (x, y))
 
-# %% ../../nbs/apps/02_bench.ipynb #62ddacb9
+# %% ../../nbs/apps/02_bench.ipynb #e7cbe182
 def walk_page(
     truth: np.ndarray, drift: np.ndarray, examples: np.ndarray, targets: np.ndarray, rate: Any, noise_std: Any
 ) -> None:
@@ -112,7 +113,7 @@ def lms_page(w: np.ndarray, step_size: Any, x: np.ndarray, y: np.ndarray, metric
             w[i] += step_size * error * x[t, i]
         metrics[t, 0], metrics[t, 1], metrics[t, 2] = error * error, error, step_size
 
-# %% ../../nbs/apps/02_bench.ipynb #a32f3c2b
+# %% ../../nbs/apps/02_bench.ipynb #4b82ec97
 def idbd_page(
     w: np.ndarray, b: np.ndarray, h: np.ndarray, theta: Any, x: np.ndarray, y: np.ndarray, metrics: np.ndarray
 ) -> None:
@@ -132,7 +133,7 @@ def idbd_page(
             total += alpha
         metrics[t, 0], metrics[t, 1], metrics[t, 2] = error * error, error, total / np.float32(w.size)
 
-# %% ../../nbs/apps/02_bench.ipynb #2fbf5f77
+# %% ../../nbs/apps/02_bench.ipynb #215f1169
 def autostep_page(
     w: np.ndarray, a: np.ndarray, h: np.ndarray, v: np.ndarray, mu: Any, tau: Any,
     x: np.ndarray, y: np.ndarray, metrics: np.ndarray,
@@ -161,7 +162,7 @@ def autostep_page(
             total += a[i]
         metrics[t, 0], metrics[t, 1], metrics[t, 2] = error * error, error, total / np.float32(w.size)
 
-# %% ../../nbs/apps/02_bench.ipynb #7ac5509a
+# %% ../../nbs/apps/02_bench.ipynb #b3cdd085
 @functools.cache
 def numba_pages(reorder: bool = False) -> dict[str, Callable[..., None]]:
     "The page loops compiled by numba; `reorder` lets it reorder sums and fuse multiply and add."
@@ -193,7 +194,7 @@ def numba_learner(
             raise TypeError(f"optimizer must be LMS, IDBD or Autostep, got {optimizer!r}")
     return functools.partial(pages[name], *state)
 
-# %% ../../nbs/apps/02_bench.ipynb #e171b877
+# %% ../../nbs/apps/02_bench.ipynb #1f67b3fc
 NUMBA_PAGE = 16_384  # numbers in a page: they stay in the first two caches
 
 
@@ -215,7 +216,7 @@ def numba_walk(
         learn(examples[:n], targets[:n], metrics[first : first + n])
     return metrics
 
-# %% ../../nbs/apps/02_bench.ipynb #9796aca5
+# %% ../../nbs/apps/02_bench.ipynb #72543452
 class Race(NamedTuple):
     """One workload and its `contenders`, "library" first; None for a contender that cannot run here.
 
@@ -241,7 +242,7 @@ def timed(fn: Callable[[], Any], count: float, unit: float = 1e6) -> Callable[[]
 
     return contender
 
-# %% ../../nbs/apps/02_bench.ipynb #6da6cf4a
+# %% ../../nbs/apps/02_bench.ipynb #07919c81
 def run_race(race: Race, repeats: int) -> dict[str, list[float]]:
     "The measured values of every contender that can run, taken in turns."
     present = {label: contender for label, contender in race.contenders.items() if contender is not None}
@@ -268,7 +269,7 @@ def race_rows(part: str, race: Race, values: Mapping[str, Sequence[float]]) -> l
         })  # fmt: skip
     return rows
 
-# %% ../../nbs/apps/02_bench.ipynb #a2718faf
+# %% ../../nbs/apps/02_bench.ipynb #9c43a24b
 class Plan(NamedTuple):
     "How large the workloads are: `quick` for a smoke run, `long` to add the 10^8-step run."
 
@@ -295,7 +296,7 @@ def workload(part: str, title: str) -> Callable[[Workload], Workload]:
 
     return register
 
-# %% ../../nbs/apps/02_bench.ipynb #f572049c
+# %% ../../nbs/apps/02_bench.ipynb #db7c8746
 def bench_optimizers(feature_dim: int) -> dict[str, Optimizer]:
     "LMS, IDBD and Autostep with settings that are stable for so many inputs."
     size = 0.1 / feature_dim
@@ -309,7 +310,7 @@ def with_numba(make: Callable[[Mapping[str, Any]], Callable[[], float]]) -> dict
         return dict.fromkeys(kinds)
     return {label: make(numba_pages(reorder)) for label, reorder in kinds.items()}
 
-# %% ../../nbs/apps/02_bench.ipynb #82f90773
+# %% ../../nbs/apps/02_bench.ipynb #56c9bea4
 def walk_contenders(optimizer: Optimizer, d: int, n: int, plain_n: int) -> dict[str, Callable[[], float] | None]:
     "The library, the plain loop and numba in the random-walk world."
     learner, stream, seeds = LinearLearner(optimizer), RandomWalkStream(d), iter(range(10**9))
@@ -334,7 +335,7 @@ def walk_workload(plan: Plan) -> Iterator[Race]:
             contenders = walk_contenders(optimizer, d, plan.steps(n), plan.steps(plain_n))
             yield Race(f"{name}, d={d}", "us/step", contenders, {"plain loop": least, "numba": 1.5})
 
-# %% ../../nbs/apps/02_bench.ipynb #4561f4e9
+# %% ../../nbs/apps/02_bench.ipynb #ad5b484d
 def array_contenders(optimizer: Optimizer, d: int, n: int) -> dict[str, Callable[[], float] | None]:
     "The library, the plain scan and numba on the same arrays."
     random = np.random.default_rng(0)
@@ -361,7 +362,7 @@ def array_workload(plan: Plan) -> Iterator[Race]:
                 contenders = array_contenders(optimizer, d, plan.steps(n))
                 yield Race(f"{name}, d={d}", "us/step", contenders, {"numba": least})
 
-# %% ../../nbs/apps/02_bench.ipynb #49c3b125
+# %% ../../nbs/apps/02_bench.ipynb #f799ae2f
 def seed_contenders(seeds: int, n: int, plain_n: int) -> dict[str, Callable[[], float] | None]:
     "The library's batch, the vmapped plain loop and two threads of numba, in microseconds for one step of one seed."
     optimizer, stream, rounds = IDBD(0.005, meta_step_size=2.5e-5), RandomWalkStream(20), iter(range(10**9))
@@ -396,7 +397,7 @@ def seed_workload(plan: Plan) -> Iterator[Race]:
             contenders = seed_contenders(seeds, plan.steps(n), plan.steps(plain_n))
             yield Race(f"{seeds} seeds", "us/step", contenders, {"vmap of the plain loop": least})
 
-# %% ../../nbs/apps/02_bench.ipynb #964099fa
+# %% ../../nbs/apps/02_bench.ipynb #3a1b06da
 def fresh_plain_walk(optimizer: Optimizer, num_steps: int, key: Array) -> Any:
     "The plain loop behind a new `jax.jit`, as in a library that makes one in every call: each time it is compiled."
     return jax.jit(functools.partial(plain_walk_loop, optimizer, 20, num_steps))(key)
@@ -420,10 +421,10 @@ def repeat_workload(plan: Plan) -> Iterator[Race]:
     }
     yield Race(f"{short:,} steps, IDBD, d=20", "ms/call", contenders, {"pure run": 1 / 1.3})
 
-# %% ../../nbs/apps/02_bench.ipynb #e53ebed7
-@workload("e", "calls from Python, first call, memory")
-def call_workload(plan: Plan) -> Iterator[Race]:
-    n, random, optimizer = plan.steps(4096) // 64 * 64, np.random.default_rng(0), IDBD(0.005, meta_step_size=2.5e-5)
+# %% ../../nbs/apps/02_bench.ipynb #775683e2
+def service_contenders(n: int) -> dict[str, Callable[[], float]]:
+    "Four ways to hand over `n` events of 20 inputs from Python, in microseconds for an event."
+    optimizer, random = IDBD(0.005, meta_step_size=2.5e-5), np.random.default_rng(0)
     learner, x, y = LinearLearner(optimizer), random.standard_normal((n, 20), dtype=np.float32), np.ones(n, np.float32)
     events: list[Any] = list(zip(x, y, strict=True))
     plain = jax.jit(functools.partial(plain_learn, optimizer))
@@ -441,30 +442,25 @@ def call_workload(plan: Plan) -> Iterator[Race]:
             state, _ = plain(state, row, target)
         return state
 
-    def step_all() -> Any:
-        return [stepper.update(row, target) for row, target in events]
+    return {
+        "update": timed(updates, n),
+        "plain": timed(plain_updates, n),
+        "stepper": timed(lambda: [stepper.update(row, target) for row, target in events], n),
+        "many": timed(lambda: [many.update_many(x[i : i + 64], y[i : i + 64]) for i in range(0, n, 64)], n),
+    }
 
-    def step_many() -> Any:
-        return [many.update_many(x[i : i + 64], y[i : i + 64]) for i in range(0, n, 64)]
-
-    calls = {"library": timed(updates, n), "limit": lambda: 45.0, "plain step, jitted": timed(plain_updates, n)}
+# %% ../../nbs/apps/02_bench.ipynb #a53c8737
+@workload("e", "calls from Python, first call, memory")
+def call_workload(plan: Plan) -> Iterator[Race]:
+    service = service_contenders(max(64, plan.steps(4096) // 64 * 64))
+    calls = {"library": service["update"], "limit": lambda: 45.0, "plain step, jitted": service["plain"]}
     yield Race("one update, d=20", "us/call", calls, {"limit": 1.0})
-    yield Race("one Stepper.update", "us/call", {"library": timed(step_all, n), "limit": lambda: 12.0}, {"limit": 1.0})
-    contenders = {"library": timed(step_many, n), "limit": lambda: 1.0}
-    yield Race("Stepper.update_many of 64", "us/event", contenders, {"limit": 1.0})
+    yield Race("one Stepper.update", "us/call", {"library": service["stepper"], "limit": lambda: 12.0}, {"limit": 1.0})
+    many = {"library": service["many"], "limit": lambda: 1.0}
+    yield Race("Stepper.update_many of 64", "us/event", many, {"limit": 1.0})
     yield from session_races(plan)
 
-# %% ../../nbs/apps/02_bench.ipynb #4b6e9601
-def fresh_process(program: str, *args: Any) -> list[float]:
-    "Run a program in a new Python without a compilation cache: the numbers that it printed."
-    env = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION_CACHE")}
-    env["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-    command = [sys.executable, "-c", program, *map(str, args)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    require(done.returncode == 0, f"the benchmark's own process failed: {done.stderr[-2000:]}", RuntimeError)
-    return [float(word) for word in done.stdout.split()]
-
-
+# %% ../../nbs/apps/02_bench.ipynb #0c45fe91
 FIRST_CALL = """
 import sys, time
 import jax
@@ -482,7 +478,6 @@ jax.block_until_ready(out)
 print(time.perf_counter() - start)
 """
 
-# %% ../../nbs/apps/02_bench.ipynb #4cfdc043
 MEMORY = """
 import sys
 from pathlib import Path
@@ -503,6 +498,16 @@ for steps in map(int, sys.argv[1:]):
     run_learning_loop(LinearLearner(IDBD(0.005)), RandomWalkStream(20), steps, jax.random.key(0), record_every=10_000)
     print(peak())
 """
+
+# %% ../../nbs/apps/02_bench.ipynb #d15f46ba
+def fresh_process(program: str, *args: Any) -> list[float]:
+    "Run a program in a new Python without a compilation cache: the numbers that it printed."
+    env = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION_CACHE")}
+    env["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+    command = [sys.executable, "-c", program, *map(str, args)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    require(done.returncode == 0, f"the benchmark's own process failed: {done.stderr[-2000:]}", RuntimeError)
+    return [float(word) for word in done.stdout.split()]
 
 
 def session_races(plan: Plan) -> Iterator[Race]:
@@ -529,7 +534,7 @@ def session_races(plan: Plan) -> Iterator[Race]:
             target = {f"after 10^{powers[0]}": 1 / 1.05}
             yield Race(f"peak memory after 10^{power} steps", "MB", contenders, target, warm=False, repeats=1)
 
-# %% ../../nbs/apps/02_bench.ipynb #95179642
+# %% ../../nbs/apps/02_bench.ipynb #cbf6dfe2
 def bench(
     only: Sequence[str] | None = None, *, quick: bool = False, repeats: int | None = None, long: bool = False,
     progress: bool = False,
@@ -560,7 +565,7 @@ def bench(
                 bar.update()
     return pd.DataFrame(rows).astype({"met": "boolean"})
 
-# %% ../../nbs/apps/02_bench.ipynb #65a297fe
+# %% ../../nbs/apps/02_bench.ipynb #4abc20a7
 def _number(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}g}" if value < 10**digits else f"{value:.0f}"
 
@@ -590,7 +595,17 @@ def bench_table(frame: pd.DataFrame) -> str:
                 lines.append(f"  {left}{row['against']:25s}{right}".rstrip())
     return "\n".join(lines[1:])
 
-# %% ../../nbs/apps/02_bench.ipynb #9ebb785d
+# %% ../../nbs/apps/02_bench.ipynb #703c74e0
+def _write(path: Path, write: Callable[[Path], Any]) -> None:
+    "Write a file beside its place, then move it there: a reader never sees half of it."
+    draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        write(draft)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def bench_figure(frame: pd.DataFrame) -> Any:
     "A matplotlib figure of all ratios and their targets, on a logarithmic axis."
     import matplotlib.pyplot as plt
@@ -616,7 +631,7 @@ def bench_figure(frame: pd.DataFrame) -> Any:
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
 
-# %% ../../nbs/apps/02_bench.ipynb #4ff14195
+# %% ../../nbs/apps/02_bench.ipynb #95ce5a82
 def machine() -> dict[str, Any]:
     "What a reader needs to know of the machine: versions, processor and cores; no names, no paths."
     packages = ("jax", "jaxlib", "numpy", "numba")
@@ -638,16 +653,6 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _write(path: Path, write: Callable[[Path], Any]) -> None:
-    "Write a file beside its place, then move it there: a reader never sees half of it."
-    draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        write(draft)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
 def write_bench(frame: pd.DataFrame, output: str | Path, **settings: Any) -> None:
     "Write bench.json (machine, settings, rows) and bench.png into the folder `output`, each at once."
     import matplotlib.pyplot as plt
@@ -660,7 +665,7 @@ def write_bench(frame: pd.DataFrame, output: str | Path, **settings: Any) -> Non
     _write(folder / "bench.png", lambda path: figure.savefig(path, dpi=100))
     plt.close(figure)
 
-# %% ../../nbs/apps/02_bench.ipynb #6982ac6f
+# %% ../../nbs/apps/02_bench.ipynb #4a74ac4f
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     "The options of `alberta-nb bench`."
     parser.add_argument("--quick", action="store_true", help="small sizes and two rounds: a smoke test")
