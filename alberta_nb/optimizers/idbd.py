@@ -7,7 +7,7 @@ __all__ = ['Bounds', 'LINEAR_BOUNDS', 'NETWORK_BOUNDS', 'MODES', 'clip_log', 'ch
            'idbd_rule', 'IDBDState', 'IDBDParamState', 'idbd_start', 'linear_start', 'idbd_update', 'IDBD',
            'network_update']
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #e457acae
+# %% ../../nbs/optimizers/02_idbd.ipynb #28294d4a
 import math
 from typing import Any
 
@@ -18,7 +18,7 @@ from jax import Array
 from .base import Optimizer, OptimizerUpdate, mean_step_size
 from ..types import State, check_int, check_number, in_state, require, scalar
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #106fd922
+# %% ../../nbs/optimizers/02_idbd.ipynb #5f088f7f
 Bounds = tuple[float | None, float | None]
 LINEAR_BOUNDS: Bounds = (-10.0, None)
 NETWORK_BOUNDS: Bounds = (-10.0, 2.0)
@@ -43,7 +43,7 @@ def check_bounds(name: str, bounds: Any) -> None:
         low, high = bounds
         require(low is None or high is None or low < high, f"{name} must have low < high, got {bounds!r}")
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #12e3c460
+# %% ../../nbs/optimizers/02_idbd.ipynb #0ece4753
 def idbd_step_sizes(
     log_alpha: Array, h: Array, theta: Array, meta_gradient: Array, bounds: Bounds = (None, None)
 ) -> tuple[Array, Array]:
@@ -51,12 +51,12 @@ def idbd_step_sizes(
     log_alpha = clip_log(log_alpha + theta * meta_gradient * h, bounds)
     return log_alpha, jnp.exp(log_alpha)
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #7f93cddb
+# %% ../../nbs/optimizers/02_idbd.ipynb #fc3487d0
 def idbd_memory(h: Array, alpha: Array, gradient: Array, decay: Array) -> Array:
     "The next memory: h [1 - a decay]^+ + a gradient, with the step sizes a just computed (Sutton 1992, Fig. 2)."
     return h * jnp.maximum(0.0, 1.0 - alpha * decay) + alpha * gradient
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #0b6cd506
+# %% ../../nbs/optimizers/02_idbd.ipynb #eb0f1f49
 def idbd_rule(
     log_alpha: Array,
     h: Array,
@@ -74,7 +74,7 @@ def idbd_rule(
     log_alpha, alpha = idbd_step_sizes(log_alpha, h, theta, meta_gradient, bounds)
     return log_alpha, alpha, idbd_memory(h, alpha, gradient, decay)
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #062aa9d1
+# %% ../../nbs/optimizers/02_idbd.ipynb #6e531425
 class IDBDState(State):
     "Log step sizes and memories h of the weights (feature_dim,) and of the bias (), and the meta step size ()."
 
@@ -111,7 +111,7 @@ def idbd_start(shape: tuple[int, ...], initial_step_size: Any, theta: Any, bound
     logs = jnp.full(shape, start, dtype=jnp.result_type(float))
     return IDBDParamState(log_step_sizes=logs, traces=jnp.zeros_like(logs), meta_step_size=scalar(theta))
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #ff038e28
+# %% ../../nbs/optimizers/02_idbd.ipynb #8f9edc62
 def linear_start(weights: IDBDParamState) -> IDBDState:
     "The state of a linear learner whose bias starts like its weights."
     bias, h = weights.log_step_sizes[0], weights.traces[0]
@@ -141,7 +141,7 @@ def idbd_update(state: IDBDState, error: Array, x: Array, bias_input: Any, bound
         metrics={"mean_step_size": mean_step_size(alpha, bias_alpha, bias_input)},
     )
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #14e1d067
+# %% ../../nbs/optimizers/02_idbd.ipynb #8e6404c4
 class IDBD(Optimizer):
     """Incremental delta-bar-delta: every weight learns its own step size (Sutton 1992, Fig. 2).
 
@@ -183,7 +183,7 @@ class IDBD(Optimizer):
     ) -> tuple[Array, IDBDParamState]:
         return network_update(self, state, gradient, error)
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #dcf45c74
+# %% ../../nbs/optimizers/02_idbd.ipynb #4e184a65
 def network_update(
     settings: IDBD, state: IDBDParamState, gradient: Array, error: Array | None
 ) -> tuple[Array, IDBDParamState]:
