@@ -1,0 +1,192 @@
+"""The table of random numbers: JAX's own bits from any row, keys of every kind, and what the numbers look like."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import Array, lax
+from scipy import stats
+
+from alberta_nb import noise
+
+KEY = jax.random.key(3)
+DATA = noise.key_data(KEY)
+
+
+def reference(key: Array, row: int, rows: int, width: int) -> Array:
+    """The same rows from counters that Python's integers make."""
+    counters = [[r * width + j for j in range(width)] for r in range(row, row + rows)]
+    hi, lo = (
+        jnp.array([[f(c) for c in r] for r in counters], jnp.uint32) for f in (lambda c: c >> 32, lambda c: c % 2**32)
+    )
+    return noise.threefry(key, hi, lo)
+
+
+# --- bits ---
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "words"),
+    [
+        ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
+        ((0xFFFFFFFF, 0xFFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF), (0x1CB996FC, 0xBB002BE7)),
+        ((0x243F6A88, 0x85A308D3), (0x13198A2E, 0x03707344), (0xC4923A9C, 0x483DF7A0)),
+    ],
+)
+def test_threefry_known_answers(counter: tuple, key: tuple, words: tuple) -> None:
+    got = noise.threefry(jnp.array(key, jnp.uint32), jnp.uint32(counter[0]), jnp.uint32(counter[1]))
+    assert int(got) == words[0] ^ words[1]
+
+
+@pytest.mark.parametrize("width", [1, 2, 41, 100])
+def test_bits_are_those_of_jax(width: int) -> None:
+    table = jax.random.bits(KEY, (60, width))
+    assert jnp.array_equal(noise.bits(DATA, 0, 60, width), table)
+    for row, rows in ((0, 1), (17, 3), (59, 1)):
+        assert jnp.array_equal(noise.bits(DATA, row, rows, width), table[row : row + rows])
+
+
+@pytest.mark.parametrize("width", [1, 3, 41, 1000, 70_001, 2**20])
+@pytest.mark.parametrize("row", [2**16 - 1, 2**31, 2**32 - 1])
+def test_far_rows_use_64_bit_counters(width: int, row: int) -> None:
+    assert jnp.array_equal(noise.bits(DATA, row, 1, width)[:, :5], reference(DATA, row, 1, width)[:, :5])
+
+
+def test_a_page_may_cross_the_end_of_the_lower_word() -> None:
+    row = 2**32 // 41 - 2
+    assert jnp.array_equal(noise.bits(DATA, row, 5, 41), reference(DATA, row, 5, 41))
+
+
+def test_wide_product() -> None:
+    generator = np.random.default_rng(0)
+    a = np.concatenate([generator.integers(0, 2**32, 50, dtype=np.uint32), np.array([0, 1, 2**32 - 1], np.uint32)])
+    for b in (1, 7, 65_535, 65_536, 2**31 + 12_345, 2**32 - 1):
+        hi, lo = noise._wide_product(jnp.asarray(a), b)
+        got = [(int(h) << 32) + int(low) for h, low in zip(hi, lo, strict=True)]
+        assert got == [int(x) * b for x in a]
+
+
+def test_bits_do_not_depend_on_compilation() -> None:
+    compiled = jax.jit(noise.bits, static_argnums=(2, 3))
+    assert jnp.array_equal(compiled(DATA, jnp.uint32(2**31), 9, 7), noise.bits(DATA, 2**31, 9, 7))
+
+
+# --- keys ---
+
+
+def test_both_kinds_of_keys_are_one() -> None:
+    assert jnp.array_equal(noise.key_data(jax.random.key(5)), noise.key_data(jax.random.PRNGKey(5)))
+    assert jnp.array_equal(noise.key_data(np.array([0, 5], np.uint32)), noise.key_data(jax.random.key(5)))
+    keys = jax.random.split(jax.random.key(5), 3)
+    assert jnp.array_equal(noise.key_data(keys), noise.key_data(jax.random.key_data(keys)))
+
+
+def test_keys_of_rbg_are_folded() -> None:
+    keys = jax.random.split(jax.random.key(5, impl="rbg"), 4)
+    data = noise.key_data(keys)
+    assert data.shape == (4, 2) and data.dtype == jnp.uint32 and len(np.unique(np.asarray(data))) == 8
+    # One by one, batched, under vmap and raw: the same two words.
+    assert jnp.array_equal(jnp.stack([noise.key_data(k) for k in keys]), data)
+    assert jnp.array_equal(jax.vmap(noise.key_data)(keys), data)
+    assert jnp.array_equal(noise.key_data(jax.random.key_data(keys)), data)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        (42, r"key must come from jax.random.key or jax.random.PRNGKey, got dtype int64 and shape \(\)"),
+        (None, "got dtype object"),
+        ("seed", "got dtype <U4"),
+        (np.zeros(2, np.int32), r"got dtype int32 and shape \(2,\)"),
+        (np.zeros(3, np.uint32), r"got dtype uint32 and shape \(3,\)"),
+    ],
+)
+def test_what_is_no_key(key: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        noise.key_data(key)
+
+
+def test_split_gives_different_keys() -> None:
+    assert jnp.array_equal(noise.split(DATA, 5)[:3], noise.split(DATA, 3))
+    assert len(np.unique(np.asarray(noise.split(DATA, 1000)))) == 2000
+
+
+# --- numbers ---
+
+
+def test_numbers_are_those_of_jax() -> None:
+    drawn = noise.bits(DATA, 0, 500, 41)
+    assert jnp.array_equal(jax.jit(noise.normal)(drawn), jax.random.normal(KEY, (500, 41)))
+    assert jnp.array_equal(jax.jit(noise.uniform)(drawn), jax.random.uniform(KEY, (500, 41)))
+    assert jnp.array_equal(noise.normal(drawn), jax.random.normal(KEY, (500, 41)))
+
+
+def test_ends_of_the_range() -> None:
+    ends = jnp.array([0, 0xFFFFFFFF], jnp.uint32)
+    assert noise.uniform(ends).tolist() == [0.0, 1 - 2**-23]
+    low, high = noise.normal(ends).tolist()
+    assert -5.5 < low < -5.4 and 5.2 < high < 5.3
+    assert np.allclose(noise.normal(ends, 0.01), [0.01 * low, 0.01 * high])
+    assert noise.uniform(ends, -2.0, 6.0)[0] == -2.0 and noise.uniform(ends, -2.0, 6.0)[1] < 6.0
+
+
+def test_scale_zero_is_silence() -> None:
+    assert not noise.normal(noise.bits(DATA, 0, 10, 4), 0.0).any()
+
+
+def test_float64_holds_the_same_world() -> None:
+    narrow = noise.normal(noise.bits(DATA, 0, 20, 5))
+    with jax.enable_x64(True):
+        wide = noise.normal(noise.bits(DATA, 0, 20, 5))
+        assert wide.dtype == jnp.float64 and noise.uniform(noise.bits(DATA, 0, 1, 1)).dtype == jnp.float64
+    assert np.array_equal(np.asarray(wide), np.asarray(narrow, np.float64))
+
+
+def test_sums_are_exact_however_they_are_compiled() -> None:
+    def walk(data: Array) -> Array:
+        drawn = noise.bits(data, 0, 200, 33)
+        steps = noise.normal(drawn, 0.01) + 0.0
+        return lax.scan(lambda w, n: (w + n, w + n), jnp.zeros(33), steps + noise.uniform(drawn, -0.1, 0.2))[1]
+
+    w, rows = jnp.zeros(33), []
+    for row in range(200):
+        drawn = noise.bits(DATA, row, 1, 33)
+        w = w + (noise.normal(drawn, 0.01) + noise.uniform(drawn, -0.1, 0.2))[0]
+        rows.append(w)
+    assert jnp.array_equal(jax.jit(walk)(DATA), jnp.stack(rows))
+
+
+# --- statistics: fixed keys, stated spreads ---
+
+
+def test_normal_and_uniform_over_many_keys() -> None:
+    data = noise.key_data(jax.random.split(jax.random.key(1), 200))
+    drawn = jax.vmap(lambda k: noise.bits(k, 0, 250, 20))(data)
+    for numbers, name in ((noise.normal(drawn), "norm"), (noise.uniform(drawn), "uniform")):
+        p_values = [stats.kstest(page.ravel(), name).pvalue for page in np.asarray(numbers)]
+        assert min(p_values) > 1e-4 and stats.kstest(p_values, "uniform").pvalue > 1e-3
+
+
+def test_moments() -> None:
+    numbers = np.asarray(noise.normal(noise.bits(DATA, 0, 25_000, 40), 2.0), float) / 2
+    for power, expected, spread in ((1, 0, 1), (2, 1, 2**0.5), (3, 0, 15**0.5), (4, 3, 96**0.5)):
+        assert abs(np.mean(numbers**power) - expected) < 4 * spread / 1000
+
+
+def test_no_correlation_between_columns_rows_and_keys() -> None:
+    def page(data: Array) -> np.ndarray:
+        return np.asarray(noise.normal(noise.bits(data, 0, 5000, 40)))
+
+    a, b = page(noise.key_data(jax.random.key(1))), page(noise.key_data(jax.random.key(2)))
+    child, sibling = (page(k) for k in noise.split(noise.key_data(jax.random.key(1)), 2))
+    pairs = [(a[:, :-1], a[:, 1:]), (a[:-1], a[1:]), (a, b), (a, child), (child, sibling)]
+    scores = [np.mean(x * y) * np.sqrt(x.size) for x, y in pairs]
+    assert np.abs(scores).max() < 4
+
+
+def test_every_bit_is_set_half_of_the_time() -> None:
+    drawn = np.asarray(noise.bits(DATA, 0, 100_000, 1)).ravel()
+    share = np.array([(drawn >> np.uint32(i) & 1).mean() for i in range(32)])
+    assert np.abs(share - 0.5).max() < 4 * 0.5 / np.sqrt(drawn.size)
