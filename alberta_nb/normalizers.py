@@ -6,7 +6,7 @@
 __all__ = ['Normalizer', 'welford_moments', 'largest_count', 'next_count', 'WelfordNormalizerState', 'WelfordNormalizer',
            'ema_moments', 'EMANormalizerState', 'EMANormalizer', 'normalizer_from_config']
 
-# %% ../nbs/03_normalizers.ipynb #1a4a877e
+# %% ../nbs/03_normalizers.ipynb #cd3fcb91
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jax import Array
 
 from .types import Settings, State, check_int, check_number, floats, in_state, scalar, vector
 
-# %% ../nbs/03_normalizers.ipynb #e8f9a614
+# %% ../nbs/03_normalizers.ipynb #35dfa8a4
 class Normalizer(Settings):
     """Base of the online normalisers: output (x - mean) / sqrt(var + epsilon), with the statistics of a state.
 
@@ -54,7 +54,7 @@ class Normalizer(Settings):
         state = self.update_only(state, observation)
         return self.normalize_only(state, observation), state
 
-# %% ../nbs/03_normalizers.ipynb #9c86b7b2
+# %% ../nbs/03_normalizers.ipynb #e4a2091f
 def welford_moments(mean: Array, var: Array, x: Array, n: Array) -> tuple[Array, Array]:
     "Mean and sample variance after x came as sample number n (Welford 1962); the first sample leaves the variance."
     new_mean = mean + (x - mean) / n
@@ -62,7 +62,7 @@ def welford_moments(mean: Array, var: Array, x: Array, n: Array) -> tuple[Array,
     new_var = jnp.where(n < 2, var, var + (spread - var) / jnp.maximum(n - 1.0, 1.0))
     return new_mean, new_var
 
-# %% ../nbs/03_normalizers.ipynb #28c07334
+# %% ../nbs/03_normalizers.ipynb #7afc52cf
 def largest_count(dtype: Any) -> float:
     "How many samples an average can hold in this float type, 2^20 in float32: a smaller share is lost in rounding."
     return 0.125 / float(jnp.finfo(dtype).eps)
@@ -72,7 +72,7 @@ def next_count(count: Array) -> Array:
     "One more sample; a uint32 counter that stops at its end instead of starting again."
     return count + (count < jnp.uint32(0xFFFFFFFF))
 
-# %% ../nbs/03_normalizers.ipynb #9763a155
+# %% ../nbs/03_normalizers.ipynb #2b65dfe2
 class WelfordNormalizerState(State):
     "Mean and sample variance (feature_dim,) of all samples so far, and their number ()."
 
@@ -86,7 +86,7 @@ class WelfordNormalizerState(State):
         count = self.sample_count.astype(self.var.dtype)[..., None]
         return jnp.where(count < 2, 0.0, self.var * (count - 1.0))
 
-# %% ../nbs/03_normalizers.ipynb #ef10d137
+# %% ../nbs/03_normalizers.ipynb #3dcc1615
 class WelfordNormalizer(Normalizer):
     """Mean and sample variance of everything seen, each sample weighing the same (Welford 1962).
 
@@ -109,13 +109,13 @@ class WelfordNormalizer(Normalizer):
         mean, var = welford_moments(state.mean, state.var, x, n)
         return state.replace(mean=mean, var=var, sample_count=count)
 
-# %% ../nbs/03_normalizers.ipynb #324adeb3
+# %% ../nbs/03_normalizers.ipynb #5990936c
 def ema_moments(mean: Array, var: Array, x: Array, rate: Array) -> tuple[Array, Array]:
     "Mean and variance after mixing in x with weight `rate`: exact for the weighted sample, whatever the rates were."
     delta = x - mean
     return mean + rate * delta, (1.0 - rate) * (var + rate * delta * delta)
 
-# %% ../nbs/03_normalizers.ipynb #d786c105
+# %% ../nbs/03_normalizers.ipynb #9dd18188
 class EMANormalizerState(State):
     "Mean and variance (feature_dim,), samples seen (), the decay (), and the sum () of all samples' weights."
 
@@ -125,7 +125,7 @@ class EMANormalizerState(State):
     decay: Array
     weight_sum: Array
 
-# %% ../nbs/03_normalizers.ipynb #03ed4041
+# %% ../nbs/03_normalizers.ipynb #8896cfc2
 class EMANormalizer(Normalizer):
     """Exponential moving mean and variance, debiased exactly: sample k of n weighs decay^(n-k) over the sum of weights.
 
@@ -154,7 +154,7 @@ class EMANormalizer(Normalizer):
         mean, var = ema_moments(state.mean, state.var, x, 1.0 / weight_sum)
         return state.replace(mean=mean, var=var, sample_count=next_count(state.sample_count), weight_sum=weight_sum)
 
-# %% ../nbs/03_normalizers.ipynb #715e85b8
+# %% ../nbs/03_normalizers.ipynb #2fe89bfc
 def normalizer_from_config(config: dict[str, Any]) -> Normalizer:
     "The normaliser that `to_config` described."
     return Normalizer.from_config(config)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['obgd_bound', 'ObGDState', 'ObGD']
 
-# %% ../../nbs/optimizers/04_obgd.ipynb #00394628
+# %% ../../nbs/optimizers/04_obgd.ipynb #38326e73
 import math
 
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jax import Array
 from .base import Optimizer, OptimizerUpdate
 from ..types import State, check_int, check_number, floats, in_state, scalar, vector
 
-# %% ../../nbs/optimizers/04_obgd.ipynb #ae449499
+# %% ../../nbs/optimizers/04_obgd.ipynb #bfdce757
 def obgd_bound(error: Array, trace_size: Array, step_size: Array, kappa: Array) -> Array:
     """The step size that the bound leaves: step_size / max(M, 1), M = step_size kappa max(|error|, 1) trace_size.
 
@@ -23,7 +23,7 @@ def obgd_bound(error: Array, trace_size: Array, step_size: Array, kappa: Array) 
     overshoot = step_size * kappa * jnp.maximum(jnp.abs(error), 1.0) * trace_size
     return step_size / jnp.maximum(overshoot, 1.0)
 
-# %% ../../nbs/optimizers/04_obgd.ipynb #6966e604
+# %% ../../nbs/optimizers/04_obgd.ipynb #48bebe39
 class ObGDState(State):
     "The settings as leaves (), and the eligibility traces of weights (feature_dim,) and bias ()."
 
@@ -34,7 +34,7 @@ class ObGDState(State):
     traces: Array
     bias_trace: Array
 
-# %% ../../nbs/optimizers/04_obgd.ipynb #b99b329a
+# %% ../../nbs/optimizers/04_obgd.ipynb #4c5c94ca
 class ObGD(Optimizer):
     """Overshooting-bounded gradient descent for linear learners (Elsayed et al. 2024, Algorithm 3).
 
