@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['StepSizeTrackingConfig', 'NormalizerTrackingConfig', 'StepSizeHistory', 'NormalizerHistory', 'LearningResult',
-           'BatchedLearningResult', 'read_step_sizes', 'read_normalizer', 'fit_state', 'run_learning_loop',
+           'read_step_sizes', 'read_normalizer', 'fit_state', 'BatchedLearningResult', 'run_learning_loop',
            'run_learning_loop_batched']
 
-# %% ../../nbs/loops/01_supervised.ipynb #f8d0e985
+# %% ../../nbs/loops/01_supervised.ipynb #ae22cdf0
 import functools
 from collections.abc import Callable
 from typing import Any, cast
@@ -23,7 +23,7 @@ from ..streams.base import ScanStream, Stream
 from ..streams.sources import Source
 from ..types import Settings, State, check_int, require
 
-# %% ../../nbs/loops/01_supervised.ipynb #467da7ed
+# %% ../../nbs/loops/01_supervised.ipynb #48647d99
 class StepSizeTrackingConfig(Settings):
     "Record all step sizes every `interval` steps, the bias's too unless `include_bias` is False."
 
@@ -57,7 +57,7 @@ class NormalizerHistory(State):
     variances: Array
     recording_indices: Array
 
-# %% ../../nbs/loops/01_supervised.ipynb #817dbe2c
+# %% ../../nbs/loops/01_supervised.ipynb #7b083b9a
 class LearningResult(tuple[Any, ...]):
     """What one run gives: a tuple (state, metrics[, step_size_history][, normalizer_history]), and how the run ended.
 
@@ -96,24 +96,7 @@ def _unflatten(ended: Any, children: Any) -> LearningResult:
 
 jax.tree_util.register_pytree_node(LearningResult, _flatten, _unflatten)
 
-# %% ../../nbs/loops/01_supervised.ipynb #23e14c2d
-class BatchedLearningResult(State):
-    """What a batch of seeds gives: `states`, `metrics` (n_seeds, rows, columns), both histories or None; seeds first.
-
-    `stream_state` continues the batch; `steps` were made, `skipped` (n_seeds,) of them without learning; `interrupted`
-    tells of Ctrl-C.
-    """
-
-    states: Any
-    metrics: Array
-    step_size_history: StepSizeHistory | None
-    normalizer_history: NormalizerHistory | None = None
-    stream_state: StreamPosition | None = None
-    steps: int = 0
-    skipped: Array | None = None
-    interrupted: bool = False
-
-# %% ../../nbs/loops/01_supervised.ipynb #994b77db
+# %% ../../nbs/loops/01_supervised.ipynb #0b8dd998
 def read_step_sizes(learner: Any, state: Any) -> dict[str, Array]:
     "All step sizes that a learner's state holds."
     return learner.step_sizes(state)
@@ -145,7 +128,7 @@ def _read_histories(run: Run, tracking: tuple[Any, Any]) -> tuple[StepSizeHistor
         moments = NormalizerHistory(means=means, variances=variances, recording_indices=steps)
     return sizes, moments
 
-# %% ../../nbs/loops/01_supervised.ipynb #fbcaeb96
+# %% ../../nbs/loops/01_supervised.ipynb #d02ab189
 def _check_hashable(name: str, value: Any) -> None:
     "Compiled loops are kept by learner and stream, so both must be usable as keys."
     try:
@@ -166,7 +149,7 @@ def _check_world(learner: Any, stream: Any) -> None:
     _check_hashable("learner", getattr(learner, "structure", learner))
     _check_hashable("stream", stream)
 
-# %% ../../nbs/loops/01_supervised.ipynb #8e485a60
+# %% ../../nbs/loops/01_supervised.ipynb #c51c2501
 def _check_steps(stream: Any, num_steps: Any, record_every: Any, non_finite: Any) -> int | None:
     "How many steps will be made, where that is known."
     if num_steps is None:
@@ -202,7 +185,7 @@ def _histories(learner: Any, tracking: tuple[Any, Any], num_steps: int | None) -
     kinds = ((step_sizes, read_step_sizes), (normalizer, read_normalizer))
     return tuple(History(t.interval, read) for t, read in kinds if t is not None)
 
-# %% ../../nbs/loops/01_supervised.ipynb #cb563463
+# %% ../../nbs/loops/01_supervised.ipynb #44ded984
 def _fit_leaf(name: str, leaf: Any, like: Any, seeds: int | None) -> Array:
     if not (isinstance(leaf, Array) and leaf.dtype == like.dtype and not getattr(leaf, "weak_type", False)):
         leaf = jnp.asarray(leaf, like.dtype)
@@ -231,7 +214,7 @@ def fit_state(name: str, state: Any, like: Any, seeds: int | None = None) -> Any
     pairs = zip(leaves, wanted, strict=True)
     return tree.unflatten([_fit_leaf(name + jax.tree_util.keystr(path), leaf, w, seeds) for leaf, (path, w) in pairs])
 
-# %% ../../nbs/loops/01_supervised.ipynb #75eb3a9e
+# %% ../../nbs/loops/01_supervised.ipynb #b2310174
 @functools.lru_cache(maxsize=256)
 def _learner_like(learner: Any, feature_dim: int, float_type: str) -> Any:
     "Shapes and dtypes of a learner's state, computed once; the default float type is part of the question."
@@ -267,7 +250,7 @@ def _learner_state(learner: Any, stream: Any, state: Any, seeds: int | None = No
     state = learner.init(stream.feature_dim) if state is None else state
     return fit_state("learner_state", state, _like(learner, stream), seeds)
 
-# %% ../../nbs/loops/01_supervised.ipynb #b01d1e9b
+# %% ../../nbs/loops/01_supervised.ipynb #e6a1fc14
 _seen: set[Any] = set()
 
 
@@ -300,7 +283,7 @@ def _check_position(stream: Any, position: Any, seeds: int | None) -> StreamPosi
     require(position.state is not None, f"{what} of this stream, got one of a source")
     return position
 
-# %% ../../nbs/loops/01_supervised.ipynb #d0871121
+# %% ../../nbs/loops/01_supervised.ipynb #874b6e28
 @functools.partial(jax.jit, static_argnums=0)
 def _start_streams(stream: Any, keys: Array) -> Any:
     return jax.vmap(stream.start)(keys)
@@ -332,7 +315,23 @@ def _positions(stream: Any, keys: Any, position: Any) -> tuple[StreamPosition, i
         states = _start_streams(stream, data) if isinstance(stream, Stream) else jax.vmap(stream.init)(keys)
     return StreamPosition(state=states, steps=jnp.zeros(len(data), jnp.uint32)), len(data)
 
-# %% ../../nbs/loops/01_supervised.ipynb #57abde87
+# %% ../../nbs/loops/01_supervised.ipynb #0a88bd84
+class BatchedLearningResult(State):
+    """What a batch of seeds gives: `states`, `metrics` (n_seeds, rows, columns), both histories or None; seeds first.
+
+    `stream_state`, `steps`, `skipped` (n_seeds,) and `interrupted` as in `LearningResult`.
+    """
+
+    states: Any
+    metrics: Array
+    step_size_history: StepSizeHistory | None
+    normalizer_history: NormalizerHistory | None = None
+    stream_state: StreamPosition | None = None
+    steps: int = 0
+    skipped: Array | None = None
+    interrupted: bool = False
+
+
 def _run(
     named: Callable[..., Any], learner: Any, stream: Any, num_steps: int | None, state: Any, position: StreamPosition,
     tracking: tuple[Any, Any], histories: tuple[History, ...], **options: Any,
@@ -358,7 +357,7 @@ def _batch_result(run: Run, sizes: Any, moments: Any) -> BatchedLearningResult:
         stream_state=run.position, steps=run.steps, skipped=run.skipped, interrupted=run.interrupted,
     )  # fmt: skip
 
-# %% ../../nbs/loops/01_supervised.ipynb #5a521be3
+# %% ../../nbs/loops/01_supervised.ipynb #3a2b8dcd
 def run_learning_loop(
     learner: Any, stream: Any, num_steps: int | None = None, key: Any = None, learner_state: Any = None,
     step_size_tracking: StepSizeTrackingConfig | None = None,
@@ -389,7 +388,7 @@ def run_learning_loop(
         seeds=False, record_every=record_every, non_finite=non_finite, progress=progress,
     )  # fmt: skip
 
-# %% ../../nbs/loops/01_supervised.ipynb #b8b9519d
+# %% ../../nbs/loops/01_supervised.ipynb #eeda9d0e
 def run_learning_loop_batched(
     learner: Any, stream: Any, num_steps: int | None = None, keys: Any = None, learner_state: Any = None,
     step_size_tracking: StepSizeTrackingConfig | None = None,
