@@ -130,7 +130,7 @@ def test_iterator_holds_two_pages_at_most(data) -> None:
 
     source = IteratorSource(pairs())
     for page in itertools.islice(source.pages(0, 50), 40):
-        assert len(page.target) == 50 and len(source._waiting) <= 100
+        assert len(page.target) == 50 and len(source.waiting.items) <= 100
     assert next(taken) == 2000
 
 

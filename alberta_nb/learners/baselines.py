@@ -6,7 +6,7 @@
 __all__ = ['report', 'LastValueState', 'LastValue', 'RunningMeanState', 'RunningMean', 'ChangeState', 'change_size',
            'ChangeLearner', 'ScoreState', 'Scored', 'score']
 
-# %% ../../nbs/learners/02_baselines.ipynb #229394a8
+# %% ../../nbs/learners/02_baselines.ipynb #03577b0e
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,13 +15,13 @@ from jax import Array
 from .linear import LinearLearner, UpdateResult
 from ..types import Settings, State, TimeStep, check_number, require, scalar
 
-# %% ../../nbs/learners/02_baselines.ipynb #731e0034
+# %% ../../nbs/learners/02_baselines.ipynb #57760d57
 def report(state: Any, prediction: Array, error: Array, step_size: Any = 0.0) -> UpdateResult:
     "What `step` returns: the new state, and the metrics [squared error, error, mean step size]."
     metrics = jnp.stack([error * error, error, jnp.asarray(step_size, error.dtype)])
     return UpdateResult(state=state, prediction=prediction[None], error=error[None], metrics=metrics)
 
-# %% ../../nbs/learners/02_baselines.ipynb #7d03ef16
+# %% ../../nbs/learners/02_baselines.ipynb #040a423c
 class LastValueState(State):
     "The last target ()."
 
@@ -39,7 +39,7 @@ class LastValue(Settings):
         target = time_step.target[0]
         return report(LastValueState(last=target), state.last, target - state.last)
 
-# %% ../../nbs/learners/02_baselines.ipynb #034f59b3
+# %% ../../nbs/learners/02_baselines.ipynb #52ff2d6b
 class RunningMeanState(State):
     "The mean of all targets so far (), and their number ()."
 
@@ -59,7 +59,7 @@ class RunningMean(Settings):
         count = state.count + 1.0
         return report(RunningMeanState(mean=state.mean + error / count, count=count), state.mean, error)
 
-# %% ../../nbs/learners/02_baselines.ipynb #cdb34d28
+# %% ../../nbs/learners/02_baselines.ipynb #e0972b03
 class ChangeState(State):
     "The state inside, the last target (), whether there was one (), and the mean square change () with its weight ()."
 
@@ -77,7 +77,7 @@ def change_size(state: ChangeState, change: Array, decay: float) -> ChangeState:
     mean_square = state.mean_square + rate * (change * change - state.mean_square)
     return state.replace(mean_square=mean_square, weight_sum=weight_sum)
 
-# %% ../../nbs/learners/02_baselines.ipynb #5afe72fd
+# %% ../../nbs/learners/02_baselines.ipynb #b7c2e8b1
 class ChangeLearner(Settings):
     """Predicts the last target plus what `learner` says about the change, in units of the usual change (eq. 1).
 
@@ -117,7 +117,7 @@ class ChangeLearner(Settings):
     def step_sizes(self, state: ChangeState) -> dict[str, Array]:
         return self.learner.step_sizes(state.learner_state)
 
-# %% ../../nbs/learners/02_baselines.ipynb #8f8f7e4e
+# %% ../../nbs/learners/02_baselines.ipynb #7802df9a
 def _change_step(learner: ChangeLearner, state: ChangeState, time_step: TimeStep) -> UpdateResult:
     "Eqs. 1 and 2 around one step of the learner inside."
     target = time_step.target[0]
@@ -130,7 +130,7 @@ def _change_step(learner: ChangeLearner, state: ChangeState, time_step: TimeStep
     new = new.replace(learner_state=inner.state, last=target, seen=jnp.ones_like(state.seen))
     return report(new, prediction, target - prediction, inner.metrics[2])
 
-# %% ../../nbs/learners/02_baselines.ipynb #465d8cf6
+# %% ../../nbs/learners/02_baselines.ipynb #d423d3d0
 class ScoreState(State):
     "The state inside, the number of steps (), and the sums [of squared, of absolute errors] (2,) with what was lost."
 
@@ -167,7 +167,7 @@ class Scored(Settings):
         )
         return result.replace(state=new, metrics=jnp.append(result.metrics[:3], size))
 
-# %% ../../nbs/learners/02_baselines.ipynb #18828b48
+# %% ../../nbs/learners/02_baselines.ipynb #9593b323
 def score(state: ScoreState) -> dict[str, float]:
     "Root mean squared and mean absolute error over all steps, and their number."
     steps = int(state.steps)
