@@ -6,7 +6,7 @@
 __all__ = ['MOST_INPUTS', 'weather_path', 'load_weather', 'fill_forward', 'lag_features', 'lag_names', 'look_at', 'TableReport',
            'LaggedSource', 'lagged_pages', 'counted_pieces', 'guess_rows', 'replacing']
 
-# %% ../../nbs/apps/00_tables.ipynb #2ced2f00
+# %% ../../nbs/apps/00_tables.ipynb #706a59a6
 import contextlib
 import dataclasses
 import os
@@ -20,7 +20,7 @@ import numpy as np
 from ..streams.sources import CSVTable, Source, Table, TableError, default_float, is_numeric, open_table
 from ..types import TimeStep, check_int, require
 
-# %% ../../nbs/apps/00_tables.ipynb #633dfb1e
+# %% ../../nbs/apps/00_tables.ipynb #bdeafb28
 def weather_path() -> Path:
     "The shipped series, a compressed CSV file; nyc_weather_2013.md beside it tells origin, licence, columns and units."
     return Path(str(resources.files("alberta_nb") / "data" / "nyc_weather_2013.csv.gz"))
@@ -32,14 +32,14 @@ def load_weather() -> Any:
 
     return pd.read_csv(weather_path(), parse_dates=["time"])
 
-# %% ../../nbs/apps/00_tables.ipynb #d2c5b1e4
+# %% ../../nbs/apps/00_tables.ipynb #c8d8d18b
 def fill_forward(values: np.ndarray, before: np.ndarray) -> np.ndarray:
     "Values (rows, columns), each NaN replaced by the last number above it, or by `before` (columns,), NaN or not."
     rows = np.vstack([before, values])
     last = np.where(np.isnan(rows), 0, np.arange(len(rows))[:, None])
     return np.take_along_axis(rows, np.maximum.accumulate(last, axis=0), axis=0)[1:]
 
-# %% ../../nbs/apps/00_tables.ipynb #e6c1aa4d
+# %% ../../nbs/apps/00_tables.ipynb #b847ed88
 def lag_features(rows: np.ndarray, at: np.ndarray, lags: int) -> np.ndarray:
     "Eq. 1 for the rows numbered `at`, at least `lags` and ascending: (len(at), lags * columns), the last row first."
     first = at[0] - lags
@@ -52,7 +52,7 @@ def lag_names(columns: Sequence[str], lags: int) -> list[str]:
     "A name for each feature: temp[-1] is the last value, temp[-1]-[-2] the last change."
     return [f"{c}[-1]" for c in columns] + [f"{c}[-{k}]-[-{k + 1}]" for k in range(1, lags) for c in columns]
 
-# %% ../../nbs/apps/00_tables.ipynb #c7494c34
+# %% ../../nbs/apps/00_tables.ipynb #2046ebb2
 MOST_INPUTS = 1_000_000
 
 
@@ -65,7 +65,7 @@ def look_at(table: Table) -> tuple[list[str], list[str], int]:
     numeric = [name for name, kind in zip(table.columns, kinds, strict=True) if kind]
     return numeric, [name for name in table.columns if name not in numeric], rows
 
-# %% ../../nbs/apps/00_tables.ipynb #0e1ab6f5
+# %% ../../nbs/apps/00_tables.ipynb #d710eb46
 @dataclasses.dataclass
 class TableReport:
     "What one reading of a table met: its rows; for each column its missing values, and its values that are no numbers."
@@ -88,7 +88,7 @@ class TableReport:
                 if n:
                     counts[name] = counts.get(name, 0) + n
 
-# %% ../../nbs/apps/00_tables.ipynb #42baaf9b
+# %% ../../nbs/apps/00_tables.ipynb #53438a82
 class LaggedSource(Source):
     """Row t of a table as a time step: the `lags` rows before it as observation (eq. 1), column `target` as target.
 
@@ -129,7 +129,7 @@ class LaggedSource(Source):
     def pages(self, first: int, rows: int) -> Iterator[TimeStep]:
         return lagged_pages(self, first, rows)
 
-# %% ../../nbs/apps/00_tables.ipynb #f649aed4
+# %% ../../nbs/apps/00_tables.ipynb #c415f809
 def lagged_pages(source: LaggedSource, first: int, rows: int) -> Iterator[TimeStep]:
     "Time steps from number `first` on: the rows with a target, each with its past, which may lie in an earlier piece."
     past, dtype, lags = None, default_float(), source.lags
@@ -144,7 +144,7 @@ def lagged_pages(source: LaggedSource, first: int, rows: int) -> Iterator[TimeSt
             yield TimeStep(observation=observation, target=target[at, None].astype(dtype))  # type: ignore[arg-type]
         past = whole[-lags:]
 
-# %% ../../nbs/apps/00_tables.ipynb #bd598d57
+# %% ../../nbs/apps/00_tables.ipynb #0cdd894e
 def counted_pieces(source: LaggedSource) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     "Pieces (rows, columns) without holes, counted from first values; targets (rows,), NaN where none is to predict."
     report = source.report = TableReport(source.ignored, source.table.renamed)
@@ -168,7 +168,7 @@ def counted_pieces(source: LaggedSource) -> Iterator[tuple[np.ndarray, np.ndarra
     nothing = f"{source.table.name}: column {source.target!r} has no value at all"
     require(source.target not in report.empty, nothing, TableError)
 
-# %% ../../nbs/apps/00_tables.ipynb #88744d91
+# %% ../../nbs/apps/00_tables.ipynb #6405ff6d
 def guess_rows(table: Table) -> int:
     "About how many rows a table has."
     if table.num_rows is not None:
@@ -181,7 +181,7 @@ def guess_rows(table: Table) -> int:
     width = 10.0 * len(table.columns) if packed else len(start) / max(start.count(b"\n"), 1)
     return max(int(size * (5 if packed else 1) / width), 1)
 
-# %% ../../nbs/apps/00_tables.ipynb #a8543a76
+# %% ../../nbs/apps/00_tables.ipynb #f3059b88
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     "A path to write to, which takes the place of `path` when the block ends well, and goes away when it does not."
