@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OptimizerUpdate', 'Optimizer', 'no_form', 'mean_step_size', 'optimizer_from_config']
 
-# %% ../../nbs/optimizers/00_base.ipynb #6aef4433
+# %% ../../nbs/optimizers/00_base.ipynb #e59c888a
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -13,9 +13,10 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from ..types import Settings, State
+from ..compile import vector_sum
+from ..types import Settings, State, require
 
-# %% ../../nbs/optimizers/00_base.ipynb #f8df2f5b
+# %% ../../nbs/optimizers/00_base.ipynb #9cfbe6ee
 class OptimizerUpdate(State):
     """An optimizer's answer to one example.
 
@@ -31,7 +32,7 @@ class OptimizerUpdate(State):
     new_state: Any
     metrics: dict[str, Array]
 
-# %% ../../nbs/optimizers/00_base.ipynb #3a195ff2
+# %% ../../nbs/optimizers/00_base.ipynb #6b46efd7
 class Optimizer(Settings, ABC):
     "Base of the optimizers: frozen settings, with `init` and `update` as pure functions of what they are given."
 
@@ -70,10 +71,14 @@ class Optimizer(Settings, ABC):
         self, states: Sequence[Any], gradients: Sequence[Array], error: Array | None = None
     ) -> tuple[list[Array], list[Any]]:
         "Steps and next states of all parameter arrays of a learner, for a bound that concerns all of them together."
+        require(
+            len(states) == len(gradients),
+            f"got {len(states)} states for {len(gradients)} gradients: they must be as many",
+        )
         pairs = [self.update_from_gradient(s, g, error) for s, g in zip(states, gradients, strict=True)]
         return [step for step, _ in pairs], [state for _, state in pairs]
 
-# %% ../../nbs/optimizers/00_base.ipynb #1c0d7607
+# %% ../../nbs/optimizers/00_base.ipynb #61f71e23
 def no_form(optimizer: Optimizer) -> str:
     "The message of an optimizer without a per-parameter form."
     return f"{type(optimizer).__name__} works on linear learners only: it has no per-parameter form"
@@ -82,9 +87,9 @@ def no_form(optimizer: Optimizer) -> str:
 def mean_step_size(step_sizes: Array, bias_step_size: Array, bias_input: Any = 1.0) -> Array:
     "The mean over all weights, and over the bias unless its input is 0: third column of a linear learner's metrics."
     present = bias_input != 0.0
-    return (jnp.sum(step_sizes) + jnp.where(present, bias_step_size, 0.0)) / (step_sizes.size + present)
+    return (vector_sum(step_sizes) + jnp.where(present, bias_step_size, 0.0)) / (step_sizes.size + present)
 
-# %% ../../nbs/optimizers/00_base.ipynb #e037bf99
+# %% ../../nbs/optimizers/00_base.ipynb #e702a759
 def optimizer_from_config(config: dict[str, Any]) -> Optimizer:
     "The optimizer that `to_config` described. Raises ValueError for an unknown type or setting."
     return Optimizer.from_config(config)
