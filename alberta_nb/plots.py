@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['median_and_band', 'plot_learning_curves', 'plot_step_sizes', 'label_settings', 'plot_sweep']
 
-# %% ../nbs/90_plots.ipynb #f0b3441c
+# %% ../nbs/90_plots.ipynb #a10323d4
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from .types import require
 
-# %% ../nbs/90_plots.ipynb #2553a81a
+# %% ../nbs/90_plots.ipynb #e958ad76
 def median_and_band(values: Any, band: tuple[float, float] = (10, 90)) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Median and two percentiles over the seeds (n_seeds, rows): three arrays (rows,). NaN counts as infinity.
 
@@ -35,7 +35,7 @@ def median_and_band(values: Any, band: tuple[float, float] = (10, 90)) -> tuple[
     found[~np.isfinite(found)] = np.nan
     return found[0], found[1], found[2]
 
-# %% ../nbs/90_plots.ipynb #9a8a39b1
+# %% ../nbs/90_plots.ipynb #40ec89b8
 def plot_learning_curves(
     curves: Mapping[str, Any],
     record_every: int = 1,
@@ -56,14 +56,14 @@ def plot_learning_curves(
         middle, low, high = median_and_band(values, band)
         steps = record_every * np.arange(1, len(middle) + 1)
         (line,) = axes.plot(steps, middle, label=name, lw=1.5)
-        limits = axes.dataLim.get_points()  # the lines make the axis; a band may leave it, up to infinity
+        limits = axes.dataLim.get_points().copy()  # the lines make the axis; a band may leave it, up to infinity
         axes.fill_between(steps, low, np.where(np.isnan(high), 1e30, high), color=line.get_color(), alpha=0.2, lw=0)
         axes.dataLim.set_points(limits)
     axes.set(xlabel="step", ylabel=ylabel)
     axes.legend(fontsize=8)
     return axes
 
-# %% ../nbs/90_plots.ipynb #7fb753d1
+# %% ../nbs/90_plots.ipynb #6e0d5e32
 def plot_step_sizes(history: Any, names: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
     """Step sizes over time, one line for each input; inputs of the same name share a colour and a place in the legend.
 
@@ -93,7 +93,7 @@ def plot_step_sizes(history: Any, names: Sequence[str] | None = None, ax: Axes |
     axes.legend(fontsize=8, ncols=1 + (len(colors) - 1) // 10)
     return axes
 
-# %% ../nbs/90_plots.ipynb #ac4f0e11
+# %% ../nbs/90_plots.ipynb #e0e41a88
 def label_settings(axes: Axes, settings: Sequence[float]) -> None:
     "A logarithmic axis whose marks are the settings, in plain decimals, but never closer than a factor of 1.3."
     marks: list[float] = []
@@ -105,7 +105,7 @@ def label_settings(axes: Axes, settings: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter(FixedFormatter([f"{value:.3g}" for value in marks]))
     axes.xaxis.set_minor_locator(NullLocator())
 
-# %% ../nbs/90_plots.ipynb #80655a9d
+# %% ../nbs/90_plots.ipynb #c8ea4e12
 def plot_sweep(
     table: Any,
     ax: Axes | None = None,
