@@ -159,7 +159,7 @@ class Silent(Optimizer):
     """Never moves: the least that an optimizer can be."""
 
     def init(self, feature_dim: int) -> Any:
-        return jnp.zeros(())
+        return LMSState(step_size=jnp.zeros(()))
 
     def update(self, state: Any, error: Array, observation: Array, bias_input: float = 1.0) -> OptimizerUpdate:
         still = jnp.zeros_like(observation)
