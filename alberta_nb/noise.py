@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ROTATIONS', 'threefry', 'key_data', 'bits', 'split', 'uniform', 'normal']
 
-# %% ../nbs/02_noise.ipynb #4d66ef79
+# %% ../nbs/02_noise.ipynb #a55263df
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from jax import Array, lax
 
 from .types import require
 
-# %% ../nbs/02_noise.ipynb #05fb2d50
+# %% ../nbs/02_noise.ipynb #d4447612
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
@@ -34,9 +34,9 @@ def threefry(key: Array, hi: Array, lo: Array) -> Array:
         y = y + schedule[(group + 2) % 3] + np.uint32(group + 1)
     return x ^ y
 
-# %% ../nbs/02_noise.ipynb #574583c4
+# %% ../nbs/02_noise.ipynb #7333728d
 def key_data(key: Any) -> Array:
-    """The two uint32 words (..., 2) of a key from `jax.random.key` or a raw one from `jax.random.PRNGKey`, batched or not.
+    """The two uint32 words (..., 2) of a key of `jax.random.key`, or of a raw one of `jax.random.PRNGKey`, or a batch.
 
     The four words of a key of JAX's other generator, rbg, are folded into two. Raises TypeError for anything else.
     """
@@ -52,7 +52,7 @@ def key_data(key: Any) -> Array:
         words = jnp.stack([threefry(words[:2], words[2], words[3] ^ np.uint32(i)) for i in range(2)])
     return jnp.moveaxis(words, 0, -1)
 
-# %% ../nbs/02_noise.ipynb #4be94295
+# %% ../nbs/02_noise.ipynb #1b92a5ed
 def _wide_product(a: Array, b: int) -> tuple[Array, Array]:
     "The 64-bit product of two 32-bit numbers as (high, low) words, without 64-bit integers."
     b_lo, b_hi = np.uint32(b & 0xFFFF), np.uint32(b >> 16)
@@ -72,12 +72,12 @@ def bits(key: Array, row: Any, rows: int, width: int) -> Array:
     hi = hi0 + (lo < lo0).astype(jnp.uint32)
     return threefry(key, hi, lo).reshape(rows, width)
 
-# %% ../nbs/02_noise.ipynb #39d18e3a
+# %% ../nbs/02_noise.ipynb #b0e90f8d
 def split(key: Array, parts: int) -> Array:
     "`parts` new keys, uint32 (parts, 2): the first rows of the key's own table, which is then used for nothing else."
     return bits(key, 0, parts, 2)
 
-# %% ../nbs/02_noise.ipynb #5e0bbc7d
+# %% ../nbs/02_noise.ipynb #37fc049c
 def _unit(random_bits: Array) -> Array:
     "Numbers in [0, 1): 23 bits become the mantissa of a float32 in [1, 2)."
     mantissa = (random_bits >> np.uint32(9)) | np.uint32(0x3F800000)

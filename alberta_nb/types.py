@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['require', 'check_number', 'check_int', 'State', 'in_state', 'Settings', 'scalar', 'vector', 'floats', 'TimeStep']
 
-# %% ../nbs/00_types.ipynb #67c660ac
+# %% ../nbs/00_types.ipynb #1fd72250
 import dataclasses
 import enum
 import math
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-# %% ../nbs/00_types.ipynb #f5d6cf38
+# %% ../nbs/00_types.ipynb #58055826
 def require(ok: bool, message: str, error: type[Exception] = ValueError) -> None:
     "Raise `error(message)` unless `ok`; the message names the argument, what was expected and what came."
     if not ok:
@@ -46,7 +46,7 @@ def check_int(name: str, value: Any, low: int = 1) -> None:
     require(is_int, f"{name} must be a whole number, got {value!r}", TypeError)
     require(value >= low, f"{name} must be {low} or more, got {value}")
 
-# %% ../nbs/00_types.ipynb #7575df91
+# %% ../nbs/00_types.ipynb #ba870226
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class State:
     "An immutable pytree: subclasses become frozen keyword-only dataclasses whose fields are leaves or pytrees."
@@ -60,7 +60,7 @@ class State:
         "A copy of the state with some fields changed. Raises TypeError for a field that it does not have."
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
-# %% ../nbs/00_types.ipynb #a71ad6ed
+# %% ../nbs/00_types.ipynb #c6ef9297
 def in_state(default: Any) -> Any:
     "A setting that `init` copies into the state: learners that differ only in such settings share one compilation."
     return dataclasses.field(default=default, metadata={"in_state": True})
@@ -87,7 +87,7 @@ def _decode(value: Any) -> Any:
         return Settings.from_config(value)
     return tuple(_decode(v) for v in value) if isinstance(value, list | tuple) else value
 
-# %% ../nbs/00_types.ipynb #23564fea
+# %% ../nbs/00_types.ipynb #fdd8ee4c
 def _rebuild(base: type["Settings"], config: Mapping[str, Any]) -> Any:
     "The settings that `config` describes, of class `base` or one that inherits from it."
     require(isinstance(config, Mapping), f"config must be a dict, got {type(config).__name__}", TypeError)
@@ -112,7 +112,7 @@ def _template(settings: Any) -> Any:
             changes[f.name] = value.template()
     return dataclasses.replace(settings, **changes) if changes else settings
 
-# %% ../nbs/00_types.ipynb #8bfc50a1
+# %% ../nbs/00_types.ipynb #a9d3d82e
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, in_state))
 class Settings:
     """Frozen settings, compared by value: the base of learners, optimizers, normalisers and streams.
@@ -142,7 +142,7 @@ class Settings:
         "The same settings with every `in_state` setting at its default: what a compiled function needs to know."
         return _template(self)
 
-# %% ../nbs/00_types.ipynb #06d9afef
+# %% ../nbs/00_types.ipynb #42ba53fd
 def scalar(value: Any) -> Array:
     "A strongly typed scalar leaf in the default float type: a weakly typed one would compile the second call again."
     return jnp.asarray(value, dtype=jnp.result_type(float))
@@ -166,7 +166,7 @@ def floats(value: Any, *shape: int) -> Array:
     "`value` in the default float type and the given shape: the conversion that `vector` leaves to compiled functions."
     return jnp.reshape(value, shape).astype(jnp.result_type(float))
 
-# %% ../nbs/00_types.ipynb #7aa90911
+# %% ../nbs/00_types.ipynb #28c749f8
 class TimeStep(State):
     "What a stream gives at one step: an `observation` (feature_dim,) and its `target` (1,)."
 

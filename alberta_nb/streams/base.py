@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ScanStream', 'watch', 'Stream']
 
-# %% ../../nbs/streams/00_base.ipynb #acc36b6c
+# %% ../../nbs/streams/00_base.ipynb #95234be4
 import functools
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -17,7 +17,7 @@ from jax import Array, lax
 from ..noise import key_data
 from ..types import Settings, check_int
 
-# %% ../../nbs/streams/00_base.ipynb #a3b5b004
+# %% ../../nbs/streams/00_base.ipynb #d1e28fb2
 @runtime_checkable
 class ScanStream(Protocol):
     """What every loop accepts: `init` makes the state, `step` gives time step number `idx` and the next state.
@@ -32,7 +32,7 @@ class ScanStream(Protocol):
 
     def step(self, state: Any, idx: Array) -> tuple[Any, Any]: ...
 
-# %% ../../nbs/streams/00_base.ipynb #62d2f76b
+# %% ../../nbs/streams/00_base.ipynb #1f9f71c3
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _watch(stream: Any, state: Any, num_steps: int) -> tuple[Any, Any]:
     def step(state: Any, idx: Array) -> tuple[Any, Any]:
@@ -47,7 +47,7 @@ def watch(stream: ScanStream, key: Array, num_steps: int) -> tuple[Any, Any]:
     check_int("num_steps", num_steps)
     return _watch(stream, stream.init(key), num_steps)
 
-# %% ../../nbs/streams/00_base.ipynb #b56b6d3a
+# %% ../../nbs/streams/00_base.ipynb #6f79035c
 class Stream(Settings):
     """Base of the synthetic streams: noise a page at a time, apart from the world's sequential advance.
 
@@ -89,7 +89,7 @@ class Stream(Settings):
         "Time step number `idx` (uint32) and the next state: the numbers that a page of noise gives."
         return _step(self, state, np.uint32(idx) if isinstance(idx, int) else jnp.asarray(idx, jnp.uint32))
 
-# %% ../../nbs/streams/00_base.ipynb #76cbe395
+# %% ../../nbs/streams/00_base.ipynb #951f1f6b
 @functools.partial(jax.jit, static_argnums=0)
 def _first(stream: Stream, key: Array) -> Any:
     return stream.start(key)

@@ -6,7 +6,7 @@
 __all__ = ['make_scale_range', 'StreamAround', 'ScaledStreamWrapper', 'ScaledWorldState', 'ScaledWorld',
            'DynamicScaleShiftStream', 'ScaleDriftStream']
 
-# %% ../../nbs/streams/02_scales.ipynb #bfb78fe1
+# %% ../../nbs/streams/02_scales.ipynb #0290f8b4
 import math
 from typing import Any
 
@@ -19,7 +19,7 @@ from .base import ScanStream, Stream
 from .synthetic import LinearWorld, LinearWorldState, hold
 from ..types import TimeStep, check_int, check_number, require
 
-# %% ../../nbs/streams/02_scales.ipynb #14aa3bd0
+# %% ../../nbs/streams/02_scales.ipynb #e5f3f68e
 def make_scale_range(
     feature_dim: int, min_scale: float = 0.001, max_scale: float = 1000.0, log_spaced: bool = True
 ) -> Array:
@@ -38,9 +38,9 @@ def _check_scales(min_scale: float, max_scale: float) -> None:
     check_number("max_scale", max_scale, 0.0, open_low=True)
     require(min_scale <= max_scale, f"min_scale must not exceed max_scale, got {min_scale} and {max_scale}")
 
-# %% ../../nbs/streams/02_scales.ipynb #1379321c
+# %% ../../nbs/streams/02_scales.ipynb #35081628
 class StreamAround(Stream):
-    "A stream that shows another one's time steps in its own way: the base of wrappers. Its state is the inner stream's."
+    "A stream that shows another one's time steps in its own way: the base of wrappers. Its state is the inner one's."
 
     inner_stream: Any
 
@@ -80,11 +80,11 @@ class StreamAround(Stream):
         time_step, state = self.inner_stream.step(state, idx)
         return self.show(time_step), state
 
-# %% ../../nbs/streams/02_scales.ipynb #cf1d8293
+# %% ../../nbs/streams/02_scales.ipynb #5a3fb587
 class ScaledStreamWrapper(StreamAround):
     """A stream whose observations are multiplied by `feature_scales` (feature_dim,); its targets stay.
 
-    Raises TypeError or ValueError for scales that are not as many finite positive numbers as `inner_stream` has features.
+    Raises TypeError or ValueError for scales that are not as many finite positive numbers as there are features.
     """
 
     feature_scales: tuple[float, ...]
@@ -108,7 +108,7 @@ class ScaledStreamWrapper(StreamAround):
     def true_weights(self, state: Any) -> Array:
         return self.inner_stream.true_weights(state) / jnp.asarray(self.feature_scales)
 
-# %% ../../nbs/streams/02_scales.ipynb #6e7ac7d8
+# %% ../../nbs/streams/02_scales.ipynb #f3d6feb6
 class ScaledWorldState(LinearWorldState):
     "A linear world whose `true_weights` belong to hidden features, and the `scales` (feature_dim,) of these."
 
@@ -147,9 +147,12 @@ class ScaledWorld(LinearWorld):
     def true_weights(self, state: Any) -> Array:
         return state.true_weights / state.scales
 
-# %% ../../nbs/streams/02_scales.ipynb #96870df5
+# %% ../../nbs/streams/02_scales.ipynb #714ae329
 class DynamicScaleShiftStream(ScaledWorld):
-    "Weights are redrawn, N(0, 1), every `weight_change_interval` steps; scales, log-uniform, every `scale_change_interval`."
+    """Weights are redrawn from N(0, 1) every `weight_change_interval` steps.
+
+    Scales are redrawn log-uniformly between `min_scale` and `max_scale` every `scale_change_interval` steps.
+    """
 
     feature_dim: int
     scale_change_interval: int = 2000
@@ -175,7 +178,7 @@ class DynamicScaleShiftStream(ScaledWorld):
         weights = hold(state.keys[1], idx, rows, self.feature_dim, self.weight_change_interval)
         return weights, hold(state.keys[3], idx, rows, self.feature_dim, self.scale_change_interval, draw=draw)
 
-# %% ../../nbs/streams/02_scales.ipynb #712153eb
+# %% ../../nbs/streams/02_scales.ipynb #7b7f2c14
 class ScaleDriftStream(ScaledWorld):
     """Weights walk by N(0, weight_drift_rate^2) a step, log scales by N(0, scale_drift_rate^2) within their range.
 
