@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OPTIONS', 'one_kernel', 'native_works', 'native_loops', 'use_native', 'apart', 'vector_exp', 'vector_sum']
 
-# %% ../nbs/01_compile.ipynb #0f235f26
+# %% ../nbs/01_compile.ipynb #04679d7c
 import contextlib
 import functools
 import os
@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# %% ../nbs/01_compile.ipynb #d8f0ffc2
+# %% ../nbs/01_compile.ipynb #cb2289b2
 try:
     from jax.experimental.xla_metadata import set_xla_metadata
 except ImportError:  # a JAX without it: then the plain path is the only one
     set_xla_metadata = None  # type: ignore[assignment]
 
-# %% ../nbs/01_compile.ipynb #fc6ad6e4
+# %% ../nbs/01_compile.ipynb #21360ef2
 def one_kernel(fn: Callable[..., Any]) -> Callable[..., Any]:
     """`fn` as one native function, where the caller is jitted with `OPTIONS` on a CPU; the same numbers to rounding.
 
@@ -43,7 +43,7 @@ def one_kernel(fn: Callable[..., Any]) -> Callable[..., Any]:
 # For the outermost jit: no calls of a library of ready-made kernels inside the native function.
 OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
-# %% ../nbs/01_compile.ipynb #78fab17a
+# %% ../nbs/01_compile.ipynb #2212e4ad
 def _probe(v: jax.Array) -> jax.Array:
     return lax.fori_loop(0, 3, lambda i, w: w * 0.5 + v, v)
 
@@ -59,7 +59,7 @@ def native_works() -> bool:
     except Exception:  # whatever the compiler objects to: the plain path is there
         return False
 
-# %% ../nbs/01_compile.ipynb #0f2b063a
+# %% ../nbs/01_compile.ipynb #a70219c3
 _forced: list[bool] = []
 
 
@@ -78,16 +78,17 @@ def use_native() -> bool:
     wanted = _forced[-1] if _forced else os.environ.get("ALBERTA_NB_NATIVE", "1") != "0"
     return wanted and native_works()
 
-# %% ../nbs/01_compile.ipynb #30b84141
+# %% ../nbs/01_compile.ipynb #07b61f7e
 def apart(fn: Callable[..., Any]) -> Callable[..., Any]:
     "`fn`, compiled by itself inside a larger program: XLA does not merge it with what comes before and after."
     if set_xla_metadata is None:
         return fn
     return lambda *args: set_xla_metadata(jax.jit(fn)(*args), inlineable="false")
 
-# %% ../nbs/01_compile.ipynb #d05438f9
+# %% ../nbs/01_compile.ipynb #2ddf747f
 def vector_exp(x: jax.Array) -> jax.Array:
     "exp of an array; a short vector is filled up to a whole number of vector registers, so that it is not taken one by one."
+    x = jnp.asarray(x)
     if x.ndim != 1 or not 8 < x.size < 30:
         return jnp.exp(x)
     whole = max(24, -(-x.size // 8) * 8)
@@ -96,6 +97,7 @@ def vector_exp(x: jax.Array) -> jax.Array:
 
 def vector_sum(x: jax.Array) -> jax.Array:
     "The sum of a vector by halves: more exact than one long chain of additions, and not a chain of waiting."
+    x = jnp.asarray(x)
     while x.ndim == 1 and x.size > 4:
         half = x.size // 2
         folded = x[:half] + x[half : 2 * half]

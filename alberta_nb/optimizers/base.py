@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OptimizerUpdate', 'Optimizer', 'no_form', 'each_by_itself', 'mean_step_size', 'optimizer_from_config']
 
-# %% ../../nbs/optimizers/00_base.ipynb #838e6c79
+# %% ../../nbs/optimizers/00_base.ipynb #12611ca9
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from jax import Array
 from ..compile import vector_sum
 from ..types import Settings, State, require
 
-# %% ../../nbs/optimizers/00_base.ipynb #7dcdd032
+# %% ../../nbs/optimizers/00_base.ipynb #827a7d37
 class OptimizerUpdate(State):
     """An optimizer's answer to one example.
 
@@ -32,7 +32,7 @@ class OptimizerUpdate(State):
     new_state: Any
     metrics: dict[str, Array]
 
-# %% ../../nbs/optimizers/00_base.ipynb #add4b7e5
+# %% ../../nbs/optimizers/00_base.ipynb #ede661d1
 class Optimizer(Settings, ABC):
     "Base of the optimizers: frozen settings, with `init` and `update` as pure functions of what they are given."
 
@@ -73,7 +73,7 @@ class Optimizer(Settings, ABC):
         "Steps and next states of all parameter arrays of a learner, for a bound that concerns all of them together."
         return each_by_itself(self, states, gradients, error)
 
-# %% ../../nbs/optimizers/00_base.ipynb #7550271a
+# %% ../../nbs/optimizers/00_base.ipynb #b1934484
 def no_form(optimizer: Optimizer) -> str:
     "The message of an optimizer without a per-parameter form."
     return f"{type(optimizer).__name__} works on linear learners only: it has no per-parameter form"
@@ -93,7 +93,7 @@ def mean_step_size(step_sizes: Array, bias_step_size: Array, bias_input: Any = 1
     present = bias_input != 0.0
     return (vector_sum(step_sizes) + jnp.where(present, bias_step_size, 0.0)) / (step_sizes.size + present)
 
-# %% ../../nbs/optimizers/00_base.ipynb #a9d87ae6
+# %% ../../nbs/optimizers/00_base.ipynb #91546fa4
 def optimizer_from_config(config: dict[str, Any]) -> Optimizer:
     "The optimizer that `to_config` described. Raises ValueError for an unknown type or setting."
     return Optimizer.from_config(config)

@@ -7,7 +7,7 @@ __all__ = ['Bounds', 'LINEAR_BOUNDS', 'NETWORK_BOUNDS', 'MODES', 'clip_log', 'ch
            'idbd_rule', 'IDBDState', 'IDBDParamState', 'idbd_start', 'linear_start', 'idbd_update', 'IDBD',
            'network_update']
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #28294d4a
+# %% ../../nbs/optimizers/02_idbd.ipynb #d58f9ebb
 import math
 from typing import Any
 
@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ..compile import vector_exp
 from .base import Optimizer, OptimizerUpdate, mean_step_size
 from ..types import State, check_int, check_number, in_state, require, scalar
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #5f088f7f
+# %% ../../nbs/optimizers/02_idbd.ipynb #7a6418f6
 Bounds = tuple[float | None, float | None]
 LINEAR_BOUNDS: Bounds = (-10.0, None)
 NETWORK_BOUNDS: Bounds = (-10.0, 2.0)
@@ -43,20 +44,20 @@ def check_bounds(name: str, bounds: Any) -> None:
         low, high = bounds
         require(low is None or high is None or low < high, f"{name} must have low < high, got {bounds!r}")
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #0ece4753
+# %% ../../nbs/optimizers/02_idbd.ipynb #134ad862
 def idbd_step_sizes(
     log_alpha: Array, h: Array, theta: Array, meta_gradient: Array, bounds: Bounds = (None, None)
 ) -> tuple[Array, Array]:
     "Log step sizes after one meta-step, and the step sizes: b += theta meta_gradient h, a = e^b (Sutton 1992, Fig. 2)."
     log_alpha = clip_log(log_alpha + theta * meta_gradient * h, bounds)
-    return log_alpha, jnp.exp(log_alpha)
+    return log_alpha, vector_exp(log_alpha)
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #fc3487d0
+# %% ../../nbs/optimizers/02_idbd.ipynb #af6814d7
 def idbd_memory(h: Array, alpha: Array, gradient: Array, decay: Array) -> Array:
     "The next memory: h [1 - a decay]^+ + a gradient, with the step sizes a just computed (Sutton 1992, Fig. 2)."
     return h * jnp.maximum(0.0, 1.0 - alpha * decay) + alpha * gradient
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #eb0f1f49
+# %% ../../nbs/optimizers/02_idbd.ipynb #c56efbd6
 def idbd_rule(
     log_alpha: Array,
     h: Array,
@@ -74,7 +75,7 @@ def idbd_rule(
     log_alpha, alpha = idbd_step_sizes(log_alpha, h, theta, meta_gradient, bounds)
     return log_alpha, alpha, idbd_memory(h, alpha, gradient, decay)
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #6e531425
+# %% ../../nbs/optimizers/02_idbd.ipynb #1cca0b42
 class IDBDState(State):
     "Log step sizes and memories h of the weights (feature_dim,) and of the bias (), and the meta step size ()."
 
@@ -111,7 +112,7 @@ def idbd_start(shape: tuple[int, ...], initial_step_size: Any, theta: Any, bound
     logs = jnp.full(shape, start, dtype=jnp.result_type(float))
     return IDBDParamState(log_step_sizes=logs, traces=jnp.zeros_like(logs), meta_step_size=scalar(theta))
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #8f9edc62
+# %% ../../nbs/optimizers/02_idbd.ipynb #58f1a430
 def linear_start(weights: IDBDParamState) -> IDBDState:
     "The state of a linear learner whose bias starts like its weights."
     bias, h = weights.log_step_sizes[0], weights.traces[0]
@@ -141,7 +142,7 @@ def idbd_update(state: IDBDState, error: Array, x: Array, bias_input: Any, bound
         metrics={"mean_step_size": mean_step_size(alpha, bias_alpha, bias_input)},
     )
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #8e6404c4
+# %% ../../nbs/optimizers/02_idbd.ipynb #2c123c5a
 class IDBD(Optimizer):
     """Incremental delta-bar-delta: every weight learns its own step size (Sutton 1992, Fig. 2).
 
@@ -173,7 +174,7 @@ class IDBD(Optimizer):
         return idbd_update(state, error, observation, bias_input, self.log_step_size_bounds or LINEAR_BOUNDS)
 
     def step_sizes(self, state: IDBDState) -> tuple[Array, Array]:
-        return jnp.exp(state.log_step_sizes), state.bias_step_size
+        return vector_exp(state.log_step_sizes), state.bias_step_size
 
     def init_for_shape(self, shape: tuple[int, ...]) -> IDBDParamState:
         return self.start(tuple(shape), NETWORK_BOUNDS)
@@ -183,7 +184,7 @@ class IDBD(Optimizer):
     ) -> tuple[Array, IDBDParamState]:
         return network_update(self, state, gradient, error)
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #4e184a65
+# %% ../../nbs/optimizers/02_idbd.ipynb #57e34777
 def network_update(
     settings: IDBD, state: IDBDParamState, gradient: Array, error: Array | None
 ) -> tuple[Array, IDBDParamState]:

@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['obgd_bound', 'ObGDState', 'ObGD']
 
-# %% ../../nbs/optimizers/04_obgd.ipynb #38326e73
+# %% ../../nbs/optimizers/04_obgd.ipynb #1a09ddca
 import math
 
 import jax.numpy as jnp
 from jax import Array
 
+from ..compile import vector_sum
 from .base import Optimizer, OptimizerUpdate
 from ..types import State, check_int, check_number, floats, in_state, scalar, vector
 
-# %% ../../nbs/optimizers/04_obgd.ipynb #bfdce757
+# %% ../../nbs/optimizers/04_obgd.ipynb #6bb836fd
 def obgd_bound(error: Array, trace_size: Array, step_size: Array, kappa: Array) -> Array:
     """The step size that the bound leaves: step_size / max(M, 1), M = step_size kappa max(|error|, 1) trace_size.
 
@@ -23,7 +24,7 @@ def obgd_bound(error: Array, trace_size: Array, step_size: Array, kappa: Array) 
     overshoot = step_size * kappa * jnp.maximum(jnp.abs(error), 1.0) * trace_size
     return step_size / jnp.maximum(overshoot, 1.0)
 
-# %% ../../nbs/optimizers/04_obgd.ipynb #48bebe39
+# %% ../../nbs/optimizers/04_obgd.ipynb #6528104d
 class ObGDState(State):
     "The settings as leaves (), and the eligibility traces of weights (feature_dim,) and bias ()."
 
@@ -34,7 +35,7 @@ class ObGDState(State):
     traces: Array
     bias_trace: Array
 
-# %% ../../nbs/optimizers/04_obgd.ipynb #4c5c94ca
+# %% ../../nbs/optimizers/04_obgd.ipynb #c0417aef
 class ObGD(Optimizer):
     """Overshooting-bounded gradient descent for linear learners (Elsayed et al. 2024, Algorithm 3).
 
@@ -66,7 +67,7 @@ class ObGD(Optimizer):
         x = floats(vector("observation", observation, state.traces.shape[-1]), -1)
         error, decay = floats(vector("error", error, 1)), state.gamma * state.lamda
         z, bias_z = decay * state.traces + x, decay * state.bias_trace + bias_input
-        alpha = obgd_bound(error, jnp.sum(jnp.abs(z)) + jnp.abs(bias_z), state.step_size, state.kappa)
+        alpha = obgd_bound(error, vector_sum(jnp.abs(z)) + jnp.abs(bias_z), state.step_size, state.kappa)
         step, metrics = alpha * error, {"step_size": alpha, "mean_step_size": alpha}
         new_state = state.replace(traces=z, bias_trace=bias_z)
         return OptimizerUpdate(weight_delta=step * z, bias_delta=step * bias_z, new_state=new_state, metrics=metrics)
