@@ -3,6 +3,7 @@
 import json
 import math
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -14,7 +15,6 @@ from alberta_nb.compile import native_loops
 from alberta_nb.experiments.sweep import paired_difference, seed_averages, sweep, sweep_table
 from alberta_nb.learners.bank import BankResult, LearnerBank, group_by_structure, in_order, pad_columns
 from alberta_nb.learners.linear import LinearLearner
-from alberta_nb.loops.engine import _compiled
 from alberta_nb.loops.supervised import (
     BatchedLearningResult,
     NormalizerTrackingConfig,
@@ -58,8 +58,17 @@ def lms(step_sizes: Any) -> list[LinearLearner]:
     return [LinearLearner(LMS(float(a)), use_bias=False) for a in step_sizes]
 
 
-def compiled() -> int:
-    return sum(loop._cache_size() for loop in _compiled.values())
+@pytest.fixture
+def compiled() -> Iterator[list[str]]:
+    """The engine's loops that were compiled since the last `clear`."""
+    heard: list[str] = []
+
+    def listen(event: str, seconds: float, fun_name: str = "", **details: Any) -> None:
+        heard.extend([fun_name] if "backend_compile" in event and "block_loop" in fun_name else [])
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield heard
+    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 # --- the bank ---
@@ -187,22 +196,21 @@ def test_errors_of_members_and_tracking() -> None:
 # --- the sweep ---
 
 
-def test_a_sweep_compiles_once() -> None:
+def test_a_sweep_compiles_once(compiled: list[str]) -> None:
     step_sizes = np.geomspace(0.001, 0.05, 100)
-    before = compiled()
     first = sweep(lms(step_sizes), WORLD, 300, KEYS, record_every=100)
-    assert compiled() == before + 1 and first.metrics.shape == (4, 3, 100, 3)
+    assert len(compiled) == 1 and first.metrics.shape == (4, 3, 100, 3)
     sweep(lms(step_sizes / 2), WORLD, 300, KEYS, record_every=100)
     sweep(lms(step_sizes), WORLD, 900, jax.random.split(jax.random.key(9), 4), record_every=100)
-    assert compiled() == before + 1
-    before = compiled()
+    assert len(compiled) == 1
+    compiled.clear()
     thetas = np.geomspace(1e-4, 0.02, 100)
     for learners in (
         [LinearLearner(IDBD(0.05, float(theta))) for theta in thetas],
         [LinearLearner(IDBD(float(alpha), 0.001)) for alpha in step_sizes],
     ):
         sweep(learners, WORLD, 300, KEYS, record_every=100)
-    assert compiled() == before + 1
+    assert len(compiled) == 1
 
 
 def test_common_seeds_give_every_learner_the_same_experience() -> None:
