@@ -7,7 +7,7 @@ __all__ = ['Bounds', 'LINEAR_BOUNDS', 'NETWORK_BOUNDS', 'MODES', 'clip_log', 'ch
            'idbd_rule', 'IDBDState', 'IDBDParamState', 'idbd_start', 'linear_start', 'idbd_update', 'IDBD',
            'network_update']
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #d58f9ebb
+# %% ../../nbs/optimizers/02_idbd.ipynb #22bf7df8
 import math
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..compile import vector_exp
 from .base import Optimizer, OptimizerUpdate, mean_step_size
 from ..types import State, check_int, check_number, in_state, require, scalar
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #7a6418f6
+# %% ../../nbs/optimizers/02_idbd.ipynb #394146f5
 Bounds = tuple[float | None, float | None]
 LINEAR_BOUNDS: Bounds = (-10.0, None)
 NETWORK_BOUNDS: Bounds = (-10.0, 2.0)
@@ -44,7 +44,7 @@ def check_bounds(name: str, bounds: Any) -> None:
         low, high = bounds
         require(low is None or high is None or low < high, f"{name} must have low < high, got {bounds!r}")
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #134ad862
+# %% ../../nbs/optimizers/02_idbd.ipynb #73b915e3
 def idbd_step_sizes(
     log_alpha: Array, h: Array, theta: Array, meta_gradient: Array, bounds: Bounds = (None, None)
 ) -> tuple[Array, Array]:
@@ -52,12 +52,12 @@ def idbd_step_sizes(
     log_alpha = clip_log(log_alpha + theta * meta_gradient * h, bounds)
     return log_alpha, vector_exp(log_alpha)
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #af6814d7
+# %% ../../nbs/optimizers/02_idbd.ipynb #0ca9d7d0
 def idbd_memory(h: Array, alpha: Array, gradient: Array, decay: Array) -> Array:
     "The next memory: h [1 - a decay]^+ + a gradient, with the step sizes a just computed (Sutton 1992, Fig. 2)."
     return h * jnp.maximum(0.0, 1.0 - alpha * decay) + alpha * gradient
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #c56efbd6
+# %% ../../nbs/optimizers/02_idbd.ipynb #ebf0b36f
 def idbd_rule(
     log_alpha: Array,
     h: Array,
@@ -75,7 +75,7 @@ def idbd_rule(
     log_alpha, alpha = idbd_step_sizes(log_alpha, h, theta, meta_gradient, bounds)
     return log_alpha, alpha, idbd_memory(h, alpha, gradient, decay)
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #1cca0b42
+# %% ../../nbs/optimizers/02_idbd.ipynb #bc485998
 class IDBDState(State):
     "Log step sizes and memories h of the weights (feature_dim,) and of the bias (), and the meta step size ()."
 
@@ -112,7 +112,7 @@ def idbd_start(shape: tuple[int, ...], initial_step_size: Any, theta: Any, bound
     logs = jnp.full(shape, start, dtype=jnp.result_type(float))
     return IDBDParamState(log_step_sizes=logs, traces=jnp.zeros_like(logs), meta_step_size=scalar(theta))
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #58f1a430
+# %% ../../nbs/optimizers/02_idbd.ipynb #4def5c68
 def linear_start(weights: IDBDParamState) -> IDBDState:
     "The state of a linear learner whose bias starts like its weights."
     bias, h = weights.log_step_sizes[0], weights.traces[0]
@@ -142,7 +142,7 @@ def idbd_update(state: IDBDState, error: Array, x: Array, bias_input: Any, bound
         metrics={"mean_step_size": mean_step_size(alpha, bias_alpha, bias_input)},
     )
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #2c123c5a
+# %% ../../nbs/optimizers/02_idbd.ipynb #4a6fbe0b
 class IDBD(Optimizer):
     """Incremental delta-bar-delta: every weight learns its own step size (Sutton 1992, Fig. 2).
 
@@ -184,7 +184,7 @@ class IDBD(Optimizer):
     ) -> tuple[Array, IDBDParamState]:
         return network_update(self, state, gradient, error)
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #57e34777
+# %% ../../nbs/optimizers/02_idbd.ipynb #16dec9ce
 def network_update(
     settings: IDBD, state: IDBDParamState, gradient: Array, error: Array | None
 ) -> tuple[Array, IDBDParamState]:
