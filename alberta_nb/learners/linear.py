@@ -6,7 +6,7 @@
 __all__ = ['LearnerState', 'UpdateResult', 'weighted_sum', 'scale_input', 'linear_step', 'first_state', 'all_step_sizes',
            'check_learner', 'check_state', 'Learner', 'LinearLearner']
 
-# %% ../../nbs/learners/00_linear.ipynb #7c301a9b
+# %% ../../nbs/learners/00_linear.ipynb #8483950e
 import functools
 from typing import Any
 
@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ..compile import vector_sum
 from ..normalizers import Normalizer
 from ..optimizers.base import Optimizer
 from ..optimizers.lms import LMS
 from ..types import Settings, State, TimeStep, check_int, floats, require, vector
 
-# %% ../../nbs/learners/00_linear.ipynb #c7d24fdd
+# %% ../../nbs/learners/00_linear.ipynb #3e02c5bb
 class LearnerState(State):
     "Weights (feature_dim,), bias (), the optimizer's state, and the normaliser's, or None without one."
 
@@ -43,17 +44,17 @@ class UpdateResult(State):
     error: Array
     metrics: Array
 
-# %% ../../nbs/learners/00_linear.ipynb #4d3aa5ff
+# %% ../../nbs/learners/00_linear.ipynb #a7917d40
 def weighted_sum(weights: Array, bias: Array, x: Array) -> Array:
     "w.x + b (): Eq. 1 of the Alberta Plan."
-    return jnp.sum(weights * x) + bias
+    return vector_sum(weights * x) + bias
 
 
 def scale_input(normalizer: Normalizer | None, normalizer_state: Any, x: Array) -> tuple[Array, Any]:
     "The observation (feature_dim,) on the scale of the statistics that it has just joined, and these."
     return (x, normalizer_state) if normalizer is None else normalizer.normalize(normalizer_state, x)
 
-# %% ../../nbs/learners/00_linear.ipynb #c1744d85
+# %% ../../nbs/learners/00_linear.ipynb #b9e8d18c
 def linear_step(learner: Any, state: LearnerState, time_step: TimeStep) -> UpdateResult:
     "One time step of a linear learner: scale, predict, compare, move."
     x, normalizer_state = scale_input(learner.normalizer, state.normalizer_state, time_step.observation)
@@ -73,7 +74,7 @@ def linear_step(learner: Any, state: LearnerState, time_step: TimeStep) -> Updat
         metrics.append(jnp.mean(learner.normalizer.moments(normalizer_state)[1]))
     return UpdateResult(state=new_state, prediction=prediction[None], error=error[None], metrics=jnp.stack(metrics))
 
-# %% ../../nbs/learners/00_linear.ipynb #88c62381
+# %% ../../nbs/learners/00_linear.ipynb #513b58bb
 def first_state(learner: Any, feature_dim: int) -> LearnerState:
     "The first state of a linear learner for `feature_dim` inputs: all weights 0."
     check_int("feature_dim", feature_dim)
@@ -93,7 +94,7 @@ def all_step_sizes(learner: Any, state: LearnerState) -> dict[str, Array]:
     normalizers = getattr(state.optimizer_state, "normalizers", None)
     return sizes if normalizers is None else sizes | {"normalizers": normalizers}
 
-# %% ../../nbs/learners/00_linear.ipynb #f48b129c
+# %% ../../nbs/learners/00_linear.ipynb #2814cb20
 def check_learner(learner: Any) -> None:
     "Raise TypeError unless the settings of a linear learner are what they should be."
     for name, kind in (("optimizer", Optimizer), ("normalizer", Normalizer)):
@@ -116,7 +117,7 @@ def check_state(state: Any, kinds: tuple[type, type]) -> None:
             f"state must hold one learner, got weights {state.weights.shape}: map over a batch with jax.vmap"
         )
 
-# %% ../../nbs/learners/00_linear.ipynb #d7929b6f
+# %% ../../nbs/learners/00_linear.ipynb #dc3acdfd
 class Learner(Settings):
     "Base of the linear learners: what compiled functions and checks need of the settings, worked out once."
 
@@ -135,7 +136,7 @@ class Learner(Settings):
         state = jax.eval_shape(lambda: self.init(1))
         return type(state.optimizer_state), type(state.normalizer_state)
 
-# %% ../../nbs/learners/00_linear.ipynb #3593a03e
+# %% ../../nbs/learners/00_linear.ipynb #86478845
 class LinearLearner(Learner):
     """A linear prediction w.x + b (Alberta Plan, Eq. 1) whose optimizer sets every step.
 
@@ -174,7 +175,7 @@ class LinearLearner(Learner):
         "All step sizes now: `step_sizes` (feature_dim,), `bias_step_sizes` (), and an optimizer's `normalizers`."
         return all_step_sizes(self, state)
 
-# %% ../../nbs/learners/00_linear.ipynb #6fc53e22
+# %% ../../nbs/learners/00_linear.ipynb #859f4421
 @functools.partial(jax.jit, static_argnums=0)
 def _predict(learner: LinearLearner, state: LearnerState, x: Array) -> Array:
     x = floats(x, -1)

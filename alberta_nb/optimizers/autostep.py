@@ -6,39 +6,40 @@
 __all__ = ['autostep_normalizer', 'autostep_grow', 'autostep_overshoot', 'autostep_memory', 'AutostepParamState', 'autostep_rule',
            'AutostepArrays', 'AutostepState', 'autostep_parts', 'join_autostep', 'Autostep']
 
-# %% ../../nbs/optimizers/03_autostep.ipynb #78cc4b69
+# %% ../../nbs/optimizers/03_autostep.ipynb #50339bbb
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import Array
 
+from ..compile import vector_exp, vector_sum
 from .base import Optimizer, OptimizerUpdate, mean_step_size
 from ..types import State, check_int, check_number, floats, in_state, require, scalar, vector
 
-# %% ../../nbs/optimizers/03_autostep.ipynb #343110db
+# %% ../../nbs/optimizers/03_autostep.ipynb #ab823bce
 def autostep_normalizer(v: Array, signal: Array, alpha: Array, x: Array, tau: Array) -> Array:
     "The running size v of the signals error x h; it forgets as fast as its weight learns (Mahmood et al. 2012, eq. 4)."
     size = jnp.abs(signal)
     return jnp.maximum(size, v + alpha * x * x * (size - v) / tau)
 
-# %% ../../nbs/optimizers/03_autostep.ipynb #a939cde0
+# %% ../../nbs/optimizers/03_autostep.ipynb #84e1427e
 def autostep_grow(alpha: Array, signal: Array, v: Array, mu: Array) -> Array:
     "Step sizes moved by at most the factor exp(mu), in the direction of the signal (Mahmood et al. 2012, eq. 5)."
     relative = signal / jnp.where(v > 0, v, 1.0)  # v is 0 only where the signal is 0 too
-    return alpha * jnp.exp(mu * relative)
+    return alpha * vector_exp(mu * relative)
 
-# %% ../../nbs/optimizers/03_autostep.ipynb #986a7334
+# %% ../../nbs/optimizers/03_autostep.ipynb #0de0131c
 def autostep_overshoot(alphas: Sequence[Array], xs: Sequence[Array]) -> Array:
     "M = max(sum of alpha x^2 over all parameters, 1), what the step overshoots by (Mahmood et al. 2012, eq. 6)."
-    total = sum(jnp.sum(alpha * x * x) for alpha, x in zip(alphas, xs, strict=True))
+    total = sum(vector_sum(alpha * x * x) for alpha, x in zip(alphas, xs, strict=True))
     return jnp.maximum(jnp.asarray(total), 1.0)
 
-# %% ../../nbs/optimizers/03_autostep.ipynb #c77838fd
+# %% ../../nbs/optimizers/03_autostep.ipynb #86072d71
 def autostep_memory(h: Array, alpha: Array, x: Array, gradient: Array) -> Array:
     "The memory h of earlier steps; the bound keeps 1 - alpha x^2 from going below 0 (Mahmood et al. 2012, Table 1)."
     return h * (1.0 - alpha * x * x) + alpha * gradient
 
-# %% ../../nbs/optimizers/03_autostep.ipynb #110a2c96
+# %% ../../nbs/optimizers/03_autostep.ipynb #fbd535cb
 class AutostepParamState(State):
     """Autostep's state for one parameter array of any shape.
 
@@ -53,7 +54,7 @@ class AutostepParamState(State):
     meta_step_size: Array
     tau: Array
 
-# %% ../../nbs/optimizers/03_autostep.ipynb #3ad4a382
+# %% ../../nbs/optimizers/03_autostep.ipynb #54816273
 def autostep_rule(
     states: Sequence[AutostepParamState], xs: Sequence[Array], gradients: Sequence[Array]
 ) -> list[AutostepParamState]:
@@ -71,7 +72,7 @@ def autostep_rule(
         new.append(s.replace(step_sizes=alpha, traces=h, normalizers=v))
     return new
 
-# %% ../../nbs/optimizers/03_autostep.ipynb #f96f0b20
+# %% ../../nbs/optimizers/03_autostep.ipynb #1af4df9d
 class AutostepArrays:
     "The part of `Autostep` that works on parameter arrays of any shape."
 
@@ -102,7 +103,7 @@ class AutostepArrays:
         new = autostep_rule(states, gradients, [g if error is None else error * g for g in gradients])
         return [s.step_sizes * g for s, g in zip(new, gradients, strict=True)], new
 
-# %% ../../nbs/optimizers/03_autostep.ipynb #e6941389
+# %% ../../nbs/optimizers/03_autostep.ipynb #4ce46f34
 class AutostepState(State):
     """Autostep's state for a linear learner.
 
@@ -121,7 +122,7 @@ class AutostepState(State):
     bias_trace: Array
     bias_normalizer: Array
 
-# %% ../../nbs/optimizers/03_autostep.ipynb #8e3d21e5
+# %% ../../nbs/optimizers/03_autostep.ipynb #524a9bfa
 def autostep_parts(state: AutostepState) -> tuple[AutostepParamState, AutostepParamState]:
     "The states of the weights and of the bias of a linear learner."
     mu, tau = state.meta_step_size, state.tau
@@ -144,7 +145,7 @@ def join_autostep(weights: AutostepParamState, bias: AutostepParamState) -> Auto
         bias_normalizer=bias.normalizers,
     )
 
-# %% ../../nbs/optimizers/03_autostep.ipynb #99bc0b96
+# %% ../../nbs/optimizers/03_autostep.ipynb #354866cc
 class Autostep(AutostepArrays, Optimizer):
     """IDBD made independent of units, with a bound on the whole step (Mahmood et al. 2012, Table 1).
 

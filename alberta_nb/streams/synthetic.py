@@ -6,7 +6,7 @@
 __all__ = ['LinearWorldState', 'LinearWorld', 'RandomWalkStream', 'hold', 'AbruptChangeStream', 'CyclicStream', 'PeriodicState',
            'PeriodicChangeStream', 'SuttonExperiment1Stream']
 
-# %% ../../nbs/streams/01_synthetic.ipynb #1c5d5938
+# %% ../../nbs/streams/01_synthetic.ipynb #a3aaf52a
 from collections.abc import Callable
 from typing import Any
 
@@ -19,14 +19,14 @@ from ..compile import vector_sum
 from .base import Stream
 from ..types import State, TimeStep, check_int, check_number
 
-# %% ../../nbs/streams/01_synthetic.ipynb #e4ff2ec7
+# %% ../../nbs/streams/01_synthetic.ipynb #99d2e770
 class LinearWorldState(State):
     "Three uint32 keys (3, 2), for start, changes and examples of a linear world, and its weights now (feature_dim,)."
 
     keys: Array
     true_weights: Array
 
-# %% ../../nbs/streams/01_synthetic.ipynb #725e80e9
+# %% ../../nbs/streams/01_synthetic.ipynb #b4373355
 class LinearWorld(Stream):
     """Base of the linear worlds: target = weights . observation + noise.
 
@@ -59,7 +59,7 @@ class LinearWorld(Stream):
     def true_weights(self, state: Any) -> Array:
         return state.true_weights
 
-# %% ../../nbs/streams/01_synthetic.ipynb #9faf982f
+# %% ../../nbs/streams/01_synthetic.ipynb #ebe4e76f
 def _check_world(world: Any, *intervals: str) -> None:
     check_int("feature_dim", world.feature_dim)
     for name in intervals:
@@ -67,7 +67,7 @@ def _check_world(world: Any, *intervals: str) -> None:
     check_number("noise_std", world.noise_std, 0.0)
     check_number("feature_std", world.feature_std, 0.0)
 
-# %% ../../nbs/streams/01_synthetic.ipynb #8fbad64e
+# %% ../../nbs/streams/01_synthetic.ipynb #f3fb182f
 class RandomWalkStream(LinearWorld):
     "Every weight takes a step of N(0, drift_rate^2) at every time step."
 
@@ -86,7 +86,7 @@ class RandomWalkStream(LinearWorld):
     def move(self, weights: Array, change: Array) -> Array:
         return weights + change
 
-# %% ../../nbs/streams/01_synthetic.ipynb #827745c5
+# %% ../../nbs/streams/01_synthetic.ipynb #18fea7e6
 def _pick(table: Array, which: Array) -> Array:
     "The rows `which` of a table: table[which]."
     if len(table) > 8:
@@ -115,7 +115,7 @@ def hold(
     table = draw(noise.bits(key, segment[0], (rows - 1) // interval + 2, width))
     return _pick(table, segment - segment[0])
 
-# %% ../../nbs/streams/01_synthetic.ipynb #30d45191
+# %% ../../nbs/streams/01_synthetic.ipynb #d725fb49
 class AbruptChangeStream(LinearWorld):
     "All weights are drawn anew, from N(0, 1), every `change_interval` steps."
 
@@ -130,7 +130,7 @@ class AbruptChangeStream(LinearWorld):
     def changes(self, state: LinearWorldState, idx: Any, rows: int) -> Array:
         return hold(state.keys[1], idx, rows, self.feature_dim, self.change_interval)
 
-# %% ../../nbs/streams/01_synthetic.ipynb #37440b03
+# %% ../../nbs/streams/01_synthetic.ipynb #52f0fb2e
 class CyclicStream(LinearWorld):
     "`num_configurations` weight vectors take turns, each for `cycle_length` steps: what was learned is useful again."
 
@@ -146,7 +146,7 @@ class CyclicStream(LinearWorld):
     def changes(self, state: LinearWorldState, idx: Any, rows: int) -> Array:
         return hold(state.keys[1], idx, rows, self.feature_dim, self.cycle_length, self.num_configurations)
 
-# %% ../../nbs/streams/01_synthetic.ipynb #f5781d86
+# %% ../../nbs/streams/01_synthetic.ipynb #771ca803
 class PeriodicState(LinearWorldState):
     "A linear world whose weights swing around `centers` (feature_dim,) with `phases` (feature_dim,) in [0, 2 pi)."
 
@@ -178,7 +178,7 @@ class PeriodicChangeStream(LinearWorld):
         angle = (2 * jnp.pi / self.period) * steps.astype(state.phases.dtype)
         return state.centers + self.amplitude * jnp.sin(angle[:, None] + state.phases)
 
-# %% ../../nbs/streams/01_synthetic.ipynb #8e29b96c
+# %% ../../nbs/streams/01_synthetic.ipynb #9a1ea03a
 class SuttonExperiment1Stream(LinearWorld):
     """The target is the sum of the relevant inputs with signs; one random sign flips every `change_interval` steps.
 
