@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['sweep', 'seed_averages', 'sweep_table', 'paired_difference']
 
-# %% ../../nbs/experiments/00_sweep.ipynb #b3605110
+# %% ../../nbs/experiments/00_sweep.ipynb #47c8d701
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from ..learners.bank import LearnerBank
 from ..loops.supervised import BatchedLearningResult, run_learning_loop_batched
 from ..types import check_int, check_number, require
 
-# %% ../../nbs/experiments/00_sweep.ipynb #c6b20d8f
+# %% ../../nbs/experiments/00_sweep.ipynb #00a2148a
 def sweep(learners: Sequence[Any], stream: Any, num_steps: int, keys: Any, **options: Any) -> BatchedLearningResult:
     """Run every learner on the same seeds: metrics (n_seeds, rows, n_learners, columns).
 
@@ -32,7 +32,7 @@ def sweep(learners: Sequence[Any], stream: Any, num_steps: int, keys: Any, **opt
     """
     return run_learning_loop_batched(LearnerBank(tuple(learners)), stream, num_steps, keys, **options)
 
-# %% ../../nbs/experiments/00_sweep.ipynb #ef06985e
+# %% ../../nbs/experiments/00_sweep.ipynb #7c6e3bfc
 def seed_averages(
     metrics: Any, burn_in: int = 0, column: int = 0, limit: float = math.inf
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +51,7 @@ def seed_averages(
     exploded = ~(np.isfinite(rows) & (np.abs(rows) <= limit)).all(axis=1)
     return np.where(np.isfinite(rows), rows, np.nan).mean(axis=1), np.asarray(exploded)
 
-# %% ../../nbs/experiments/00_sweep.ipynb #0084a2c9
+# %% ../../nbs/experiments/00_sweep.ipynb #de96871e
 def sweep_table(
     result: BatchedLearningResult, settings: Sequence[Any], burn_in: int = 0, column: int = 0, limit: float = math.inf
 ) -> pd.DataFrame:
@@ -79,7 +79,7 @@ def sweep_table(
         }
     )
 
-# %% ../../nbs/experiments/00_sweep.ipynb #39d74000
+# %% ../../nbs/experiments/00_sweep.ipynb #d199d3bf
 def paired_difference(
     result: BatchedLearningResult, first: int, second: int, burn_in: int = 0, column: int = 0
 ) -> tuple[float, float]:
