@@ -6,7 +6,7 @@
 __all__ = ['OPTIONS', 'one_kernel', 'native_works', 'native_loops', 'use_native', 'apart', 'side_by_side', 'is_short',
            'vector_exp', 'vector_sum']
 
-# %% ../nbs/01_compile.ipynb #1fc1679c
+# %% ../nbs/01_compile.ipynb #d474280b
 import contextlib
 import functools
 import os
@@ -17,13 +17,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# %% ../nbs/01_compile.ipynb #b696b4c9
+# %% ../nbs/01_compile.ipynb #42e5054b
 try:
     from jax.experimental.xla_metadata import set_xla_metadata
 except ImportError:  # a JAX without it: then the plain path is the only one
     set_xla_metadata = None  # type: ignore[assignment]
 
-# %% ../nbs/01_compile.ipynb #7c5b2046
+# %% ../nbs/01_compile.ipynb #1d22892b
 def one_kernel(fn: Callable[..., Any]) -> Callable[..., Any]:
     """`fn` as one native function, where the caller is jitted with `OPTIONS` on a CPU; the same numbers to rounding.
 
@@ -44,7 +44,7 @@ def one_kernel(fn: Callable[..., Any]) -> Callable[..., Any]:
 # For the outermost jit: no calls of a library of ready-made kernels inside the native function.
 OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
-# %% ../nbs/01_compile.ipynb #008bbcac
+# %% ../nbs/01_compile.ipynb #8d413413
 def _probe(v: jax.Array) -> jax.Array:
     return lax.fori_loop(0, 3, lambda i, w: w * 0.5 + v, v)
 
@@ -60,7 +60,7 @@ def native_works() -> bool:
     except Exception:  # whatever the compiler objects to: the plain path is there
         return False
 
-# %% ../nbs/01_compile.ipynb #96fc0b72
+# %% ../nbs/01_compile.ipynb #34a7a51c
 _forced: list[bool] = []
 
 
@@ -79,20 +79,20 @@ def use_native() -> bool:
     wanted = _forced[-1] if _forced else os.environ.get("ALBERTA_NB_NATIVE", "1") != "0"
     return wanted and native_works()
 
-# %% ../nbs/01_compile.ipynb #66c8b1e1
+# %% ../nbs/01_compile.ipynb #f805e9a5
 def apart(fn: Callable[..., Any]) -> Callable[..., Any]:
     "`fn`, compiled by itself inside a larger program: XLA does not merge it with what comes before and after."
     if set_xla_metadata is None:
         return fn
     return lambda *args: set_xla_metadata(jax.jit(fn)(*args), inlineable="false")
 
-# %% ../nbs/01_compile.ipynb #bb5ba177
+# %% ../nbs/01_compile.ipynb #617ee4ef
 _side_by_side: list[bool] = []
 
 
 @contextlib.contextmanager
 def side_by_side() -> Iterator[None]:
-    "Within the context, many learners are traced as one: their axis fills the registers, and the cures below stay away."
+    "Within the context, many learners are traced as one: their axis fills the registers, no cure is needed."
     _side_by_side.append(True)
     try:
         yield
@@ -104,7 +104,7 @@ def is_short(x: jax.Array) -> bool:
     "Whether the cures for short vectors concern an array: a vector of one learner."
     return x.ndim == 1 and not _side_by_side
 
-# %% ../nbs/01_compile.ipynb #762ce895
+# %% ../nbs/01_compile.ipynb #03d93f02
 def vector_exp(x: jax.Array) -> jax.Array:
     "exp of an array; a short vector is filled up to whole vector registers, so that it is not taken one by one."
     x = jnp.asarray(x)

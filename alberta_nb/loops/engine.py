@@ -9,7 +9,7 @@ __all__ = ['NEVER', 'seeds_last', 'seeds_first', 'PAGE_NUMBERS', 'BLOCK_NUMBERS'
            'StreamPosition', 'NonFiniteError', 'Run', 'take_rows', 'time_step_like', 'no_rows', 'make_spec', 'run_loop',
            'stream_start']
 
-# %% ../../nbs/loops/00_engine.ipynb #54a9703d
+# %% ../../nbs/loops/00_engine.ipynb #6011d167
 import dataclasses
 import functools
 import warnings
@@ -28,7 +28,7 @@ from ..streams.base import Stream
 from ..streams.sources import Source
 from ..types import State, TimeStep, check_int, require
 
-# %% ../../nbs/loops/00_engine.ipynb #dae54f3f
+# %% ../../nbs/loops/00_engine.ipynb #5c0bdc55
 class History(NamedTuple):
     "Something to record every `interval` steps: `read(learner, learner_state)` gives a pytree of arrays."
 
@@ -48,7 +48,7 @@ class Spec(NamedTuple):
     policy: str  # "trust", "flag" the first non-finite step, or "skip" such steps
     seeds: bool  # a batch of seeds on the last axis of every array
 
-# %% ../../nbs/loops/00_engine.ipynb #c13f1d37
+# %% ../../nbs/loops/00_engine.ipynb #4f2cb6c8
 class Window(State):
     "The sum of a window of metrics, what rounding lost of it (Kahan), and its steps: all, and those learned from."
 
@@ -67,13 +67,13 @@ class Carry(State):
     due: tuple[Array, ...]
     skipped: Array
 
-# %% ../../nbs/loops/00_engine.ipynb #e82a6c1a
+# %% ../../nbs/loops/00_engine.ipynb #0b63b39e
 def is_finite(time_step: Any) -> Array:
     "Whether every float of a time step is finite: 0 times it is 0, a sum that costs one pass."
     floats = [leaf for leaf in jax.tree.leaves(time_step) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return sum((vector_sum(leaf * 0.0) for leaf in floats), jnp.float32(0.0)) == 0.0
 
-# %% ../../nbs/loops/00_engine.ipynb #5bde4280
+# %% ../../nbs/loops/00_engine.ipynb #864ccaac
 def one_step(
     spec: Spec, learner_state: Any, stream_state: Any, given: Any, idx: Array
 ) -> tuple[Any, Any, Array, Array]:
@@ -95,7 +95,7 @@ def one_step(
     learner_state, metrics = lax.cond(good, learn, pass_by) if spec.policy == "skip" else learn()
     return learner_state, stream_state, metrics, good
 
-# %% ../../nbs/loops/00_engine.ipynb #dc7e3987
+# %% ../../nbs/loops/00_engine.ipynb #461cc011
 def add_to_window(window: Window, metrics: Array, good: Array) -> Window:
     "One more step in the window's running sum, compensated, so that a window of 10^8 steps keeps its digits."
     term = jnp.where(good, metrics, 0.0) - window.lost
@@ -107,7 +107,7 @@ def add_to_window(window: Window, metrics: Array, good: Array) -> Window:
         learned=window.learned + good.astype(jnp.int32),
     )
 
-# %% ../../nbs/loops/00_engine.ipynb #6a5f5037
+# %% ../../nbs/loops/00_engine.ipynb #fe78e951
 def _put(buffer: Any, value: Any, row: Array) -> Any:
     "The buffer with `value` written at `row` of its first axis."
     return jax.tree.map(lambda b, v: lax.dynamic_update_index_in_dim(b, v.astype(b.dtype), row, 0), buffer, value)
@@ -116,7 +116,7 @@ def _put(buffer: Any, value: Any, row: Array) -> Any:
 def _blank(rows: int, like: Any) -> Any:
     return jax.tree.map(lambda a: jnp.zeros((rows, *a.shape), a.dtype), like)
 
-# %% ../../nbs/loops/00_engine.ipynb #d735227b
+
 def record_metrics(
     spec: Spec, carry: Carry, metrics: Array, good: Array, buffer: Array, filled: Array, i: Array
 ) -> tuple[Carry, Array, Array]:
@@ -137,8 +137,19 @@ def record_history(interval: int, value: Any, buffer: Any, filled: Array, due: A
     record = due == 0
     return _put(buffer, value, filled), filled + record.astype(jnp.int32), jnp.where(record, interval - 1, due - 1)
 
-# %% ../../nbs/loops/00_engine.ipynb #cf4687df
+# %% ../../nbs/loops/00_engine.ipynb #8dfcdbd0
 NEVER = np.int32(2**31 - 1)
+
+
+def _to_last(tree: Any) -> Any:
+    return jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), tree)
+
+
+def _to_first(tree: Any) -> Any:
+    return jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), tree)
+
+
+seeds_last, seeds_first = jax.jit(_to_last), jax.jit(_to_first)
 
 
 def _seed_axis(spec: Spec, fn: Callable[..., Any], in_axes: Any) -> Callable[..., Any]:
@@ -152,7 +163,7 @@ def _seed_axis(spec: Spec, fn: Callable[..., Any], in_axes: Any) -> Callable[...
 
     return for_all
 
-# %% ../../nbs/loops/00_engine.ipynb #64d9a359
+# %% ../../nbs/loops/00_engine.ipynb #8ff59ac5
 def page_loop(
     spec: Spec, own_rows: bool, carry: Carry, given: Any, idx: Array, steps: Array
 ) -> tuple[Carry, Any, Array]:
@@ -193,7 +204,7 @@ def blank_buffers(spec: Spec, metrics: Any, kept: list[Any]) -> tuple[Any, ...]:
         _blank(spec.rows // h.interval + 2, k) for h, k in zip(spec.histories, kept, strict=True)
     )
 
-# %% ../../nbs/loops/00_engine.ipynb #5b0e81d3
+# %% ../../nbs/loops/00_engine.ipynb #192f7dcb
 def is_paged(stream: Any) -> bool:
     "Whether a stream draws its noise a page at a time."
     return isinstance(stream, Stream) and getattr(stream, "paged", True)
@@ -222,18 +233,7 @@ def stepped_page(spec: Spec, carry: Carry, idx: Array, steps: Array) -> tuple[Ca
     world, rows = lax.fori_loop(0, steps, body, (carry.stream, _blank(spec.rows, like)))
     return carry.replace(stream=world), rows
 
-# %% ../../nbs/loops/00_engine.ipynb #3c53bfb2
-def _to_last(tree: Any) -> Any:
-    return jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), tree)
-
-
-def _to_first(tree: Any) -> Any:
-    return jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), tree)
-
-
-seeds_last, seeds_first = jax.jit(_to_last), jax.jit(_to_first)
-
-# %% ../../nbs/loops/00_engine.ipynb #8e99cda9
+# %% ../../nbs/loops/00_engine.ipynb #84b2ea5d
 def native_page(spec: Spec, native: bool, own_rows: bool, carry: Carry, rows: Any, idx: Array, steps: Array) -> Any:
     "`page_loop`, as one native function where `native` says so; `rows` cross its border flat."
 
@@ -271,7 +271,7 @@ def block_loop(
     pages = (steps + spec.rows - 1) // spec.rows
     return lax.fori_loop(0, pages, body, (carry, _blank(spec.pages, out_like), NEVER))
 
-# %% ../../nbs/loops/00_engine.ipynb #b0dba3aa
+# %% ../../nbs/loops/00_engine.ipynb #24059d34
 _compiled = {
     True: jax.jit(block_loop, static_argnums=(0, 1), compiler_options=OPTIONS),
     False: jax.jit(block_loop, static_argnums=(0, 1)),
@@ -295,7 +295,7 @@ def run_block(spec: Spec, carry: Carry, idx: int, steps: int, given: Any = None)
     carry, out, bad = _compiled[False](spec, False, *args)
     return carry, out, int(bad)
 
-# %% ../../nbs/loops/00_engine.ipynb #3bead44c
+# %% ../../nbs/loops/00_engine.ipynb #7f718161
 class StreamPosition(State):
     "Where a stream stands: its `state`, and how many steps it has made, as a uint32 ()."
 
@@ -326,7 +326,7 @@ class Run:
     skipped: Any
     interrupted: bool
 
-# %% ../../nbs/loops/00_engine.ipynb #87505830
+# %% ../../nbs/loops/00_engine.ipynb #ffae7f10
 PAGE_NUMBERS = 65_536  # numbers in a page: 256 kB of float32, still in the cache when the loop reads them
 BLOCK_NUMBERS = 2_000_000  # numbers between two looks at the keyboard and the progress bar
 MAX_STEPS = 2**32  # the clock of a stream is a uint32
@@ -353,7 +353,7 @@ def _given_rows(numbers: int, num_steps: int | None) -> int:
     most = 1 << int(np.clip(np.log2(BLOCK_NUMBERS / 2 / numbers), 6, 16))
     return most if num_steps is None else min(most, 1 << max(6, (num_steps - 1).bit_length()))
 
-# %% ../../nbs/loops/00_engine.ipynb #7b691263
+# %% ../../nbs/loops/00_engine.ipynb #fda9aadf
 def take_rows(spec: Spec, out: Any, start: int, steps: int) -> tuple[np.ndarray, list[Any]]:
     "The recorded rows of one block, without the unused ends of its buffers; `start` counts from the loop's first step."
     paged = jax.tree.map(lambda a: np.asarray(a) if spec.stream is not None else np.asarray(a)[None], out)
@@ -376,7 +376,7 @@ def _recorded_by(interval: int, t: int) -> int:
     "How many of the steps 0 to t - 1 are multiples of the interval."
     return -(-t // interval)
 
-# %% ../../nbs/loops/00_engine.ipynb #850047fb
+# %% ../../nbs/loops/00_engine.ipynb #3d06426f
 def _first_bad(page: Any) -> int:
     "The first row that holds a NaN or an infinity, or the number of rows; the sum alone tells in the usual case."
     leaves = [a for a in jax.tree.leaves(page) if a.dtype.kind == "f"]
@@ -395,7 +395,7 @@ def _pad(page: Any, rows: int) -> Any:
 
     return jax.tree.map(fill, page)
 
-# %% ../../nbs/loops/00_engine.ipynb #548ab8b9
+# %% ../../nbs/loops/00_engine.ipynb #b0abae67
 def _stream_blocks(spec: Spec, carry: Carry, first: int, num_steps: int, policy: str) -> Iterator[Any]:
     "Run block after block, yielding (spec, carry, rows, steps) and, at the end of a flagged block, the bad step."
     size, done = spec.rows * spec.pages, 0
@@ -418,12 +418,10 @@ def _source_blocks(
     for page in source.pages(first, spec.rows):
         n = len(jax.tree.leaves(page)[0])
         n = n if num_steps is None else min(n, num_steps - done)
-        if n == 0:
-            return
         page = jax.tree.map(lambda a, n=n: a[:n], page)
         good = n if source.finite else _first_bad(page)
-        page_spec = spec._replace(policy="skip" if good < n and policy == "skip" else "trust")
-        steps = n if policy == "skip" else good
+        steps, page_policy = (n, "skip") if good < n and policy == "skip" else (good, "trust")
+        page_spec = spec._replace(policy=page_policy)
         carry, out, _ = run_block(page_spec, carry, first + done, steps, _pad(page, spec.rows))
         yield page_spec, carry, out, steps
         if steps < n:
@@ -432,14 +430,14 @@ def _source_blocks(
         if done == num_steps:  # a live source may have no further page for hours
             return
 
-
+# %% ../../nbs/loops/00_engine.ipynb #f329642f
 def _blocks(spec: Spec, carry: Carry, stream: Any, first: int, num_steps: int | None, policy: str) -> Iterator[Any]:
     "All blocks of a run, one after the other."
     if isinstance(stream, Source):
         return _source_blocks(spec, carry, stream, first, num_steps, policy)
     return _stream_blocks(spec, carry, first, num_steps or 0, policy)
 
-# %% ../../nbs/loops/00_engine.ipynb #0aa2397c
+# %% ../../nbs/loops/00_engine.ipynb #ea297298
 def time_step_like(stream: Any, state: Any) -> Any:
     "Shapes and dtypes of a time step."
     if not isinstance(stream, Source):
@@ -458,7 +456,7 @@ def no_rows(spec: Spec, carry: Carry, stream: Any) -> tuple[np.ndarray, list[Any
     out = jax.eval_shape(functools.partial(block_loop, spec, False), carry, jnp.uint32(0), jnp.int32(0), given)[1]
     return take_rows(spec, jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), out), 0, 0)
 
-# %% ../../nbs/loops/00_engine.ipynb #975193df
+# %% ../../nbs/loops/00_engine.ipynb #5f93614b
 def make_spec(
     learner: Any,
     stream: Any,
@@ -470,6 +468,8 @@ def make_spec(
     non_finite: str,
 ) -> Spec:
     "What the compiled blocks of a run depend on."
+    check_int("record_every", record_every)
+    require(non_finite in ("raise", "skip"), f"non_finite must be 'raise' or 'skip', got {non_finite!r}")
     structure = getattr(learner, "structure", learner)
     if isinstance(stream, Source):
         rows = _given_rows(stream.feature_dim + 1, num_steps)
@@ -478,7 +478,7 @@ def make_spec(
     policy = {"raise": "flag", "skip": "skip"}[non_finite]
     return Spec(structure, stream, rows, pages, record_every, histories, policy, seeds)
 
-
+# %% ../../nbs/loops/00_engine.ipynb #1d3f42f3
 def _check_steps(stream: Any, num_steps: int | None, first: int) -> int | None:
     "The number of steps to make; a source of known length may leave it open, a stream may not."
     left = None
@@ -516,7 +516,7 @@ def _start(spec: Spec, learner_state: Any, stream_state: Any, stream: Any) -> Ca
     skipped: Any = np.zeros(size, np.uint32)
     return Carry(learner=learner_state, stream=stream_state, window=window, due=due, skipped=skipped)
 
-# %% ../../nbs/loops/00_engine.ipynb #845b5860
+# %% ../../nbs/loops/00_engine.ipynb #61ec3488
 def _finish(spec: Spec, ended: list[Any], stream: Any, position: StreamPosition, interrupted: bool) -> Run:
     "Put the blocks' rows together; the last finished block has the states."
     carry, steps = ended[-1][:2]
@@ -529,12 +529,12 @@ def _finish(spec: Spec, ended: list[Any], stream: Any, position: StreamPosition,
     if spec.seeds:
         learner_state, stream_state = seeds_first((learner_state, stream_state))
         metrics, history = jax.tree.map(lambda a: np.moveaxis(a, -1, 0), (metrics, history))
-    clock = np.full(np.shape(position.steps), (int(np.max(position.steps)) + steps) % MAX_STEPS, np.uint32)
+    clock: Any = np.full(np.shape(position.steps), (int(np.max(position.steps)) + steps) % MAX_STEPS, np.uint32)
     return Run(
         learner_state, StreamPosition(state=stream_state, steps=clock), metrics, history, steps, skipped, interrupted
     )
 
-# %% ../../nbs/loops/00_engine.ipynb #eb02f324
+# %% ../../nbs/loops/00_engine.ipynb #a2def190
 def run_loop(
     learner: Any,
     stream: Any,
@@ -553,20 +553,17 @@ def run_loop(
     `learner_state` and `position` hold one seed, or with `seeds` many on their first axis. Between blocks the progress
     bar moves and Ctrl-C is heard: it ends the loop early and loses nothing. Raises NonFiniteError as `non_finite` says.
     """
-    check_int("record_every", record_every)
-    require(non_finite in ("raise", "skip"), f"non_finite must be 'raise' or 'skip', got {non_finite!r}")
     first = int(np.max(position.steps))
     num_steps = _check_steps(stream, num_steps, first)
     spec = make_spec(learner, stream, num_steps, position, seeds, record_every, histories, non_finite)
     carry = _start(spec, learner_state, position.state, stream)
-    blocks = _blocks(spec, carry, stream, first, num_steps, non_finite)
     ended: list[Any] = [(carry, 0, None, None)]
     interrupted, failure = False, None
     with tqdm(total=num_steps, unit="step", unit_scale=True, disable=not progress) as bar:
         try:
-            for block_spec, carry, out, steps in blocks:
+            for block_spec, after, out, steps in _blocks(spec, carry, stream, first, num_steps, non_finite):
                 done = ended[-1][1]
-                ended.append((carry, done + steps, *take_rows(block_spec, out, done, steps)))
+                ended.append((after, done + steps, *take_rows(block_spec, out, done, steps)))
                 ended[-2] = (None, *ended[-2][1:])  # only the last block's states are still needed
                 bar.update(steps)
         except KeyboardInterrupt:
@@ -579,7 +576,7 @@ def run_loop(
         raise failure
     return run
 
-# %% ../../nbs/loops/00_engine.ipynb #89a08673
+# %% ../../nbs/loops/00_engine.ipynb #e87ee19f
 @functools.partial(jax.jit, static_argnums=0)
 def _start_stream(stream: Stream, key: Array) -> Any:
     return stream.start(key)
