@@ -6,7 +6,7 @@
 __all__ = ['OPTIONS', 'one_kernel', 'native_works', 'native_loops', 'use_native', 'apart', 'side_by_side', 'is_short',
            'vector_exp', 'vector_sum']
 
-# %% ../nbs/01_compile.ipynb #d474280b
+# %% ../nbs/01_compile.ipynb #9ce1a77d
 import contextlib
 import functools
 import os
@@ -15,15 +15,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-# %% ../nbs/01_compile.ipynb #42e5054b
+# %% ../nbs/01_compile.ipynb #ba33da43
 try:
     from jax.experimental.xla_metadata import set_xla_metadata
 except ImportError:  # a JAX without it: then the plain path is the only one
     set_xla_metadata = None  # type: ignore[assignment]
 
-# %% ../nbs/01_compile.ipynb #1d22892b
+# %% ../nbs/01_compile.ipynb #2ea09dd1
 def one_kernel(fn: Callable[..., Any]) -> Callable[..., Any]:
     """`fn` as one native function, where the caller is jitted with `OPTIONS` on a CPU; the same numbers to rounding.
 
@@ -44,7 +45,7 @@ def one_kernel(fn: Callable[..., Any]) -> Callable[..., Any]:
 # For the outermost jit: no calls of a library of ready-made kernels inside the native function.
 OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
-# %% ../nbs/01_compile.ipynb #8d413413
+# %% ../nbs/01_compile.ipynb #a9d4377d
 def _probe(v: jax.Array) -> jax.Array:
     return lax.fori_loop(0, 3, lambda i, w: w * 0.5 + v, v)
 
@@ -56,11 +57,11 @@ def native_works() -> bool:
         return False
     try:
         loop = jax.jit(lambda v: one_kernel(_probe)(v), compiler_options=OPTIONS)
-        return bool((loop(jnp.ones(4)) == 1.875).all())
+        return bool((np.asarray(loop(np.ones(4, np.float32))) == 1.875).all())
     except Exception:  # whatever the compiler objects to: the plain path is there
         return False
 
-# %% ../nbs/01_compile.ipynb #34a7a51c
+# %% ../nbs/01_compile.ipynb #9ecfe57f
 _forced: list[bool] = []
 
 
@@ -79,14 +80,14 @@ def use_native() -> bool:
     wanted = _forced[-1] if _forced else os.environ.get("ALBERTA_NB_NATIVE", "1") != "0"
     return wanted and native_works()
 
-# %% ../nbs/01_compile.ipynb #f805e9a5
+# %% ../nbs/01_compile.ipynb #bfdc5401
 def apart(fn: Callable[..., Any]) -> Callable[..., Any]:
     "`fn`, compiled by itself inside a larger program: XLA does not merge it with what comes before and after."
     if set_xla_metadata is None:
         return fn
     return lambda *args: set_xla_metadata(jax.jit(fn)(*args), inlineable="false")
 
-# %% ../nbs/01_compile.ipynb #617ee4ef
+# %% ../nbs/01_compile.ipynb #98b7eff1
 _side_by_side: list[bool] = []
 
 
@@ -104,7 +105,7 @@ def is_short(x: jax.Array) -> bool:
     "Whether the cures for short vectors concern an array: a vector of one learner."
     return x.ndim == 1 and not _side_by_side
 
-# %% ../nbs/01_compile.ipynb #03d93f02
+# %% ../nbs/01_compile.ipynb #8a98da36
 def vector_exp(x: jax.Array) -> jax.Array:
     "exp of an array; a short vector is filled up to whole vector registers, so that it is not taken one by one."
     x = jnp.asarray(x)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ROTATIONS', 'threefry', 'key_data', 'bits', 'split', 'uniform', 'normal']
 
-# %% ../nbs/02_noise.ipynb #a55263df
+# %% ../nbs/02_noise.ipynb #8249e0fd
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from jax import Array, lax
 
 from .types import require
 
-# %% ../nbs/02_noise.ipynb #d4447612
+# %% ../nbs/02_noise.ipynb #58d1fcac
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
@@ -34,7 +34,7 @@ def threefry(key: Array, hi: Array, lo: Array) -> Array:
         y = y + schedule[(group + 2) % 3] + np.uint32(group + 1)
     return x ^ y
 
-# %% ../nbs/02_noise.ipynb #7333728d
+# %% ../nbs/02_noise.ipynb #bb046990
 def key_data(key: Any) -> Array:
     """The two uint32 words (..., 2) of a key of `jax.random.key`, or of a raw one of `jax.random.PRNGKey`, or a batch.
 
@@ -47,12 +47,12 @@ def key_data(key: Any) -> Array:
     is_key = data.dtype == np.uint32 and data.shape[-1:] in ((2,), (4,))
     wanted = "key must come from jax.random.key or jax.random.PRNGKey"
     require(is_key, f"{wanted}, got dtype {data.dtype} and shape {data.shape}", TypeError)
+    if data.shape[-1] == 2:
+        return jax.device_put(data)
     words = jnp.moveaxis(jnp.asarray(data), -1, 0)
-    if len(words) == 4:
-        words = jnp.stack([threefry(words[:2], words[2], words[3] ^ np.uint32(i)) for i in range(2)])
-    return jnp.moveaxis(words, 0, -1)
+    return jnp.stack([threefry(words[:2], words[2], words[3] ^ np.uint32(i)) for i in range(2)], axis=-1)
 
-# %% ../nbs/02_noise.ipynb #1b92a5ed
+# %% ../nbs/02_noise.ipynb #e240e386
 def _wide_product(a: Array, b: int) -> tuple[Array, Array]:
     "The 64-bit product of two 32-bit numbers as (high, low) words, without 64-bit integers."
     b_lo, b_hi = np.uint32(b & 0xFFFF), np.uint32(b >> 16)
@@ -72,12 +72,12 @@ def bits(key: Array, row: Any, rows: int, width: int) -> Array:
     hi = hi0 + (lo < lo0).astype(jnp.uint32)
     return threefry(key, hi, lo).reshape(rows, width)
 
-# %% ../nbs/02_noise.ipynb #b0e90f8d
+# %% ../nbs/02_noise.ipynb #81db118b
 def split(key: Array, parts: int) -> Array:
     "`parts` new keys, uint32 (parts, 2): the first rows of the key's own table, which is then used for nothing else."
     return bits(key, 0, parts, 2)
 
-# %% ../nbs/02_noise.ipynb #37fc049c
+# %% ../nbs/02_noise.ipynb #22e89068
 def _unit(random_bits: Array) -> Array:
     "Numbers in [0, 1): 23 bits become the mantissa of a float32 in [1, 2)."
     mantissa = (random_bits >> np.uint32(9)) | np.uint32(0x3F800000)

@@ -6,15 +6,15 @@
 __all__ = ['Normalizer', 'welford_moments', 'largest_count', 'next_count', 'WelfordNormalizerState', 'WelfordNormalizer',
            'ema_moments', 'EMANormalizerState', 'EMANormalizer', 'normalizer_from_config']
 
-# %% ../nbs/03_normalizers.ipynb #cd3fcb91
+# %% ../nbs/03_normalizers.ipynb #ee7859b7
 from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 
-from .types import Settings, State, check_int, check_number, floats, in_state, scalar, vector
+from .types import Settings, State, check_int, check_number, filled, floats, in_state, scalar, vector
 
-# %% ../nbs/03_normalizers.ipynb #35dfa8a4
+# %% ../nbs/03_normalizers.ipynb #7d6e3395
 class Normalizer(Settings):
     """Base of the online normalisers: output (x - mean) / sqrt(var + epsilon), with the statistics of a state.
 
@@ -54,7 +54,7 @@ class Normalizer(Settings):
         state = self.update_only(state, observation)
         return self.normalize_only(state, observation), state
 
-# %% ../nbs/03_normalizers.ipynb #e4a2091f
+# %% ../nbs/03_normalizers.ipynb #7ab7ac0c
 def welford_moments(mean: Array, var: Array, x: Array, n: Array) -> tuple[Array, Array]:
     "Mean and sample variance after x came as sample number n (Welford 1962); the first sample leaves the variance."
     new_mean = mean + (x - mean) / n
@@ -62,7 +62,7 @@ def welford_moments(mean: Array, var: Array, x: Array, n: Array) -> tuple[Array,
     new_var = jnp.where(n < 2, var, var + (spread - var) / jnp.maximum(n - 1.0, 1.0))
     return new_mean, new_var
 
-# %% ../nbs/03_normalizers.ipynb #7afc52cf
+# %% ../nbs/03_normalizers.ipynb #8a3ac58f
 def largest_count(dtype: Any) -> float:
     "How many samples an average can hold in this float type, 2^20 in float32: a smaller share is lost in rounding."
     return 0.125 / float(jnp.finfo(dtype).eps)
@@ -72,7 +72,7 @@ def next_count(count: Array) -> Array:
     "One more sample; a uint32 counter that stops at its end instead of starting again."
     return count + (count < jnp.uint32(0xFFFFFFFF))
 
-# %% ../nbs/03_normalizers.ipynb #2b65dfe2
+# %% ../nbs/03_normalizers.ipynb #bccc9a53
 class WelfordNormalizerState(State):
     "Mean and sample variance (feature_dim,) of all samples so far, and their number ()."
 
@@ -86,7 +86,7 @@ class WelfordNormalizerState(State):
         count = self.sample_count.astype(self.var.dtype)[..., None]
         return jnp.where(count < 2, 0.0, self.var * (count - 1.0))
 
-# %% ../nbs/03_normalizers.ipynb #3dcc1615
+# %% ../nbs/03_normalizers.ipynb #5cfea85e
 class WelfordNormalizer(Normalizer):
     """Mean and sample variance of everything seen, each sample weighing the same (Welford 1962).
 
@@ -98,8 +98,8 @@ class WelfordNormalizer(Normalizer):
     def init(self, feature_dim: int) -> WelfordNormalizerState:
         "The first state: nothing seen, mean 0, variance 1."
         check_int("feature_dim", feature_dim)
-        zeros = jnp.zeros(feature_dim, dtype=jnp.result_type(float))
-        return WelfordNormalizerState(mean=zeros, var=zeros + 1.0, sample_count=jnp.uint32(0))
+        zeros, ones = filled((feature_dim,), 0.0), filled((feature_dim,), 1.0)
+        return WelfordNormalizerState(mean=zeros, var=ones, sample_count=jnp.uint32(0))
 
     def update_only(self, state: WelfordNormalizerState, observation: Array) -> WelfordNormalizerState:
         "The state after one more sample (feature_dim,)."
@@ -109,13 +109,13 @@ class WelfordNormalizer(Normalizer):
         mean, var = welford_moments(state.mean, state.var, x, n)
         return state.replace(mean=mean, var=var, sample_count=count)
 
-# %% ../nbs/03_normalizers.ipynb #5990936c
+# %% ../nbs/03_normalizers.ipynb #de8d6e4f
 def ema_moments(mean: Array, var: Array, x: Array, rate: Array) -> tuple[Array, Array]:
     "Mean and variance after mixing in x with weight `rate`: exact for the weighted sample, whatever the rates were."
     delta = x - mean
     return mean + rate * delta, (1.0 - rate) * (var + rate * delta * delta)
 
-# %% ../nbs/03_normalizers.ipynb #9dd18188
+# %% ../nbs/03_normalizers.ipynb #385b1db0
 class EMANormalizerState(State):
     "Mean and variance (feature_dim,), samples seen (), the decay (), and the sum () of all samples' weights."
 
@@ -125,7 +125,7 @@ class EMANormalizerState(State):
     decay: Array
     weight_sum: Array
 
-# %% ../nbs/03_normalizers.ipynb #8896cfc2
+# %% ../nbs/03_normalizers.ipynb #475b769d
 class EMANormalizer(Normalizer):
     """Exponential moving mean and variance, debiased exactly: sample k of n weighs decay^(n-k) over the sum of weights.
 
@@ -142,7 +142,7 @@ class EMANormalizer(Normalizer):
     def init(self, feature_dim: int) -> EMANormalizerState:
         "The first state: nothing seen, no weight."
         check_int("feature_dim", feature_dim)
-        zeros = jnp.zeros(feature_dim, dtype=jnp.result_type(float))
+        zeros = filled((feature_dim,), 0.0)
         return EMANormalizerState(
             mean=zeros, var=zeros, sample_count=jnp.uint32(0), decay=scalar(self.decay), weight_sum=scalar(0.0)
         )
@@ -154,7 +154,7 @@ class EMANormalizer(Normalizer):
         mean, var = ema_moments(state.mean, state.var, x, 1.0 / weight_sum)
         return state.replace(mean=mean, var=var, sample_count=next_count(state.sample_count), weight_sum=weight_sum)
 
-# %% ../nbs/03_normalizers.ipynb #2fe89bfc
+# %% ../nbs/03_normalizers.ipynb #c2d9c8dc
 def normalizer_from_config(config: dict[str, Any]) -> Normalizer:
     "The normaliser that `to_config` described."
     return Normalizer.from_config(config)

@@ -6,7 +6,7 @@
 __all__ = ['group_by_structure', 'in_order', 'pad_columns', 'BankResult', 'bank_step', 'bank_step_sizes', 'check_learners',
            'stack_states', 'state_of', 'LearnerBank']
 
-# %% ../../nbs/learners/01_bank.ipynb #a612722c
+# %% ../../nbs/learners/01_bank.ipynb #e43a15b2
 import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ from jax import Array
 
 from ..types import Settings, State, check_int, require
 
-# %% ../../nbs/learners/01_bank.ipynb #1ae2b006
+# %% ../../nbs/learners/01_bank.ipynb #7015a835
 def group_by_structure(learners: Sequence[Any]) -> dict[Any, list[int]]:
     "The learners' numbers, by what a compiled function must know of them; in a group only states differ."
     groups: dict[Any, list[int]] = {}
@@ -26,7 +26,7 @@ def group_by_structure(learners: Sequence[Any]) -> dict[Any, list[int]]:
         groups.setdefault(getattr(learner, "structure", learner), []).append(i)
     return groups
 
-# %% ../../nbs/learners/01_bank.ipynb #cfe1cb81
+# %% ../../nbs/learners/01_bank.ipynb #76695a12
 def in_order(groups: Iterable[Sequence[int]], parts: Sequence[Array]) -> Array:
     "One row for each learner, in the bank's order, from one array of rows for each group."
     rows = jnp.concatenate(parts)
@@ -39,7 +39,7 @@ def pad_columns(parts: Sequence[Array]) -> list[Array]:
     width = max(part.shape[1] for part in parts)
     return [jnp.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=jnp.nan) for part in parts]
 
-# %% ../../nbs/learners/01_bank.ipynb #2b5868b7
+# %% ../../nbs/learners/01_bank.ipynb #f7bb5252
 class BankResult(State):
     "One step of all learners: the new `state`, and `metrics` (n_learners, columns)."
 
@@ -56,7 +56,7 @@ def bank_step(groups: dict[Any, list[int]], state: tuple[Any, ...], time_step: A
     metrics = in_order(groups.values(), pad_columns([result.metrics for result in results]))
     return BankResult(state=tuple(result.state for result in results), metrics=metrics)
 
-# %% ../../nbs/learners/01_bank.ipynb #7cf798c5
+# %% ../../nbs/learners/01_bank.ipynb #52dae4b5
 def bank_step_sizes(groups: dict[Any, list[int]], state: tuple[Any, ...]) -> dict[str, Array]:
     "All step sizes of all learners, (n_learners, feature_dim) and (n_learners,); NaN for a learner that has none."
     found = [
@@ -73,7 +73,7 @@ def bank_step_sizes(groups: dict[Any, list[int]], state: tuple[Any, ...]) -> dic
 
     return {name: collect(name) for name in ("step_sizes", "bias_step_sizes")}
 
-# %% ../../nbs/learners/01_bank.ipynb #c3207bee
+# %% ../../nbs/learners/01_bank.ipynb #72a683fb
 def check_learners(learners: Sequence[Any]) -> None:
     "Raise ValueError for no learners, TypeError for something that is none."
     require(len(learners) > 0, "learners must hold one learner or more, got none")
@@ -95,7 +95,7 @@ def state_of(groups: dict[Any, list[int]], state: tuple[Any, ...], i: int) -> An
     group, row = places[i]
     return jax.tree.map(lambda leaf: leaf[row], state[group])
 
-# %% ../../nbs/learners/01_bank.ipynb #ca7f4ce4
+# %% ../../nbs/learners/01_bank.ipynb #010ae818
 class LearnerBank(Settings):
     """A learner made of `learners`: every time step is given to all. A column of metrics that one does not have is NaN.
 
@@ -111,11 +111,6 @@ class LearnerBank(Settings):
     def __post_init__(self) -> None:
         object.__setattr__(self, "learners", tuple(self.learners))
         check_learners(self.learners)
-
-    @functools.cached_property
-    def structure(self) -> "LearnerBank":
-        "The bank of the learners' structures: what a compiled function must know of it."
-        return LearnerBank(tuple(getattr(learner, "structure", learner) for learner in self.learners))
 
     def init(self, feature_dim: int) -> tuple[Any, ...]:
         "The first state: one stacked state for each group of learners."

@@ -6,22 +6,23 @@
 __all__ = ['report', 'LastValueState', 'LastValue', 'RunningMeanState', 'RunningMean', 'ChangeState', 'change_size',
            'ChangeLearner', 'ScoreState', 'Scored', 'score']
 
-# %% ../../nbs/learners/02_baselines.ipynb #03577b0e
+# %% ../../nbs/learners/02_baselines.ipynb #30c26e3d
 from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 
 from .linear import LinearLearner, UpdateResult
+from ..normalizers import next_count
 from ..types import Settings, State, TimeStep, check_number, require, scalar
 
-# %% ../../nbs/learners/02_baselines.ipynb #57760d57
+# %% ../../nbs/learners/02_baselines.ipynb #83ab6623
 def report(state: Any, prediction: Array, error: Array, step_size: Any = 0.0) -> UpdateResult:
     "What `step` returns: the new state, and the metrics [squared error, error, mean step size]."
     metrics = jnp.stack([error * error, error, jnp.asarray(step_size, error.dtype)])
     return UpdateResult(state=state, prediction=prediction[None], error=error[None], metrics=metrics)
 
-# %% ../../nbs/learners/02_baselines.ipynb #040a423c
+# %% ../../nbs/learners/02_baselines.ipynb #8ca24892
 class LastValueState(State):
     "The last target ()."
 
@@ -39,9 +40,9 @@ class LastValue(Settings):
         target = time_step.target[0]
         return report(LastValueState(last=target), state.last, target - state.last)
 
-# %% ../../nbs/learners/02_baselines.ipynb #52ff2d6b
+# %% ../../nbs/learners/02_baselines.ipynb #57dc5352
 class RunningMeanState(State):
-    "The mean of all targets so far (), and their number ()."
+    "The mean of all targets so far (), and their number (), a uint32."
 
     mean: Array
     count: Array
@@ -51,15 +52,16 @@ class RunningMean(Settings):
     "Predicts the mean of all targets so far; 0 at the first step."
 
     def init(self, feature_dim: int) -> RunningMeanState:
-        return RunningMeanState(mean=scalar(0.0), count=scalar(0.0))
+        return RunningMeanState(mean=scalar(0.0), count=jnp.uint32(0))
 
     def step(self, state: RunningMeanState, time_step: TimeStep) -> UpdateResult:
         "One time step; the observation does not matter."
         error = time_step.target[0] - state.mean
-        count = state.count + 1.0
-        return report(RunningMeanState(mean=state.mean + error / count, count=count), state.mean, error)
+        count = next_count(state.count)
+        mean = state.mean + error / count.astype(error.dtype)
+        return report(RunningMeanState(mean=mean, count=count), state.mean, error)
 
-# %% ../../nbs/learners/02_baselines.ipynb #e0972b03
+# %% ../../nbs/learners/02_baselines.ipynb #8dd0671c
 class ChangeState(State):
     "The state inside, the last target (), whether there was one (), and the mean square change () with its weight ()."
 
@@ -77,7 +79,7 @@ def change_size(state: ChangeState, change: Array, decay: float) -> ChangeState:
     mean_square = state.mean_square + rate * (change * change - state.mean_square)
     return state.replace(mean_square=mean_square, weight_sum=weight_sum)
 
-# %% ../../nbs/learners/02_baselines.ipynb #b7c2e8b1
+# %% ../../nbs/learners/02_baselines.ipynb #ed6b632d
 class ChangeLearner(Settings):
     """Predicts the last target plus what `learner` says about the change, in units of the usual change (eq. 1).
 
@@ -96,11 +98,6 @@ class ChangeLearner(Settings):
         require(fits, f"learner must be a LinearLearner, got {type(self.learner).__name__}", TypeError)
         check_number("decay", self.decay, 0.0, 1.0)
 
-    @property
-    def structure(self) -> "ChangeLearner":
-        "What a compiled function must know of this learner."
-        return self.template()
-
     def init(self, feature_dim: int) -> ChangeState:
         zero = scalar(0.0)
         inner = self.learner.init(feature_dim)
@@ -117,7 +114,7 @@ class ChangeLearner(Settings):
     def step_sizes(self, state: ChangeState) -> dict[str, Array]:
         return self.learner.step_sizes(state.learner_state)
 
-# %% ../../nbs/learners/02_baselines.ipynb #7802df9a
+# %% ../../nbs/learners/02_baselines.ipynb #5eedd903
 def _change_step(learner: ChangeLearner, state: ChangeState, time_step: TimeStep) -> UpdateResult:
     "Eqs. 1 and 2 around one step of the learner inside."
     target = time_step.target[0]
@@ -130,7 +127,7 @@ def _change_step(learner: ChangeLearner, state: ChangeState, time_step: TimeStep
     new = new.replace(learner_state=inner.state, last=target, seen=jnp.ones_like(state.seen))
     return report(new, prediction, target - prediction, inner.metrics[2])
 
-# %% ../../nbs/learners/02_baselines.ipynb #d423d3d0
+# %% ../../nbs/learners/02_baselines.ipynb #d4bbb125
 class ScoreState(State):
     "The state inside, the number of steps (), and the sums [of squared, of absolute errors] (2,) with what was lost."
 
@@ -144,11 +141,6 @@ class Scored(Settings):
     "`learner`, keeping score of all its errors; a fourth column of metrics is the absolute error."
 
     learner: Settings
-
-    @property
-    def structure(self) -> "Scored":
-        "What a compiled function must know of this learner."
-        return self.template()
 
     def init(self, feature_dim: int) -> ScoreState:
         inner: Any = self.learner
@@ -167,7 +159,7 @@ class Scored(Settings):
         )
         return result.replace(state=new, metrics=jnp.append(result.metrics[:3], size))
 
-# %% ../../nbs/learners/02_baselines.ipynb #9593b323
+# %% ../../nbs/learners/02_baselines.ipynb #7a236fd5
 def score(state: ScoreState) -> dict[str, float]:
     "Root mean squared and mean absolute error over all steps, and their number."
     steps = int(state.steps)

@@ -6,7 +6,7 @@
 __all__ = ['LearnerState', 'UpdateResult', 'weighted_sum', 'scale_input', 'linear_step', 'first_state', 'all_step_sizes',
            'check_learner', 'check_state', 'Learner', 'LinearLearner']
 
-# %% ../../nbs/learners/00_linear.ipynb #8483950e
+# %% ../../nbs/learners/00_linear.ipynb #47e7b3d2
 import functools
 from typing import Any
 
@@ -18,9 +18,9 @@ from ..compile import vector_sum
 from ..normalizers import Normalizer
 from ..optimizers.base import Optimizer
 from ..optimizers.lms import LMS
-from ..types import Settings, State, TimeStep, check_int, floats, require, vector
+from ..types import Settings, State, TimeStep, check_int, filled, floats, require, scalar, vector
 
-# %% ../../nbs/learners/00_linear.ipynb #3e02c5bb
+# %% ../../nbs/learners/00_linear.ipynb #3d9cb5d1
 class LearnerState(State):
     "Weights (feature_dim,), bias (), the optimizer's state, and the normaliser's, or None without one."
 
@@ -44,7 +44,7 @@ class UpdateResult(State):
     error: Array
     metrics: Array
 
-# %% ../../nbs/learners/00_linear.ipynb #a7917d40
+# %% ../../nbs/learners/00_linear.ipynb #6099ba10
 def weighted_sum(weights: Array, bias: Array, x: Array) -> Array:
     "w.x + b (): Eq. 1 of the Alberta Plan."
     return vector_sum(weights * x) + bias
@@ -54,7 +54,7 @@ def scale_input(normalizer: Normalizer | None, normalizer_state: Any, x: Array) 
     "The observation (feature_dim,) on the scale of the statistics that it has just joined, and these."
     return (x, normalizer_state) if normalizer is None else normalizer.normalize(normalizer_state, x)
 
-# %% ../../nbs/learners/00_linear.ipynb #b9e8d18c
+# %% ../../nbs/learners/00_linear.ipynb #16d15637
 def linear_step(learner: Any, state: LearnerState, time_step: TimeStep) -> UpdateResult:
     "One time step of a linear learner: scale, predict, compare, move."
     x, normalizer_state = scale_input(learner.normalizer, state.normalizer_state, time_step.observation)
@@ -74,14 +74,13 @@ def linear_step(learner: Any, state: LearnerState, time_step: TimeStep) -> Updat
         metrics.append(jnp.mean(learner.normalizer.moments(normalizer_state)[1]))
     return UpdateResult(state=new_state, prediction=prediction[None], error=error[None], metrics=jnp.stack(metrics))
 
-# %% ../../nbs/learners/00_linear.ipynb #513b58bb
+# %% ../../nbs/learners/00_linear.ipynb #33cda628
 def first_state(learner: Any, feature_dim: int) -> LearnerState:
     "The first state of a linear learner for `feature_dim` inputs: all weights 0."
     check_int("feature_dim", feature_dim)
-    zeros = jnp.zeros(feature_dim, dtype=jnp.result_type(float))
     return LearnerState(
-        weights=zeros,
-        bias=jnp.zeros_like(zeros[0]),
+        weights=filled((feature_dim,), 0.0),
+        bias=scalar(0.0),
         optimizer_state=learner.optimizer.init(feature_dim),
         normalizer_state=None if learner.normalizer is None else learner.normalizer.init(feature_dim),
     )
@@ -94,7 +93,7 @@ def all_step_sizes(learner: Any, state: LearnerState) -> dict[str, Array]:
     normalizers = getattr(state.optimizer_state, "normalizers", None)
     return sizes if normalizers is None else sizes | {"normalizers": normalizers}
 
-# %% ../../nbs/learners/00_linear.ipynb #2814cb20
+# %% ../../nbs/learners/00_linear.ipynb #c5498e9f
 def check_learner(learner: Any) -> None:
     "Raise TypeError unless the settings of a linear learner are what they should be."
     for name, kind in (("optimizer", Optimizer), ("normalizer", Normalizer)):
@@ -117,7 +116,7 @@ def check_state(state: Any, kinds: tuple[type, type]) -> None:
             f"state must hold one learner, got weights {state.weights.shape}: map over a batch with jax.vmap"
         )
 
-# %% ../../nbs/learners/00_linear.ipynb #dc3acdfd
+# %% ../../nbs/learners/00_linear.ipynb #af8d6bfa
 class Learner(Settings):
     "Base of the linear learners: what compiled functions and checks need of the settings, worked out once."
 
@@ -126,17 +125,12 @@ class Learner(Settings):
         raise NotImplementedError(f"{type(self).__name__} has no init")
 
     @functools.cached_property
-    def structure(self) -> Any:
-        "What a compiled function must know of this learner: everything but the numbers that live in its state."
-        return self.template()
-
-    @functools.cached_property
     def state_kinds(self) -> tuple[type, type]:
         "The types of the optimizer's and the normaliser's state."
         state = jax.eval_shape(lambda: self.init(1))
         return type(state.optimizer_state), type(state.normalizer_state)
 
-# %% ../../nbs/learners/00_linear.ipynb #86478845
+# %% ../../nbs/learners/00_linear.ipynb #07cdbf55
 class LinearLearner(Learner):
     """A linear prediction w.x + b (Alberta Plan, Eq. 1) whose optimizer sets every step.
 
@@ -175,7 +169,7 @@ class LinearLearner(Learner):
         "All step sizes now: `step_sizes` (feature_dim,), `bias_step_sizes` (), and an optimizer's `normalizers`."
         return all_step_sizes(self, state)
 
-# %% ../../nbs/learners/00_linear.ipynb #859f4421
+# %% ../../nbs/learners/00_linear.ipynb #466a6e34
 @functools.partial(jax.jit, static_argnums=0)
 def _predict(learner: LinearLearner, state: LearnerState, x: Array) -> Array:
     x = floats(x, -1)

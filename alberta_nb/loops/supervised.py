@@ -7,7 +7,7 @@ __all__ = ['StepSizeTrackingConfig', 'NormalizerTrackingConfig', 'StepSizeHistor
            'read_step_sizes', 'read_normalizer', 'fit_state', 'BatchedLearningResult', 'run_learning_loop',
            'run_learning_loop_batched']
 
-# %% ../../nbs/loops/01_supervised.ipynb #ae22cdf0
+# %% ../../nbs/loops/01_supervised.ipynb #fd1ac6b4
 import functools
 from collections.abc import Callable
 from typing import Any, cast
@@ -23,7 +23,7 @@ from ..streams.base import ScanStream, Stream
 from ..streams.sources import Source
 from ..types import Settings, State, check_int, require
 
-# %% ../../nbs/loops/01_supervised.ipynb #48647d99
+# %% ../../nbs/loops/01_supervised.ipynb #ec3d5d38
 class StepSizeTrackingConfig(Settings):
     "Record all step sizes every `interval` steps, the bias's too unless `include_bias` is False."
 
@@ -57,7 +57,7 @@ class NormalizerHistory(State):
     variances: Array
     recording_indices: Array
 
-# %% ../../nbs/loops/01_supervised.ipynb #7b083b9a
+# %% ../../nbs/loops/01_supervised.ipynb #29c1365d
 class LearningResult(tuple[Any, ...]):
     """What one run gives: a tuple (state, metrics[, step_size_history][, normalizer_history]), and how the run ended.
 
@@ -96,7 +96,7 @@ def _unflatten(ended: Any, children: Any) -> LearningResult:
 
 jax.tree_util.register_pytree_node(LearningResult, _flatten, _unflatten)
 
-# %% ../../nbs/loops/01_supervised.ipynb #0b8dd998
+# %% ../../nbs/loops/01_supervised.ipynb #1673de38
 def read_step_sizes(learner: Any, state: Any) -> dict[str, Array]:
     "All step sizes that a learner's state holds."
     return learner.step_sizes(state)
@@ -128,7 +128,7 @@ def _read_histories(run: Run, tracking: tuple[Any, Any]) -> tuple[StepSizeHistor
         moments = NormalizerHistory(means=means, variances=variances, recording_indices=steps)
     return sizes, moments
 
-# %% ../../nbs/loops/01_supervised.ipynb #d02ab189
+# %% ../../nbs/loops/01_supervised.ipynb #45c49f5f
 def _check_hashable(name: str, value: Any) -> None:
     "Compiled loops are kept by learner and stream, so both must be usable as keys."
     try:
@@ -149,7 +149,7 @@ def _check_world(learner: Any, stream: Any) -> None:
     _check_hashable("learner", getattr(learner, "structure", learner))
     _check_hashable("stream", stream)
 
-# %% ../../nbs/loops/01_supervised.ipynb #c51c2501
+# %% ../../nbs/loops/01_supervised.ipynb #1734917e
 def _check_steps(stream: Any, num_steps: Any, record_every: Any, non_finite: Any) -> int | None:
     "How many steps will be made, where that is known."
     if num_steps is None:
@@ -185,7 +185,7 @@ def _histories(learner: Any, tracking: tuple[Any, Any], num_steps: int | None) -
     kinds = ((step_sizes, read_step_sizes), (normalizer, read_normalizer))
     return tuple(History(t.interval, read) for t, read in kinds if t is not None)
 
-# %% ../../nbs/loops/01_supervised.ipynb #44ded984
+# %% ../../nbs/loops/01_supervised.ipynb #33845a81
 def _fit_leaf(name: str, leaf: Any, like: Any, seeds: int | None) -> Array:
     if not (isinstance(leaf, Array) and leaf.dtype == like.dtype and not getattr(leaf, "weak_type", False)):
         leaf = jnp.asarray(leaf, like.dtype)
@@ -214,7 +214,7 @@ def fit_state(name: str, state: Any, like: Any, seeds: int | None = None) -> Any
     pairs = zip(leaves, wanted, strict=True)
     return tree.unflatten([_fit_leaf(name + jax.tree_util.keystr(path), leaf, w, seeds) for leaf, (path, w) in pairs])
 
-# %% ../../nbs/loops/01_supervised.ipynb #b2310174
+# %% ../../nbs/loops/01_supervised.ipynb #65ba7471
 @functools.lru_cache(maxsize=256)
 def _learner_like(learner: Any, feature_dim: int, float_type: str) -> Any:
     "Shapes and dtypes of a learner's state, computed once; the default float type is part of the question."
@@ -250,7 +250,7 @@ def _learner_state(learner: Any, stream: Any, state: Any, seeds: int | None = No
     state = learner.init(stream.feature_dim) if state is None else state
     return fit_state("learner_state", state, _like(learner, stream), seeds)
 
-# %% ../../nbs/loops/01_supervised.ipynb #e6a1fc14
+# %% ../../nbs/loops/01_supervised.ipynb #66ff58fc
 _seen: set[Any] = set()
 
 
@@ -283,10 +283,10 @@ def _check_position(stream: Any, position: Any, seeds: int | None) -> StreamPosi
     require(position.state is not None, f"{what} of this stream, got one of a source")
     return position
 
-# %% ../../nbs/loops/01_supervised.ipynb #874b6e28
+# %% ../../nbs/loops/01_supervised.ipynb #629c2837
 @functools.partial(jax.jit, static_argnums=0)
-def _start_streams(stream: Any, keys: Array) -> Any:
-    return jax.vmap(stream.start)(keys)
+def _start_streams(stream: Any, keys: Any) -> Any:
+    return jax.vmap(stream.init)(keys)
 
 
 def _position(stream: Any, key: Any, position: Any) -> StreamPosition:
@@ -294,7 +294,8 @@ def _position(stream: Any, key: Any, position: Any) -> StreamPosition:
     if position is not None:
         return _check_position(stream, position, None)
     if isinstance(stream, Source):
-        return StreamPosition(state=None, steps=jnp.uint32(0))
+        clock: Any = np.zeros((), np.uint32)
+        return StreamPosition(state=None, steps=clock)
     shape = () if key is None else jnp.shape(key)
     many = len(shape) > (0 if isinstance(key, Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 1)
     require(not many, f"key must be one key, got shape {shape}; run_learning_loop_batched takes many")
@@ -312,10 +313,11 @@ def _positions(stream: Any, keys: Any, position: Any) -> tuple[StreamPosition, i
     require(fits, f"keys must have shape (n_seeds,) or (n_seeds, 2), got {jnp.shape(keys)}")
     states = None
     if not isinstance(stream, Source):
-        states = _start_streams(stream, data) if isinstance(stream, Stream) else jax.vmap(stream.init)(keys)
-    return StreamPosition(state=states, steps=jnp.zeros(len(data), jnp.uint32)), len(data)
+        states = _start_streams(stream, keys) if isinstance(stream, Stream) else jax.vmap(stream.init)(keys)
+    clocks: Any = np.zeros(len(data), np.uint32)
+    return StreamPosition(state=states, steps=clocks), len(data)
 
-# %% ../../nbs/loops/01_supervised.ipynb #0a88bd84
+# %% ../../nbs/loops/01_supervised.ipynb #900f7d37
 class BatchedLearningResult(State):
     """What a batch of seeds gives: `states`, `metrics` (n_seeds, rows, columns), both histories or None; seeds first.
 
@@ -357,7 +359,7 @@ def _batch_result(run: Run, sizes: Any, moments: Any) -> BatchedLearningResult:
         stream_state=run.position, steps=run.steps, skipped=run.skipped, interrupted=run.interrupted,
     )  # fmt: skip
 
-# %% ../../nbs/loops/01_supervised.ipynb #3a2b8dcd
+# %% ../../nbs/loops/01_supervised.ipynb #ab0d086b
 def run_learning_loop(
     learner: Any, stream: Any, num_steps: int | None = None, key: Any = None, learner_state: Any = None,
     step_size_tracking: StepSizeTrackingConfig | None = None,
@@ -388,7 +390,7 @@ def run_learning_loop(
         seeds=False, record_every=record_every, non_finite=non_finite, progress=progress,
     )  # fmt: skip
 
-# %% ../../nbs/loops/01_supervised.ipynb #eeda9d0e
+# %% ../../nbs/loops/01_supervised.ipynb #8a409746
 def run_learning_loop_batched(
     learner: Any, stream: Any, num_steps: int | None = None, keys: Any = None, learner_state: Any = None,
     step_size_tracking: StepSizeTrackingConfig | None = None,

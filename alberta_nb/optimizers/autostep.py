@@ -6,7 +6,7 @@
 __all__ = ['autostep_normalizer', 'autostep_grow', 'autostep_overshoot', 'autostep_memory', 'AutostepParamState', 'autostep_rule',
            'AutostepArrays', 'AutostepState', 'autostep_parts', 'join_autostep', 'Autostep']
 
-# %% ../../nbs/optimizers/03_autostep.ipynb #50339bbb
+# %% ../../nbs/optimizers/03_autostep.ipynb #58842e6c
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -14,32 +14,32 @@ from jax import Array
 
 from ..compile import vector_exp, vector_sum
 from .base import Optimizer, OptimizerUpdate, mean_step_size
-from ..types import State, check_int, check_number, floats, in_state, require, scalar, vector
+from ..types import State, check_int, check_number, filled, floats, in_state, require, scalar, vector
 
-# %% ../../nbs/optimizers/03_autostep.ipynb #ab823bce
+# %% ../../nbs/optimizers/03_autostep.ipynb #7398df0f
 def autostep_normalizer(v: Array, signal: Array, alpha: Array, x: Array, tau: Array) -> Array:
     "The running size v of the signals error x h; it forgets as fast as its weight learns (Mahmood et al. 2012, eq. 4)."
     size = jnp.abs(signal)
     return jnp.maximum(size, v + alpha * x * x * (size - v) / tau)
 
-# %% ../../nbs/optimizers/03_autostep.ipynb #84e1427e
+# %% ../../nbs/optimizers/03_autostep.ipynb #4f36c0ec
 def autostep_grow(alpha: Array, signal: Array, v: Array, mu: Array) -> Array:
     "Step sizes moved by at most the factor exp(mu), in the direction of the signal (Mahmood et al. 2012, eq. 5)."
     relative = signal / jnp.where(v > 0, v, 1.0)  # v is 0 only where the signal is 0 too
     return alpha * vector_exp(mu * relative)
 
-# %% ../../nbs/optimizers/03_autostep.ipynb #0de0131c
+# %% ../../nbs/optimizers/03_autostep.ipynb #14cbd186
 def autostep_overshoot(alphas: Sequence[Array], xs: Sequence[Array]) -> Array:
     "M = max(sum of alpha x^2 over all parameters, 1), what the step overshoots by (Mahmood et al. 2012, eq. 6)."
     total = sum(vector_sum(alpha * x * x) for alpha, x in zip(alphas, xs, strict=True))
     return jnp.maximum(jnp.asarray(total), 1.0)
 
-# %% ../../nbs/optimizers/03_autostep.ipynb #86072d71
+# %% ../../nbs/optimizers/03_autostep.ipynb #57537f02
 def autostep_memory(h: Array, alpha: Array, x: Array, gradient: Array) -> Array:
     "The memory h of earlier steps; the bound keeps 1 - alpha x^2 from going below 0 (Mahmood et al. 2012, Table 1)."
     return h * (1.0 - alpha * x * x) + alpha * gradient
 
-# %% ../../nbs/optimizers/03_autostep.ipynb #fbd535cb
+# %% ../../nbs/optimizers/03_autostep.ipynb #bd3c678b
 class AutostepParamState(State):
     """Autostep's state for one parameter array of any shape.
 
@@ -54,7 +54,7 @@ class AutostepParamState(State):
     meta_step_size: Array
     tau: Array
 
-# %% ../../nbs/optimizers/03_autostep.ipynb #54816273
+# %% ../../nbs/optimizers/03_autostep.ipynb #13469da2
 def autostep_rule(
     states: Sequence[AutostepParamState], xs: Sequence[Array], gradients: Sequence[Array]
 ) -> list[AutostepParamState]:
@@ -72,7 +72,7 @@ def autostep_rule(
         new.append(s.replace(step_sizes=alpha, traces=h, normalizers=v))
     return new
 
-# %% ../../nbs/optimizers/03_autostep.ipynb #1af4df9d
+# %% ../../nbs/optimizers/03_autostep.ipynb #8cd500c5
 class AutostepArrays:
     "The part of `Autostep` that works on parameter arrays of any shape."
 
@@ -82,9 +82,8 @@ class AutostepArrays:
 
     def init_for_shape(self, shape: tuple[int, ...]) -> AutostepParamState:
         "The first state of one parameter array."
-        start = jnp.full(tuple(shape), self.initial_step_size, dtype=jnp.result_type(float))
+        start, zeros = filled(tuple(shape), self.initial_step_size), filled(tuple(shape), 0.0)
         mu, tau = scalar(self.meta_step_size), scalar(self.tau)
-        zeros = jnp.zeros_like(start)
         return AutostepParamState(step_sizes=start, traces=zeros, normalizers=zeros, meta_step_size=mu, tau=tau)
 
     def update_from_gradient(
@@ -103,7 +102,7 @@ class AutostepArrays:
         new = autostep_rule(states, gradients, [g if error is None else error * g for g in gradients])
         return [s.step_sizes * g for s, g in zip(new, gradients, strict=True)], new
 
-# %% ../../nbs/optimizers/03_autostep.ipynb #4ce46f34
+# %% ../../nbs/optimizers/03_autostep.ipynb #38c3e942
 class AutostepState(State):
     """Autostep's state for a linear learner.
 
@@ -122,7 +121,7 @@ class AutostepState(State):
     bias_trace: Array
     bias_normalizer: Array
 
-# %% ../../nbs/optimizers/03_autostep.ipynb #524a9bfa
+# %% ../../nbs/optimizers/03_autostep.ipynb #760dd579
 def autostep_parts(state: AutostepState) -> tuple[AutostepParamState, AutostepParamState]:
     "The states of the weights and of the bias of a linear learner."
     mu, tau = state.meta_step_size, state.tau
@@ -145,7 +144,7 @@ def join_autostep(weights: AutostepParamState, bias: AutostepParamState) -> Auto
         bias_normalizer=bias.normalizers,
     )
 
-# %% ../../nbs/optimizers/03_autostep.ipynb #354866cc
+# %% ../../nbs/optimizers/03_autostep.ipynb #a58862ec
 class Autostep(AutostepArrays, Optimizer):
     """IDBD made independent of units, with a bound on the whole step (Mahmood et al. 2012, Table 1).
 

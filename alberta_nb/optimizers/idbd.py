@@ -7,7 +7,7 @@ __all__ = ['Bounds', 'LINEAR_BOUNDS', 'NETWORK_BOUNDS', 'MODES', 'clip_log', 'ch
            'idbd_rule', 'IDBDState', 'IDBDParamState', 'idbd_start', 'linear_start', 'idbd_update', 'IDBD',
            'network_update']
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #22bf7df8
+# %% ../../nbs/optimizers/02_idbd.ipynb #32e00336
 import math
 from typing import Any
 
@@ -17,9 +17,9 @@ from jax import Array
 
 from ..compile import vector_exp
 from .base import Optimizer, OptimizerUpdate, mean_step_size
-from ..types import State, check_int, check_number, in_state, require, scalar
+from ..types import State, check_int, check_number, filled, in_state, require, scalar
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #394146f5
+# %% ../../nbs/optimizers/02_idbd.ipynb #2508d6cf
 Bounds = tuple[float | None, float | None]
 LINEAR_BOUNDS: Bounds = (-10.0, None)
 NETWORK_BOUNDS: Bounds = (-10.0, 2.0)
@@ -44,7 +44,7 @@ def check_bounds(name: str, bounds: Any) -> None:
         low, high = bounds
         require(low is None or high is None or low < high, f"{name} must have low < high, got {bounds!r}")
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #73b915e3
+# %% ../../nbs/optimizers/02_idbd.ipynb #4e77a042
 def idbd_step_sizes(
     log_alpha: Array, h: Array, theta: Array, meta_gradient: Array, bounds: Bounds = (None, None)
 ) -> tuple[Array, Array]:
@@ -52,12 +52,12 @@ def idbd_step_sizes(
     log_alpha = clip_log(log_alpha + theta * meta_gradient * h, bounds)
     return log_alpha, vector_exp(log_alpha)
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #0ca9d7d0
+# %% ../../nbs/optimizers/02_idbd.ipynb #021c7f6e
 def idbd_memory(h: Array, alpha: Array, gradient: Array, decay: Array) -> Array:
     "The next memory: h [1 - a decay]^+ + a gradient, with the step sizes a just computed (Sutton 1992, Fig. 2)."
     return h * jnp.maximum(0.0, 1.0 - alpha * decay) + alpha * gradient
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #ebf0b36f
+# %% ../../nbs/optimizers/02_idbd.ipynb #8b7ab703
 def idbd_rule(
     log_alpha: Array,
     h: Array,
@@ -75,7 +75,7 @@ def idbd_rule(
     log_alpha, alpha = idbd_step_sizes(log_alpha, h, theta, meta_gradient, bounds)
     return log_alpha, alpha, idbd_memory(h, alpha, gradient, decay)
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #bc485998
+# %% ../../nbs/optimizers/02_idbd.ipynb #61ba553d
 class IDBDState(State):
     "Log step sizes and memories h of the weights (feature_dim,) and of the bias (), and the meta step size ()."
 
@@ -109,19 +109,18 @@ def idbd_start(shape: tuple[int, ...], initial_step_size: Any, theta: Any, bound
         inside = (low is None or start >= low) and (high is None or start <= high)
         where = f"has logarithm {start:.4g}, outside log_step_size_bounds {bounds}"
         require(inside, f"initial_step_size {initial_step_size} {where}")
-    logs = jnp.full(shape, start, dtype=jnp.result_type(float))
-    return IDBDParamState(log_step_sizes=logs, traces=jnp.zeros_like(logs), meta_step_size=scalar(theta))
+    logs, memory = filled(shape, start), filled(shape, 0.0)
+    return IDBDParamState(log_step_sizes=logs, traces=memory, meta_step_size=scalar(theta))
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #4def5c68
-def linear_start(weights: IDBDParamState) -> IDBDState:
-    "The state of a linear learner whose bias starts like its weights."
-    bias, h = weights.log_step_sizes[0], weights.traces[0]
+# %% ../../nbs/optimizers/02_idbd.ipynb #2cf57e10
+def linear_start(weights: IDBDParamState, bias: IDBDParamState) -> IDBDState:
+    "The state of a linear learner, from those of its weights and of its bias."
     return IDBDState(
         log_step_sizes=weights.log_step_sizes,
         traces=weights.traces,
         meta_step_size=weights.meta_step_size,
-        bias_log_step_size=bias,
-        bias_trace=h,
+        bias_log_step_size=bias.log_step_sizes,
+        bias_trace=bias.traces,
     )
 
 
@@ -142,7 +141,7 @@ def idbd_update(state: IDBDState, error: Array, x: Array, bias_input: Any, bound
         metrics={"mean_step_size": mean_step_size(alpha, bias_alpha, bias_input)},
     )
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #4a6fbe0b
+# %% ../../nbs/optimizers/02_idbd.ipynb #fc484a4b
 class IDBD(Optimizer):
     """Incremental delta-bar-delta: every weight learns its own step size (Sutton 1992, Fig. 2).
 
@@ -165,7 +164,7 @@ class IDBD(Optimizer):
 
     def init(self, feature_dim: int) -> IDBDState:
         check_int("feature_dim", feature_dim)
-        return linear_start(self.start((feature_dim,), LINEAR_BOUNDS))
+        return linear_start(self.start((feature_dim,), LINEAR_BOUNDS), self.start((), LINEAR_BOUNDS))
 
     def start(self, shape: tuple[int, ...], bounds: Bounds) -> IDBDParamState:
         return idbd_start(shape, self.initial_step_size, self.meta_step_size, self.log_step_size_bounds or bounds)
@@ -184,7 +183,7 @@ class IDBD(Optimizer):
     ) -> tuple[Array, IDBDParamState]:
         return network_update(self, state, gradient, error)
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #16dec9ce
+# %% ../../nbs/optimizers/02_idbd.ipynb #7da96cf9
 def network_update(
     settings: IDBD, state: IDBDParamState, gradient: Array, error: Array | None
 ) -> tuple[Array, IDBDParamState]:

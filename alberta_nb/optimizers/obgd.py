@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['obgd_bound', 'ObGDState', 'ObGD']
 
-# %% ../../nbs/optimizers/04_obgd.ipynb #1a09ddca
+# %% ../../nbs/optimizers/04_obgd.ipynb #7e10160a
 import math
 
 import jax.numpy as jnp
@@ -13,9 +13,9 @@ from jax import Array
 
 from ..compile import vector_sum
 from .base import Optimizer, OptimizerUpdate
-from ..types import State, check_int, check_number, floats, in_state, scalar, vector
+from ..types import State, check_int, check_number, filled, floats, in_state, scalar, vector
 
-# %% ../../nbs/optimizers/04_obgd.ipynb #6bb836fd
+# %% ../../nbs/optimizers/04_obgd.ipynb #0770fe9f
 def obgd_bound(error: Array, trace_size: Array, step_size: Array, kappa: Array) -> Array:
     """The step size that the bound leaves: step_size / max(M, 1), M = step_size kappa max(|error|, 1) trace_size.
 
@@ -24,7 +24,7 @@ def obgd_bound(error: Array, trace_size: Array, step_size: Array, kappa: Array) 
     overshoot = step_size * kappa * jnp.maximum(jnp.abs(error), 1.0) * trace_size
     return step_size / jnp.maximum(overshoot, 1.0)
 
-# %% ../../nbs/optimizers/04_obgd.ipynb #6528104d
+# %% ../../nbs/optimizers/04_obgd.ipynb #9a42cd2c
 class ObGDState(State):
     "The settings as leaves (), and the eligibility traces of weights (feature_dim,) and bias ()."
 
@@ -35,7 +35,7 @@ class ObGDState(State):
     traces: Array
     bias_trace: Array
 
-# %% ../../nbs/optimizers/04_obgd.ipynb #c0417aef
+# %% ../../nbs/optimizers/04_obgd.ipynb #ba209af5
 class ObGD(Optimizer):
     """Overshooting-bounded gradient descent for linear learners (Elsayed et al. 2024, Algorithm 3).
 
@@ -58,9 +58,8 @@ class ObGD(Optimizer):
     def init(self, feature_dim: int) -> ObGDState:
         "The first state, with empty traces."
         check_int("feature_dim", feature_dim)
-        zeros = jnp.zeros(feature_dim, dtype=jnp.result_type(float))
         settings = {name: scalar(getattr(self, name)) for name in ("step_size", "kappa", "gamma", "lamda")}
-        return ObGDState(**settings, traces=zeros, bias_trace=scalar(0.0))
+        return ObGDState(**settings, traces=filled((feature_dim,), 0.0), bias_trace=scalar(0.0))
 
     def update(self, state: ObGDState, error: Array, observation: Array, bias_input: float = 1.0) -> OptimizerUpdate:
         "The change for one example: the traces take it in, then the whole step is bounded by their size."
