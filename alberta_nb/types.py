@@ -6,7 +6,7 @@
 __all__ = ['require', 'check_number', 'check_int', 'State', 'in_state', 'Settings', 'filled', 'scalar', 'vector', 'floats',
            'TimeStep']
 
-# %% ../nbs/00_types.ipynb #f9575d29
+# %% ../nbs/00_types.ipynb #21a5bb53
 import dataclasses
 import enum
 import functools
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-# %% ../nbs/00_types.ipynb #b1f99a72
+# %% ../nbs/00_types.ipynb #be1e5919
 def require(ok: bool, message: str, error: type[Exception] = ValueError) -> None:
     "Raise `error(message)` unless `ok`; the message names the argument, what was expected and what came."
     if not ok:
@@ -48,7 +48,7 @@ def check_int(name: str, value: Any, low: int = 1) -> None:
     require(is_int, f"{name} must be a whole number, got {value!r}", TypeError)
     require(value >= low, f"{name} must be {low} or more, got {value}")
 
-# %% ../nbs/00_types.ipynb #84015666
+# %% ../nbs/00_types.ipynb #d38a72c5
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class State:
     "An immutable pytree: subclasses become frozen keyword-only dataclasses whose fields are leaves or pytrees."
@@ -62,7 +62,7 @@ class State:
         "A copy of the state with some fields changed. Raises TypeError for a field that it does not have."
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
-# %% ../nbs/00_types.ipynb #dfbcb72d
+# %% ../nbs/00_types.ipynb #dbd8568f
 def in_state(default: Any) -> Any:
     "A setting that `init` copies into the state: learners that differ only in such settings share one compilation."
     return dataclasses.field(default=default, metadata={"in_state": True})
@@ -89,7 +89,7 @@ def _decode(value: Any) -> Any:
         return Settings.from_config(value)
     return tuple(_decode(v) for v in value) if isinstance(value, list | tuple) else value
 
-# %% ../nbs/00_types.ipynb #8c5bef9f
+# %% ../nbs/00_types.ipynb #8496e8ce
 def _rebuild(base: type["Settings"], config: Mapping[str, Any]) -> Any:
     "The settings that `config` describes, of class `base` or one that inherits from it."
     require(isinstance(config, Mapping), f"config must be a dict, got {type(config).__name__}", TypeError)
@@ -114,7 +114,7 @@ def _template(value: Any) -> Any:
     new = {f.name: f.default if f.metadata.get("in_state") else _template(getattr(value, f.name)) for f in fields}
     return dataclasses.replace(value, **new)  # type: ignore[type-var]
 
-# %% ../nbs/00_types.ipynb #564dc5f2
+# %% ../nbs/00_types.ipynb #b4595fb8
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, in_state))
 class Settings:
     """Frozen settings, compared by value: the base of learners, optimizers, normalisers and streams.
@@ -149,11 +149,11 @@ class Settings:
         "The template, made once: settings of one structure share what is compiled."
         return self.template()
 
-# %% ../nbs/00_types.ipynb #bff16963
+# %% ../nbs/00_types.ipynb #7de6399a
 def filled(shape: tuple[int, ...], value: Any) -> Array:
     """An array of one number, in the default float type.
 
-    numpy fills it in where the number is known: a jax operation outside a compiled function is a compilation of its own.
+    numpy fills in a known number: a jax operation outside a compiled function is a compilation of its own.
     """
     kind = jnp.result_type(float)
     known = not isinstance(value, jax.core.Tracer)
@@ -183,7 +183,7 @@ def floats(value: Any, *shape: int) -> Array:
     "`value` in the default float type and the given shape: the conversion that `vector` leaves to compiled functions."
     return jnp.reshape(value, shape).astype(jnp.result_type(float))
 
-# %% ../nbs/00_types.ipynb #17d64e2f
+# %% ../nbs/00_types.ipynb #af6d5992
 class TimeStep(State):
     "What a stream gives at one step: an `observation` (feature_dim,) and its `target` (1,)."
 

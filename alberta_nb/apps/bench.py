@@ -11,7 +11,7 @@ __all__ = ['plain_walk', 'NUMBA_PAGE', 'Workload', 'WORKLOADS', 'FIRST_CALL', 'M
            'call_workload', 'fresh_process', 'session_races', 'bench', 'bench_table', 'bench_figure', 'machine',
            'write_bench', 'add_arguments', 'run']
 
-# %% ../../nbs/apps/02_bench.ipynb #f257cc40
+# %% ../../nbs/apps/02_bench.ipynb #84dfcf98
 import argparse
 import functools
 import json
@@ -46,7 +46,7 @@ from ..streams.sources import ArraySource
 from ..streams.synthetic import RandomWalkStream
 from ..types import check_int, require
 
-# %% ../../nbs/apps/02_bench.ipynb #f815d78b
+# %% ../../nbs/apps/02_bench.ipynb #13c36e0f
 def plain_learn(optimizer: Optimizer, learner: Any, x: Array, y: Array) -> tuple[Any, Array]:
     "One example: the next (weights, bias, optimizer state), and [squared error, error, mean step size]."
     weights, bias, state = learner
@@ -59,7 +59,7 @@ def plain_learn(optimizer: Optimizer, learner: Any, x: Array, y: Array) -> tuple
 def plain_start(optimizer: Optimizer, feature_dim: int) -> Any:
     return jnp.zeros(feature_dim), jnp.zeros(()), optimizer.init(feature_dim)
 
-# %% ../../nbs/apps/02_bench.ipynb #736eead4
+# %% ../../nbs/apps/02_bench.ipynb #e2bd0c7b
 def plain_walk_loop(optimizer: Optimizer, feature_dim: int, num_steps: int, key: Array) -> tuple[Any, Array]:
     "Learn in a random-walk world whose noise is drawn inside the scan: the final learner, and metrics (num_steps, 3)."
     key, start = jax.random.split(key)
@@ -87,7 +87,7 @@ def plain_arrays(optimizer: Optimizer, x: Array, y: Array) -> tuple[Any, Array]:
     step = functools.partial(plain_learn, optimizer)
     return lax.scan(lambda learner, row: step(learner, *row), plain_start(optimizer, x.shape[1]), (x, y))
 
-# %% ../../nbs/apps/02_bench.ipynb #e7cbe182
+# %% ../../nbs/apps/02_bench.ipynb #a53f57d0
 def walk_page(
     truth: np.ndarray, drift: np.ndarray, examples: np.ndarray, targets: np.ndarray, rate: Any, noise_std: Any
 ) -> None:
@@ -113,7 +113,7 @@ def lms_page(w: np.ndarray, step_size: Any, x: np.ndarray, y: np.ndarray, metric
             w[i] += step_size * error * x[t, i]
         metrics[t, 0], metrics[t, 1], metrics[t, 2] = error * error, error, step_size
 
-# %% ../../nbs/apps/02_bench.ipynb #4b82ec97
+# %% ../../nbs/apps/02_bench.ipynb #d89cba9b
 def idbd_page(
     w: np.ndarray, b: np.ndarray, h: np.ndarray, theta: Any, x: np.ndarray, y: np.ndarray, metrics: np.ndarray
 ) -> None:
@@ -133,7 +133,7 @@ def idbd_page(
             total += alpha
         metrics[t, 0], metrics[t, 1], metrics[t, 2] = error * error, error, total / np.float32(w.size)
 
-# %% ../../nbs/apps/02_bench.ipynb #215f1169
+# %% ../../nbs/apps/02_bench.ipynb #9e4883c0
 def autostep_page(
     w: np.ndarray, a: np.ndarray, h: np.ndarray, v: np.ndarray, mu: Any, tau: Any,
     x: np.ndarray, y: np.ndarray, metrics: np.ndarray,
@@ -162,7 +162,7 @@ def autostep_page(
             total += a[i]
         metrics[t, 0], metrics[t, 1], metrics[t, 2] = error * error, error, total / np.float32(w.size)
 
-# %% ../../nbs/apps/02_bench.ipynb #b3cdd085
+# %% ../../nbs/apps/02_bench.ipynb #630396ba
 @functools.cache
 def numba_pages(reorder: bool = False) -> dict[str, Callable[..., None]]:
     "The page loops compiled by numba; `reorder` lets it reorder sums and fuse multiply and add."
@@ -194,7 +194,7 @@ def numba_learner(
             raise TypeError(f"optimizer must be LMS, IDBD or Autostep, got {optimizer!r}")
     return functools.partial(pages[name], *state)
 
-# %% ../../nbs/apps/02_bench.ipynb #1f67b3fc
+# %% ../../nbs/apps/02_bench.ipynb #ad7e97d1
 NUMBA_PAGE = 16_384  # numbers in a page: they stay in the first two caches
 
 
@@ -216,7 +216,7 @@ def numba_walk(
         learn(examples[:n], targets[:n], metrics[first : first + n])
     return metrics
 
-# %% ../../nbs/apps/02_bench.ipynb #72543452
+# %% ../../nbs/apps/02_bench.ipynb #7316c43c
 class Race(NamedTuple):
     """One workload and its `contenders`, "library" first; None for a contender that cannot run here.
 
@@ -242,7 +242,7 @@ def timed(fn: Callable[[], Any], count: float, unit: float = 1e6) -> Callable[[]
 
     return contender
 
-# %% ../../nbs/apps/02_bench.ipynb #07919c81
+# %% ../../nbs/apps/02_bench.ipynb #49f3eb9a
 def run_race(race: Race, repeats: int) -> dict[str, list[float]]:
     "The measured values of every contender that can run, taken in turns."
     present = {label: contender for label, contender in race.contenders.items() if contender is not None}
@@ -269,7 +269,7 @@ def race_rows(part: str, race: Race, values: Mapping[str, Sequence[float]]) -> l
         })  # fmt: skip
     return rows
 
-# %% ../../nbs/apps/02_bench.ipynb #9c43a24b
+# %% ../../nbs/apps/02_bench.ipynb #7a1b8b95
 class Plan(NamedTuple):
     "How large the workloads are: `quick` for a smoke run, `long` to add the 10^8-step run."
 
@@ -296,7 +296,7 @@ def workload(part: str, title: str) -> Callable[[Workload], Workload]:
 
     return register
 
-# %% ../../nbs/apps/02_bench.ipynb #db7c8746
+# %% ../../nbs/apps/02_bench.ipynb #912d6a23
 def bench_optimizers(feature_dim: int) -> dict[str, Optimizer]:
     "LMS, IDBD and Autostep with settings that are stable for so many inputs."
     size = 0.1 / feature_dim
@@ -310,7 +310,7 @@ def with_numba(make: Callable[[Mapping[str, Any]], Callable[[], float]]) -> dict
         return dict.fromkeys(kinds)
     return {label: make(numba_pages(reorder)) for label, reorder in kinds.items()}
 
-# %% ../../nbs/apps/02_bench.ipynb #56c9bea4
+# %% ../../nbs/apps/02_bench.ipynb #dd5a3952
 def walk_contenders(optimizer: Optimizer, d: int, n: int, plain_n: int) -> dict[str, Callable[[], float] | None]:
     "The library, the plain loop and numba in the random-walk world."
     learner, stream, seeds = LinearLearner(optimizer), RandomWalkStream(d), iter(range(10**9))
@@ -335,7 +335,7 @@ def walk_workload(plan: Plan) -> Iterator[Race]:
             contenders = walk_contenders(optimizer, d, plan.steps(n), plan.steps(plain_n))
             yield Race(f"{name}, d={d}", "us/step", contenders, {"plain loop": least, "numba": 1.5})
 
-# %% ../../nbs/apps/02_bench.ipynb #ad5b484d
+# %% ../../nbs/apps/02_bench.ipynb #e66c44c5
 def array_contenders(optimizer: Optimizer, d: int, n: int) -> dict[str, Callable[[], float] | None]:
     "The library, the plain scan and numba on the same arrays."
     random = np.random.default_rng(0)
@@ -362,7 +362,7 @@ def array_workload(plan: Plan) -> Iterator[Race]:
                 contenders = array_contenders(optimizer, d, plan.steps(n))
                 yield Race(f"{name}, d={d}", "us/step", contenders, {"numba": least})
 
-# %% ../../nbs/apps/02_bench.ipynb #f799ae2f
+# %% ../../nbs/apps/02_bench.ipynb #c05a0008
 def seed_contenders(seeds: int, n: int, plain_n: int) -> dict[str, Callable[[], float] | None]:
     "The library's batch, the vmapped plain loop and two threads of numba, in microseconds for one step of one seed."
     optimizer, stream, rounds = IDBD(0.005, meta_step_size=2.5e-5), RandomWalkStream(20), iter(range(10**9))
@@ -397,7 +397,7 @@ def seed_workload(plan: Plan) -> Iterator[Race]:
             contenders = seed_contenders(seeds, plan.steps(n), plan.steps(plain_n))
             yield Race(f"{seeds} seeds", "us/step", contenders, {"vmap of the plain loop": least})
 
-# %% ../../nbs/apps/02_bench.ipynb #3a1b06da
+# %% ../../nbs/apps/02_bench.ipynb #45c0d9af
 def fresh_plain_walk(optimizer: Optimizer, num_steps: int, key: Array) -> Any:
     "The plain loop behind a new `jax.jit`, as in a library that makes one in every call: each time it is compiled."
     return jax.jit(functools.partial(plain_walk_loop, optimizer, 20, num_steps))(key)
@@ -413,7 +413,7 @@ def repeat_workload(plan: Plan) -> Iterator[Race]:
         return tuple(run_learning_loop(learner, stream, num_steps, jax.random.key(next(seeds))))
 
     contenders = {
-        "library": timed(lambda: library(short), 1, 1e3),
+        "library": timed(lambda: [library(short) for _ in range(10)], 10, 1e3),
         "pure run": timed(lambda: library(long), long / short, 1e3),
         "plain loop, compiled anew": timed(
             lambda: fresh_plain_walk(optimizer, short, jax.random.key(next(seeds))), 1, 1e3
@@ -421,7 +421,7 @@ def repeat_workload(plan: Plan) -> Iterator[Race]:
     }
     yield Race(f"{short:,} steps, IDBD, d=20", "ms/call", contenders, {"pure run": 1 / 1.3})
 
-# %% ../../nbs/apps/02_bench.ipynb #775683e2
+# %% ../../nbs/apps/02_bench.ipynb #69855e56
 def service_contenders(n: int) -> dict[str, Callable[[], float]]:
     "Four ways to hand over `n` events of 20 inputs from Python, in microseconds for an event."
     optimizer, random = IDBD(0.005, meta_step_size=2.5e-5), np.random.default_rng(0)
@@ -442,14 +442,19 @@ def service_contenders(n: int) -> dict[str, Callable[[], float]]:
             state, _ = plain(state, row, target)
         return state
 
+    def steps() -> Any:
+        for row, target in events:  # a service reads an answer and lets go of it
+            answer = stepper.update(row, target)
+        return answer
+
     return {
         "update": timed(updates, n),
         "plain": timed(plain_updates, n),
-        "stepper": timed(lambda: [stepper.update(row, target) for row, target in events], n),
+        "stepper": timed(steps, n),
         "many": timed(lambda: [many.update_many(x[i : i + 64], y[i : i + 64]) for i in range(0, n, 64)], n),
     }
 
-# %% ../../nbs/apps/02_bench.ipynb #a53c8737
+# %% ../../nbs/apps/02_bench.ipynb #3b47c4b9
 @workload("e", "calls from Python, first call, memory")
 def call_workload(plan: Plan) -> Iterator[Race]:
     service = service_contenders(max(64, plan.steps(4096) // 64 * 64))
@@ -460,7 +465,7 @@ def call_workload(plan: Plan) -> Iterator[Race]:
     yield Race("Stepper.update_many of 64", "us/event", many, {"limit": 1.0})
     yield from session_races(plan)
 
-# %% ../../nbs/apps/02_bench.ipynb #0c45fe91
+# %% ../../nbs/apps/02_bench.ipynb #18da9b1c
 FIRST_CALL = """
 import sys, time
 import jax
@@ -499,7 +504,7 @@ for steps in map(int, sys.argv[1:]):
     print(peak())
 """
 
-# %% ../../nbs/apps/02_bench.ipynb #d15f46ba
+# %% ../../nbs/apps/02_bench.ipynb #985fcf1c
 def fresh_process(program: str, *args: Any) -> list[float]:
     "Run a program in a new Python without a compilation cache: the numbers that it printed."
     env = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION_CACHE")}
@@ -534,7 +539,7 @@ def session_races(plan: Plan) -> Iterator[Race]:
             target = {f"after 10^{powers[0]}": 1 / 1.05}
             yield Race(f"peak memory after 10^{power} steps", "MB", contenders, target, warm=False, repeats=1)
 
-# %% ../../nbs/apps/02_bench.ipynb #cbf6dfe2
+# %% ../../nbs/apps/02_bench.ipynb #1fe4e258
 def bench(
     only: Sequence[str] | None = None, *, quick: bool = False, repeats: int | None = None, long: bool = False,
     progress: bool = False,
@@ -565,7 +570,7 @@ def bench(
                 bar.update()
     return pd.DataFrame(rows).astype({"met": "boolean"})
 
-# %% ../../nbs/apps/02_bench.ipynb #4abc20a7
+# %% ../../nbs/apps/02_bench.ipynb #889f0846
 def _number(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}g}" if value < 10**digits else f"{value:.0f}"
 
@@ -595,7 +600,7 @@ def bench_table(frame: pd.DataFrame) -> str:
                 lines.append(f"  {left}{row['against']:25s}{right}".rstrip())
     return "\n".join(lines[1:])
 
-# %% ../../nbs/apps/02_bench.ipynb #703c74e0
+# %% ../../nbs/apps/02_bench.ipynb #9f40972c
 def _write(path: Path, write: Callable[[Path], Any]) -> None:
     "Write a file beside its place, then move it there: a reader never sees half of it."
     draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
@@ -631,7 +636,7 @@ def bench_figure(frame: pd.DataFrame) -> Any:
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
 
-# %% ../../nbs/apps/02_bench.ipynb #95ce5a82
+# %% ../../nbs/apps/02_bench.ipynb #97f44f0e
 def machine() -> dict[str, Any]:
     "What a reader needs to know of the machine: versions, processor and cores; no names, no paths."
     packages = ("jax", "jaxlib", "numpy", "numba")
@@ -665,7 +670,7 @@ def write_bench(frame: pd.DataFrame, output: str | Path, **settings: Any) -> Non
     _write(folder / "bench.png", lambda path: figure.savefig(path, dpi=100))
     plt.close(figure)
 
-# %% ../../nbs/apps/02_bench.ipynb #4a74ac4f
+# %% ../../nbs/apps/02_bench.ipynb #ee127c55
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     "The options of `alberta-nb bench`."
     parser.add_argument("--quick", action="store_true", help="small sizes and two rounds: a smoke test")

@@ -6,7 +6,7 @@
 __all__ = ['pack', 'unpack', 'word_count', 'learn', 'learn_packed', 'learn_many', 'event_table', 'spread', 'padded',
            'PackedState', 'Stepper']
 
-# %% ../../nbs/loops/03_stepper.ipynb #3d40267a
+# %% ../../nbs/loops/03_stepper.ipynb #45780d3a
 import functools
 import math
 from typing import Any
@@ -20,7 +20,7 @@ from ..compile import OPTIONS, one_kernel, use_native
 from .supervised import fit_state
 from ..types import TimeStep, check_int, require, vector
 
-# %% ../../nbs/loops/03_stepper.ipynb #ee5a6829
+# %% ../../nbs/loops/03_stepper.ipynb #465a976b
 def pack(state: Any) -> np.ndarray:
     "All leaves of a state as one vector of 32-bit words: one buffer to hand over instead of ten."
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
@@ -40,7 +40,7 @@ def word_count(leaf: Any) -> int:
     "How many words a leaf takes: one for each 32-bit number, two for each 64-bit one."
     return math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize // 4
 
-# %% ../../nbs/loops/03_stepper.ipynb #06d5ba2a
+# %% ../../nbs/loops/03_stepper.ipynb #383aea9a
 def _read(words: Array, leaf: Any) -> Array:
     "One leaf from its words; a 64-bit number takes two."
     wide = np.dtype(leaf.dtype).itemsize == 8
@@ -52,7 +52,7 @@ def _write(state: Any) -> Array:
     flat = [lax.bitcast_convert_type(leaf.reshape(-1), jnp.uint32) for leaf in jax.tree.leaves(state)]
     return jnp.concatenate([words.reshape(-1) for words in flat])
 
-# %% ../../nbs/loops/03_stepper.ipynb #cd7a8eaa
+# %% ../../nbs/loops/03_stepper.ipynb #33a31bcd
 def learn(learner: Any, state: Any, event: Array) -> tuple[Any, Array]:
     "One event (observation and target in one vector): the new state, and the row [prediction, metrics...]."
     result = learner.step(state, TimeStep(observation=event[:-1], target=event[-1:]))
@@ -77,7 +77,7 @@ def learn_many(learner: Any, like: Any, words: Array, events: Array, count: Arra
     state, rows = lax.fori_loop(0, count, body, (state, jnp.zeros((len(events), row.size), row.dtype)))
     return _write(state), rows
 
-# %% ../../nbs/loops/03_stepper.ipynb #bc459d79
+# %% ../../nbs/loops/03_stepper.ipynb #f71930ca
 @functools.lru_cache(maxsize=128)
 def _compiled(learner: Any, tree: Any, leaves: tuple[Any, ...], native: bool) -> tuple[Any, Any, Any]:
     "The compiled functions of a stepper: one event, many, and a prediction."
@@ -102,7 +102,7 @@ def _jit_many(many: Any, native: bool) -> Any:
 
     return call
 
-# %% ../../nbs/loops/03_stepper.ipynb #0a326232
+# %% ../../nbs/loops/03_stepper.ipynb #d9016cf4
 def event_table(observations: Any, targets: Any, feature_dim: int, dtype: Any) -> np.ndarray:
     "Events (n, feature_dim + 1) from observations (n, feature_dim) and targets (n,) or (n, 1), checked."
     x, y = np.asarray(observations), np.asarray(targets)
@@ -131,7 +131,7 @@ def padded(events: np.ndarray) -> np.ndarray:
     room[: len(events)] = events
     return room
 
-# %% ../../nbs/loops/03_stepper.ipynb #29fecbe3
+# %% ../../nbs/loops/03_stepper.ipynb #6fe514a4
 class PackedState:
     "A learner's state in one buffer, with the compiled functions that work on it: the part of a `Stepper` that holds."
 
@@ -166,7 +166,7 @@ class PackedState:
         "The prediction (1,) for an observation (feature_dim,), without learning."
         return self._predict(self._words, vector("observation", observation, self.feature_dim))
 
-# %% ../../nbs/loops/03_stepper.ipynb #4cf69ad5
+# %% ../../nbs/loops/03_stepper.ipynb #57beade5
 class Stepper(PackedState):
     """A learner that takes one event at a time, for a service: one packed state, handed over without a copy.
 
@@ -190,8 +190,8 @@ class Stepper(PackedState):
         usual = type(observation) is np.ndarray and observation.dtype is self._dtype
         usual = usual and observation.shape == (self.feature_dim,)
         event[:-1] = observation if usual else vector("observation", observation, self.feature_dim)
-        event[-1:] = target if type(target) is float else vector("target", target, 1)
-        if not (math.isfinite(event.dot(event)) or np.isfinite(event).all()):  # the squares' sum is the quicker look
+        event[-1:] = target if isinstance(target, float | np.floating) else vector("target", target, 1)
+        if not np.isfinite(event).all():
             require(self.non_finite == "skip", "the event holds a NaN or an infinity; nothing was learned from it")
             self.skipped += 1
             return None
