@@ -6,7 +6,7 @@
 __all__ = ['OPTIONS', 'one_kernel', 'native_works', 'native_loops', 'use_native', 'apart', 'side_by_side', 'is_short',
            'vector_exp', 'vector_sum']
 
-# %% ../nbs/01_compile.ipynb #2a84ea94
+# %% ../nbs/01_compile.ipynb #783eaffd
 import contextlib
 import functools
 import os
@@ -18,13 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-# %% ../nbs/01_compile.ipynb #1928c85a
+# %% ../nbs/01_compile.ipynb #6c1653ad
 try:
     from jax.experimental.xla_metadata import set_xla_metadata
 except ImportError:  # a JAX without it: then the plain path is the only one
     set_xla_metadata = None  # type: ignore[assignment]
 
-# %% ../nbs/01_compile.ipynb #a5a9d38e
+# %% ../nbs/01_compile.ipynb #90f7540b
 def one_kernel(fn: Callable[..., Any]) -> Callable[..., Any]:
     """`fn` as one native function, where the caller is jitted with `OPTIONS` on a CPU; the same numbers to rounding.
 
@@ -45,7 +45,7 @@ def one_kernel(fn: Callable[..., Any]) -> Callable[..., Any]:
 # For the outermost jit: no calls of a library of ready-made kernels inside the native function.
 OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
-# %% ../nbs/01_compile.ipynb #c3fafbd4
+# %% ../nbs/01_compile.ipynb #c481ab43
 def _probe(v: jax.Array) -> jax.Array:
     return lax.fori_loop(0, 3, lambda i, w: w * 0.5 + v, v)
 
@@ -61,7 +61,7 @@ def native_works() -> bool:
     except Exception:  # whatever the compiler objects to: the plain path is there
         return False
 
-# %% ../nbs/01_compile.ipynb #87b54d42
+# %% ../nbs/01_compile.ipynb #15791e93
 _forced: list[bool] = []
 
 
@@ -80,14 +80,14 @@ def use_native() -> bool:
     wanted = _forced[-1] if _forced else os.environ.get("ALBERTA_NB_NATIVE", "1") != "0"
     return wanted and native_works()
 
-# %% ../nbs/01_compile.ipynb #da7d536a
+# %% ../nbs/01_compile.ipynb #ce26e3e0
 def apart(fn: Callable[..., Any]) -> Callable[..., Any]:
     "`fn`, compiled by itself inside a larger program: XLA does not merge it with what comes before and after."
     if set_xla_metadata is None:
         return fn
     return lambda *args: set_xla_metadata(jax.jit(fn)(*args), inlineable="false")
 
-# %% ../nbs/01_compile.ipynb #a8f55944
+# %% ../nbs/01_compile.ipynb #ed0514f9
 _side_by_side: list[bool] = []
 
 
@@ -105,7 +105,7 @@ def is_short(x: jax.Array) -> bool:
     "Whether the cures for short vectors concern an array: a vector of one learner."
     return x.ndim == 1 and not _side_by_side
 
-# %% ../nbs/01_compile.ipynb #041257f8
+# %% ../nbs/01_compile.ipynb #e2367d17
 def vector_exp(x: jax.Array) -> jax.Array:
     "exp of an array; a short vector is filled up to whole vector registers, so that it is not taken one by one."
     x = jnp.asarray(x)

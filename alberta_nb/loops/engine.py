@@ -9,7 +9,7 @@ __all__ = ['NEVER', 'seeds_last', 'seeds_first', 'PAGE_NUMBERS', 'BLOCK_NUMBERS'
            'StreamPosition', 'NonFiniteError', 'Run', 'take_rows', 'time_step_like', 'no_rows', 'make_spec', 'run_loop',
            'stream_start']
 
-# %% ../../nbs/loops/00_engine.ipynb #308cb928
+# %% ../../nbs/loops/00_engine.ipynb #4d7acc88
 import dataclasses
 import functools
 import warnings
@@ -27,7 +27,7 @@ from ..streams.base import Stream
 from ..streams.sources import Source
 from ..types import State, TimeStep, check_int, require
 
-# %% ../../nbs/loops/00_engine.ipynb #314b2164
+# %% ../../nbs/loops/00_engine.ipynb #5a8a38a6
 class History(NamedTuple):
     "Something to record every `interval` steps: `read(learner, learner_state)` gives a pytree of arrays."
 
@@ -47,7 +47,7 @@ class Spec(NamedTuple):
     policy: str  # "trust", "flag" the first non-finite step, or "skip" such steps
     seeds: bool  # a batch of seeds on the last axis of every array
 
-# %% ../../nbs/loops/00_engine.ipynb #c19861ac
+# %% ../../nbs/loops/00_engine.ipynb #8405e17d
 class Window(State):
     "The sum of a window of metrics, what rounding lost of it (Kahan), and its steps: all, and those learned from."
 
@@ -66,13 +66,13 @@ class Carry(State):
     due: tuple[Array, ...]
     skipped: Array
 
-# %% ../../nbs/loops/00_engine.ipynb #b1bff2ad
+# %% ../../nbs/loops/00_engine.ipynb #33e54d01
 def is_finite(time_step: Any) -> Array:
     "Whether every float of a time step is finite: 0 times it is 0, a sum that costs one pass."
     floats = [leaf for leaf in jax.tree.leaves(time_step) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return sum((vector_sum(leaf * 0.0) for leaf in floats), jnp.float32(0.0)) == 0.0
 
-# %% ../../nbs/loops/00_engine.ipynb #9e088b3b
+# %% ../../nbs/loops/00_engine.ipynb #e13922da
 def one_step(
     spec: Spec, learner_state: Any, stream_state: Any, given: Any, idx: Array
 ) -> tuple[Any, Any, Array, Array]:
@@ -94,7 +94,7 @@ def one_step(
     learner_state, metrics = lax.cond(good, learn, pass_by) if spec.policy == "skip" else learn()
     return learner_state, stream_state, metrics, good
 
-# %% ../../nbs/loops/00_engine.ipynb #839bf8f8
+# %% ../../nbs/loops/00_engine.ipynb #b8597579
 def add_to_window(window: Window, metrics: Array, good: Array) -> Window:
     "One more step in the window's running sum, compensated, so that a window of 10^8 steps keeps its digits."
     term = jnp.where(good, metrics, 0.0) - window.lost
@@ -106,7 +106,7 @@ def add_to_window(window: Window, metrics: Array, good: Array) -> Window:
         learned=window.learned + good.astype(jnp.int32),
     )
 
-# %% ../../nbs/loops/00_engine.ipynb #4c3a9a9e
+# %% ../../nbs/loops/00_engine.ipynb #02e3909a
 def _put(buffer: Any, value: Any, row: Array) -> Any:
     "The buffer with `value` written at `row` of its first axis."
     return jax.tree.map(lambda b, v: lax.dynamic_update_index_in_dim(b, v.astype(b.dtype), row, 0), buffer, value)
@@ -136,7 +136,7 @@ def record_history(interval: int, value: Any, buffer: Any, filled: Array, due: A
     record = due == 0
     return _put(buffer, value, filled), filled + record.astype(jnp.int32), jnp.where(record, interval - 1, due - 1)
 
-# %% ../../nbs/loops/00_engine.ipynb #12d94a5e
+# %% ../../nbs/loops/00_engine.ipynb #769311b6
 NEVER = np.int32(2**31 - 1)
 
 
@@ -162,7 +162,7 @@ def _seed_axis(spec: Spec, fn: Callable[..., Any], in_axes: Any) -> Callable[...
 
     return for_all
 
-# %% ../../nbs/loops/00_engine.ipynb #a140b9a6
+# %% ../../nbs/loops/00_engine.ipynb #8c306f68
 def page_loop(
     spec: Spec, own_rows: bool, carry: Carry, given: Any, idx: Array, steps: Array
 ) -> tuple[Carry, Any, Array]:
@@ -204,7 +204,7 @@ def blank_buffers(spec: Spec, metrics: Any, kept: list[Any]) -> tuple[Any, ...]:
         _blank(spec.rows // h.interval + 2, k) for h, k in zip(spec.histories, kept, strict=True)
     )
 
-# %% ../../nbs/loops/00_engine.ipynb #99c8b037
+# %% ../../nbs/loops/00_engine.ipynb #22ac00d0
 def is_paged(stream: Any) -> bool:
     "Whether a stream draws its noise a page at a time."
     return isinstance(stream, Stream) and getattr(stream, "paged", True)
@@ -233,7 +233,7 @@ def stepped_page(spec: Spec, carry: Carry, idx: Array, steps: Array) -> tuple[Ca
     world, rows = lax.fori_loop(0, steps, body, (carry.stream, _blank(spec.rows, like)))
     return carry.replace(stream=world), rows
 
-# %% ../../nbs/loops/00_engine.ipynb #22fa359a
+# %% ../../nbs/loops/00_engine.ipynb #33ede278
 def native_page(spec: Spec, native: bool, own_rows: bool, carry: Carry, rows: Any, idx: Array, steps: Array) -> Any:
     "`page_loop`, as one native function where `native` says so; `rows` cross its border flat."
 
@@ -243,7 +243,7 @@ def native_page(spec: Spec, native: bool, own_rows: bool, carry: Carry, rows: An
 
     return (one_kernel(fn) if native else fn)(carry, jax.tree.map(jnp.ravel, rows), idx, steps)
 
-
+# %% ../../nbs/loops/00_engine.ipynb #f7d4fedb
 def block_loop(
     spec: Spec, native: bool, carry: Carry, idx: Array, steps: Array, given: Any = None
 ) -> tuple[Carry, Any, Array]:
@@ -285,7 +285,7 @@ def block_loop(
     carry, _, outs, bad = lax.fori_loop(-1 if paged else 0, pages, body, (carry, rows, outs, NEVER))
     return carry, outs, bad
 
-# %% ../../nbs/loops/00_engine.ipynb #c8bd105b
+# %% ../../nbs/loops/00_engine.ipynb #c3c2a391
 _compiled = {
     True: jax.jit(block_loop, static_argnums=(0, 1), compiler_options=OPTIONS),
     False: jax.jit(block_loop, static_argnums=(0, 1)),
@@ -309,7 +309,7 @@ def run_block(spec: Spec, carry: Carry, idx: int, steps: int, given: Any = None)
     carry, out, bad = _compiled[False](spec, False, *args)
     return carry, out, int(bad)
 
-# %% ../../nbs/loops/00_engine.ipynb #3e08a1c7
+# %% ../../nbs/loops/00_engine.ipynb #2c79bec3
 class StreamPosition(State):
     "Where a stream stands: its `state`, and how many steps it has made, as a uint32 ()."
 
@@ -340,7 +340,7 @@ class Run:
     skipped: Any
     interrupted: bool
 
-# %% ../../nbs/loops/00_engine.ipynb #d1d1a0c3
+# %% ../../nbs/loops/00_engine.ipynb #3025447e
 PAGE_NUMBERS = 65_536  # numbers in a page: 256 kB of float32, still in the cache when the loop reads them
 BLOCK_NUMBERS = 2_000_000  # numbers between two looks at the keyboard and the progress bar
 MAX_STEPS = 2**32  # the clock of a stream is a uint32
@@ -367,7 +367,7 @@ def _given_rows(numbers: int, num_steps: int | None) -> int:
     most = 1 << int(np.clip(np.log2(BLOCK_NUMBERS / 2 / numbers), 6, 16))
     return most if num_steps is None else min(most, 1 << max(6, (num_steps - 1).bit_length()))
 
-# %% ../../nbs/loops/00_engine.ipynb #aacfdf2f
+# %% ../../nbs/loops/00_engine.ipynb #0e9de7bd
 def take_rows(spec: Spec, out: Any, start: int, steps: int) -> tuple[np.ndarray, list[Any]]:
     "The recorded rows of one block, without the unused ends of its buffers; `start` counts from the loop's first step."
     paged = jax.tree.map(lambda a: np.asarray(a) if spec.stream is not None else np.asarray(a)[None], out)
@@ -390,7 +390,7 @@ def _recorded_by(interval: int, t: int) -> int:
     "How many of the steps 0 to t - 1 are multiples of the interval."
     return -(-t // interval)
 
-# %% ../../nbs/loops/00_engine.ipynb #800f9824
+# %% ../../nbs/loops/00_engine.ipynb #3902c08f
 def _first_bad(page: Any) -> int:
     "The first row that holds a NaN or an infinity, or the number of rows; the sum alone tells in the usual case."
     leaves = [a for a in jax.tree.leaves(page) if a.dtype.kind == "f"]
@@ -409,7 +409,7 @@ def _pad(page: Any, rows: int) -> Any:
 
     return jax.tree.map(fill, page)
 
-# %% ../../nbs/loops/00_engine.ipynb #25bab6bd
+# %% ../../nbs/loops/00_engine.ipynb #884c36db
 def _stream_blocks(spec: Spec, carry: Carry, first: int, num_steps: int, policy: str) -> Iterator[Any]:
     "Run block after block, yielding (spec, carry, rows, steps) and, at the end of a flagged block, the bad step."
     size, done = spec.rows * spec.pages, 0
@@ -444,14 +444,14 @@ def _source_blocks(
         if done == num_steps:  # a live source may have no further page for hours
             return
 
-# %% ../../nbs/loops/00_engine.ipynb #2aab3d48
+# %% ../../nbs/loops/00_engine.ipynb #771509da
 def _blocks(spec: Spec, carry: Carry, stream: Any, first: int, num_steps: int | None, policy: str) -> Iterator[Any]:
     "All blocks of a run, one after the other."
     if isinstance(stream, Source):
         return _source_blocks(spec, carry, stream, first, num_steps, policy)
     return _stream_blocks(spec, carry, first, num_steps or 0, policy)
 
-# %% ../../nbs/loops/00_engine.ipynb #a262ff5c
+# %% ../../nbs/loops/00_engine.ipynb #973a5a3f
 def time_step_like(stream: Any, state: Any) -> Any:
     "Shapes and dtypes of a time step."
     if not isinstance(stream, Source):
@@ -470,7 +470,7 @@ def no_rows(spec: Spec, carry: Carry, stream: Any) -> tuple[np.ndarray, list[Any
     out = jax.eval_shape(functools.partial(block_loop, spec, False), carry, jnp.uint32(0), jnp.int32(0), given)[1]
     return take_rows(spec, jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), out), 0, 0)
 
-# %% ../../nbs/loops/00_engine.ipynb #f19a5413
+# %% ../../nbs/loops/00_engine.ipynb #36848018
 def make_spec(
     learner: Any,
     stream: Any,
@@ -492,7 +492,7 @@ def make_spec(
     policy = {"raise": "flag", "skip": "skip"}[non_finite]
     return Spec(structure, stream, rows, pages, record_every, histories, policy, seeds)
 
-# %% ../../nbs/loops/00_engine.ipynb #113ac846
+# %% ../../nbs/loops/00_engine.ipynb #ae1658ca
 def _check_steps(stream: Any, num_steps: int | None, first: int) -> int | None:
     "The number of steps to make; a source of known length may leave it open, a stream may not."
     left = None
@@ -530,7 +530,7 @@ def _start(spec: Spec, learner_state: Any, stream_state: Any, stream: Any) -> Ca
     skipped: Any = np.zeros(size, np.uint32)
     return Carry(learner=learner_state, stream=stream_state, window=window, due=due, skipped=skipped)
 
-# %% ../../nbs/loops/00_engine.ipynb #7485dc41
+# %% ../../nbs/loops/00_engine.ipynb #0a113ee0
 def _finish(spec: Spec, ended: list[Any], stream: Any, position: StreamPosition, interrupted: bool) -> Run:
     "Put the blocks' rows together; the last finished block has the states."
     carry, steps = ended[-1][:2]
@@ -548,7 +548,7 @@ def _finish(spec: Spec, ended: list[Any], stream: Any, position: StreamPosition,
         learner_state, StreamPosition(state=stream_state, steps=clock), metrics, history, steps, skipped, interrupted
     )
 
-# %% ../../nbs/loops/00_engine.ipynb #86bab63d
+# %% ../../nbs/loops/00_engine.ipynb #61bd0dc8
 def run_loop(
     learner: Any,
     stream: Any,
@@ -590,7 +590,7 @@ def run_loop(
         raise failure
     return run
 
-# %% ../../nbs/loops/00_engine.ipynb #41f0ba05
+# %% ../../nbs/loops/00_engine.ipynb #ac3d78f8
 def stream_start(stream: Any, key: Any) -> StreamPosition:
     "The position at step 0, from a key of either kind; a user's stream gets the key as it came."
     require(key is not None, "key is needed: a JAX random key for the stream's start", TypeError)

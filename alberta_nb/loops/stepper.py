@@ -6,7 +6,7 @@
 __all__ = ['pack', 'unpack', 'word_count', 'learn', 'learn_packed', 'learn_many', 'event_table', 'spread', 'padded',
            'PackedState', 'Stepper']
 
-# %% ../../nbs/loops/03_stepper.ipynb #45780d3a
+# %% ../../nbs/loops/03_stepper.ipynb #8da4c0d2
 import functools
 import math
 from typing import Any
@@ -20,7 +20,7 @@ from ..compile import OPTIONS, one_kernel, use_native
 from .supervised import fit_state
 from ..types import TimeStep, check_int, require, vector
 
-# %% ../../nbs/loops/03_stepper.ipynb #465a976b
+# %% ../../nbs/loops/03_stepper.ipynb #f5af41e5
 def pack(state: Any) -> np.ndarray:
     "All leaves of a state as one vector of 32-bit words: one buffer to hand over instead of ten."
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
@@ -40,7 +40,7 @@ def word_count(leaf: Any) -> int:
     "How many words a leaf takes: one for each 32-bit number, two for each 64-bit one."
     return math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize // 4
 
-# %% ../../nbs/loops/03_stepper.ipynb #383aea9a
+# %% ../../nbs/loops/03_stepper.ipynb #06022b14
 def _read(words: Array, leaf: Any) -> Array:
     "One leaf from its words; a 64-bit number takes two."
     wide = np.dtype(leaf.dtype).itemsize == 8
@@ -52,7 +52,7 @@ def _write(state: Any) -> Array:
     flat = [lax.bitcast_convert_type(leaf.reshape(-1), jnp.uint32) for leaf in jax.tree.leaves(state)]
     return jnp.concatenate([words.reshape(-1) for words in flat])
 
-# %% ../../nbs/loops/03_stepper.ipynb #33a31bcd
+# %% ../../nbs/loops/03_stepper.ipynb #989ca04e
 def learn(learner: Any, state: Any, event: Array) -> tuple[Any, Array]:
     "One event (observation and target in one vector): the new state, and the row [prediction, metrics...]."
     result = learner.step(state, TimeStep(observation=event[:-1], target=event[-1:]))
@@ -77,7 +77,7 @@ def learn_many(learner: Any, like: Any, words: Array, events: Array, count: Arra
     state, rows = lax.fori_loop(0, count, body, (state, jnp.zeros((len(events), row.size), row.dtype)))
     return _write(state), rows
 
-# %% ../../nbs/loops/03_stepper.ipynb #f71930ca
+# %% ../../nbs/loops/03_stepper.ipynb #8b81c14a
 @functools.lru_cache(maxsize=128)
 def _compiled(learner: Any, tree: Any, leaves: tuple[Any, ...], native: bool) -> tuple[Any, Any, Any]:
     "The compiled functions of a stepper: one event, many, and a prediction."
@@ -102,7 +102,7 @@ def _jit_many(many: Any, native: bool) -> Any:
 
     return call
 
-# %% ../../nbs/loops/03_stepper.ipynb #d9016cf4
+# %% ../../nbs/loops/03_stepper.ipynb #2681b27d
 def event_table(observations: Any, targets: Any, feature_dim: int, dtype: Any) -> np.ndarray:
     "Events (n, feature_dim + 1) from observations (n, feature_dim) and targets (n,) or (n, 1), checked."
     x, y = np.asarray(observations), np.asarray(targets)
@@ -131,7 +131,7 @@ def padded(events: np.ndarray) -> np.ndarray:
     room[: len(events)] = events
     return room
 
-# %% ../../nbs/loops/03_stepper.ipynb #6fe514a4
+# %% ../../nbs/loops/03_stepper.ipynb #400a3f34
 class PackedState:
     "A learner's state in one buffer, with the compiled functions that work on it: the part of a `Stepper` that holds."
 
@@ -166,7 +166,7 @@ class PackedState:
         "The prediction (1,) for an observation (feature_dim,), without learning."
         return self._predict(self._words, vector("observation", observation, self.feature_dim))
 
-# %% ../../nbs/loops/03_stepper.ipynb #57beade5
+# %% ../../nbs/loops/03_stepper.ipynb #94c580b3
 class Stepper(PackedState):
     """A learner that takes one event at a time, for a service: one packed state, handed over without a copy.
 
@@ -186,10 +186,9 @@ class Stepper(PackedState):
 
     def update(self, observation: Any, target: Any) -> Array | None:
         "Learn from one event: [prediction, metrics...] (4,) or (5,), or None for an event that was skipped."
-        event = np.empty(self.feature_dim + 1, self._dtype)
-        usual = type(observation) is np.ndarray and observation.dtype is self._dtype
-        usual = usual and observation.shape == (self.feature_dim,)
-        event[:-1] = observation if usual else vector("observation", observation, self.feature_dim)
+        event, want = np.empty(self.feature_dim + 1, self._dtype), (self._dtype, (self.feature_dim,))
+        fits = type(observation) is np.ndarray and (observation.dtype, observation.shape) == want
+        event[:-1] = observation if fits else vector("observation", observation, self.feature_dim)
         event[-1:] = target if isinstance(target, float | np.floating) else vector("target", target, 1)
         if not np.isfinite(event).all():
             require(self.non_finite == "skip", "the event holds a NaN or an infinity; nothing was learned from it")
