@@ -248,19 +248,6 @@ def test_files_are_whole_and_say_nothing_private(frame: pd.DataFrame, tmp_path) 
     assert (folder / "bench.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_an_interrupted_write_leaves_the_old_file(tmp_path) -> None:
-    target = tmp_path / "bench.json"
-    target.write_text("old")
-
-    def fail(path) -> None:
-        path.write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        b._write(target, fail)
-    assert [p.name for p in tmp_path.iterdir()] == ["bench.json"] and target.read_text() == "old"
-
-
 def arguments(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     b.add_arguments(parser)

@@ -34,6 +34,7 @@ import pandas as pd
 from jax import Array, lax
 from tqdm.auto import tqdm
 
+from .tables import replacing
 from ..compile import use_native
 from ..learners.linear import LinearLearner
 from ..loops.stepper import Stepper
@@ -601,16 +602,6 @@ def bench_table(frame: pd.DataFrame) -> str:
     return "\n".join(lines[1:])
 
 # %% ../../nbs/apps/02_bench.ipynb #9f40972c
-def _write(path: Path, write: Callable[[Path], Any]) -> None:
-    "Write a file beside its place, then move it there: a reader never sees half of it."
-    draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        write(draft)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
 def bench_figure(frame: pd.DataFrame) -> Any:
     "A matplotlib figure of all ratios and their targets, on a logarithmic axis."
     import matplotlib.pyplot as plt
@@ -665,9 +656,11 @@ def write_bench(frame: pd.DataFrame, output: str | Path, **settings: Any) -> Non
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     content = {"machine": machine(), "settings": settings, "rows": json.loads(frame.to_json(orient="records"))}
-    _write(folder / "bench.json", lambda path: path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8"))
+    with replacing(folder / "bench.json") as path:
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     figure = bench_figure(frame)
-    _write(folder / "bench.png", lambda path: figure.savefig(path, dpi=100))
+    with replacing(folder / "bench.png") as path:
+        figure.savefig(path, dpi=100, format="png")
     plt.close(figure)
 
 # %% ../../nbs/apps/02_bench.ipynb #ee127c55
