@@ -55,7 +55,7 @@ from alberta_nb.streams.synthetic import (
     RandomWalkStream,
     SuttonExperiment1Stream,
 )
-from alberta_nb.types import Settings, State, TimeStep
+from alberta_nb.types import Settings, State, TDTimeStep, TimeStep
 
 __all__ = [
     "AbruptChangeStream",
@@ -103,6 +103,7 @@ __all__ = [
     "StreamPosition",
     "SuttonExperiment1Stream",
     "TableSource",
+    "TDTimeStep",
     "TimeStep",
     "UpdateResult",
     "WelfordNormalizer",

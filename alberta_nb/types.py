@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['require', 'check_number', 'check_int', 'State', 'in_state', 'Settings', 'filled', 'scalar', 'vector', 'floats',
-           'TimeStep']
+           'TimeStep', 'TDTimeStep']
 
 # %% ../nbs/00_types.ipynb #21a5bb53
 import dataclasses
@@ -189,3 +189,16 @@ class TimeStep(State):
 
     observation: Array
     target: Array
+
+# %% ../nbs/00_types.ipynb #10c3ed64
+class TDTimeStep(State):
+    """What a stream of a temporal-difference problem gives: one transition.
+
+    An `observation` (feature_dim,), the `reward` (1,) that followed it, the `next_observation` (feature_dim,), and the
+    discount `gamma` (1,) of what comes after: 0 where an episode ends.
+    """
+
+    observation: Array
+    reward: Array
+    next_observation: Array
+    gamma: Array
