@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OPTIONS', 'one_kernel', 'native_works', 'native_loops', 'use_native', 'apart', 'side_by_side', 'is_short',
-           'vector_exp', 'vector_sum']
+           'vector_exp', 'vector_sum', 'vector_dot']
 
 # %% ../nbs/01_compile.ipynb #783eaffd
 import contextlib
@@ -109,9 +109,9 @@ def is_short(x: jax.Array) -> bool:
 def vector_exp(x: jax.Array) -> jax.Array:
     "exp of an array; a short vector is filled up to whole vector registers, so that it is not taken one by one."
     x = jnp.asarray(x)
-    if not is_short(x) or not 8 < x.size < 30:
+    if not is_short(x) or x.size <= 8:
         return jnp.exp(x)
-    whole = max(24, -(-x.size // 8) * 8)
+    whole = max(40, -(-x.size // 8) * 8)
     return jnp.exp(jnp.pad(x, (0, whole - x.size)))[: x.size]
 
 
@@ -123,3 +123,12 @@ def vector_sum(x: jax.Array) -> jax.Array:
         folded = x[:half] + x[half : 2 * half]
         x = jnp.append(folded, x[-1:]) if x.size % 2 else folded
     return jnp.sum(x)
+
+
+def vector_dot(x: jax.Array, y: jax.Array) -> jax.Array:
+    "The inner product of two vectors, folded into columns before it is summed."
+    product = x * y
+    if not is_short(product) or product.size <= 4:
+        return jnp.sum(product)
+    columns = 8 if product.size <= 60 else 16 if product.size <= 256 else 64
+    return vector_sum(jnp.sum(jnp.pad(product, (0, -product.size % columns)).reshape(-1, columns), axis=0))

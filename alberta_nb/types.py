@@ -157,7 +157,7 @@ def filled(shape: tuple[int, ...], value: Any) -> Array:
     """
     kind = jnp.result_type(float)
     known = not isinstance(value, jax.core.Tracer)
-    return jax.device_put(np.full(shape, value, kind)) if known else jnp.full(shape, value, kind)
+    return jnp.asarray(np.full(shape, value, kind)) if known else jnp.full(shape, value, kind)
 
 
 def scalar(value: Any) -> Array:

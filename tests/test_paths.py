@@ -113,7 +113,8 @@ def forbid(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
     def never(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError(f"native={native} was used")
 
-    monkeypatch.setitem(engine._compiled, native, never)
+    for name in ("_given", "_drawn") if native else ("_plain",):
+        monkeypatch.setattr(engine, name, never)
 
 
 @on_cpu
@@ -294,7 +295,7 @@ def test_states_that_nothing_reads_do_not_abort() -> None:
 
 
 def compilations() -> int:
-    return sum(f._cache_size() for f in engine._compiled.values())  # type: ignore[attr-defined]
+    return sum(f._cache_size() for f in (engine._plain, engine._given, engine._drawn))  # type: ignore[attr-defined]
 
 
 def test_nothing_is_compiled_twice() -> None:

@@ -201,12 +201,12 @@ def test_equal_steppers_share_what_is_compiled() -> None:
     a, b, c = Stepper(LEARNER, D), Stepper(LinearLearner(IDBD(0.3, 0.1)), D), Stepper(LEARNER, D + 1)
     assert a._one is b._one and a._many is b._many and a._one is not c._one
     a.update(X[0], Y[0])
-    compiled = a._one._cache_size()
+    compiled = a._one.compilations()
     for stepper in (a, b):
         for x, y in zip(X[:5], Y[:5], strict=True):
             stepper.update(x, y)
             stepper.update(x.astype(np.float64), float(y))
-    assert a._one._cache_size() == compiled
+    assert a._one.compilations() == compiled
 
 
 def test_plain_and_native_update_many() -> None:

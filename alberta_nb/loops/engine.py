@@ -6,8 +6,8 @@
 __all__ = ['NEVER', 'seeds_last', 'seeds_first', 'PAGE_NUMBERS', 'BLOCK_NUMBERS', 'MAX_STEPS', 'History', 'Spec', 'Window',
            'Carry', 'is_finite', 'one_step', 'add_to_window', 'record_metrics', 'record_history', 'page_loop',
            'blank_buffers', 'is_paged', 'noise_page', 'stepped_page', 'native_page', 'block_loop', 'run_block',
-           'StreamPosition', 'NonFiniteError', 'Run', 'take_rows', 'time_step_like', 'no_rows', 'make_spec', 'run_loop',
-           'stream_start']
+           'StreamPosition', 'NonFiniteError', 'Run', 'take_rows', 'Rows', 'time_step_like', 'no_rows', 'make_spec',
+           'run_loop', 'stream_start']
 
 # %% ../../nbs/loops/00_engine.ipynb #4d7acc88
 import dataclasses
@@ -22,9 +22,10 @@ import numpy as np
 from jax import Array, lax
 from tqdm.auto import tqdm
 
-from ..compile import OPTIONS, apart, one_kernel, side_by_side, use_native, vector_sum
+from ..compile import OPTIONS, one_kernel, use_native, vector_sum
+from ..lanes import lanes, whole_lanes
 from ..streams.base import Stream
-from ..streams.sources import Source
+from ..streams.sources import Source, aligned_empty
 from ..types import State, TimeStep, check_int, require
 
 # %% ../../nbs/loops/00_engine.ipynb #5a8a38a6
@@ -141,26 +142,24 @@ NEVER = np.int32(2**31 - 1)
 
 
 def _to_last(tree: Any) -> Any:
-    return jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), tree)
+    def turn(a: Array) -> Array:
+        "Seeds last, and copies of the first seed until the lanes are full."
+        lane = np.arange(whole_lanes(len(a)))
+        return jnp.moveaxis(a[np.where(lane < len(a), lane, 0)], 0, -1)
+
+    return jax.tree.map(turn, tree)
 
 
-def _to_first(tree: Any) -> Any:
-    return jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), tree)
+def _to_first(tree: Any, seeds: int) -> Any:
+    return jax.tree.map(lambda a: jnp.moveaxis(a[..., :seeds], -1, 0), tree)
 
 
-seeds_last, seeds_first = jax.jit(_to_last), jax.jit(_to_first)
+seeds_last, seeds_first = jax.jit(_to_last), jax.jit(_to_first, static_argnums=1)
 
 
-def _seed_axis(spec: Spec, fn: Callable[..., Any], in_axes: Any) -> Callable[..., Any]:
+def _seed_axis(spec: Spec, fn: Callable[..., Any], *in_axes: int | None) -> Callable[..., Any]:
     "`fn` for all seeds at once, seeds on the last axis; or `fn` itself."
-    if not spec.seeds:
-        return fn
-
-    def for_all(*args: Any) -> Any:
-        with side_by_side():
-            return jax.vmap(fn, in_axes=in_axes, out_axes=-1)(*args)
-
-    return for_all
+    return lanes(fn, in_axes) if spec.seeds else fn
 
 # %% ../../nbs/loops/00_engine.ipynb #8c306f68
 def page_loop(
@@ -170,7 +169,7 @@ def page_loop(
 
     `given` has a row for each step: noise of the stream, or time steps. With `own_rows`, each seed has rows of its own.
     """
-    step = _seed_axis(spec, functools.partial(one_step, spec), (-1, -1, -1 if own_rows else None, None))
+    step = _seed_axis(spec, functools.partial(one_step, spec), -1, -1, -1 if own_rows else None, None)
     step = jax.jit(step, inline=True)  # traced once, for its shapes and for the loop
     reads = [_seed_axis(spec, functools.partial(h.read, spec.learner), -1) for h in spec.histories]
 
@@ -182,7 +181,8 @@ def page_loop(
         learner, world, metrics, good = step(carry.learner, carry.stream, row_at(i), idx + i.astype(jnp.uint32))
         carry = carry.replace(learner=learner, stream=world)
         if spec.policy != "trust":
-            bad = jnp.minimum(bad, jnp.where(jnp.all(good), NEVER, i))
+            bad = jnp.minimum(bad, jnp.where(good, NEVER, i))
+        if spec.policy == "skip":
             carry = carry.replace(skipped=carry.skipped + jnp.logical_not(good).astype(jnp.uint32))
         carry, metrics_rows, filled = record_metrics(spec, carry, metrics, good, metrics_rows, filled, i)
         sources = zip(spec.histories, reads, kept, counts, carry.due, strict=True)
@@ -190,11 +190,11 @@ def page_loop(
         rows, counts, due = zip(*written, strict=True) if written else ((), (), ())
         return carry.replace(due=due), (metrics_rows, *rows), (filled, *counts), bad
 
-    like = jax.eval_shape(step, carry.learner, carry.stream, row_at(0), idx)[2]
+    like, good = jax.eval_shape(step, carry.learner, carry.stream, row_at(0), idx)[2:]
     buffers = blank_buffers(spec, like, [jax.eval_shape(read, carry.learner) for read in reads])
-    start = (carry, buffers, (jnp.int32(0),) * len(buffers), NEVER)
+    start = (carry, buffers, (jnp.int32(0),) * len(buffers), jnp.full(good.shape, NEVER))
     carry, buffers, _, bad = lax.fori_loop(0, steps, body, start)
-    return carry, buffers, bad
+    return carry, buffers, jnp.min(bad)
 
 
 def blank_buffers(spec: Spec, metrics: Any, kept: list[Any]) -> tuple[Any, ...]:
@@ -211,18 +211,13 @@ def is_paged(stream: Any) -> bool:
 
 
 def noise_page(spec: Spec, carry: Carry, idx: Array) -> Any:
-    "The noise of a page, seeds on the last axis: drawn seed after seed and flat, which vectorises, and then turned."
-    if not spec.seeds:
-        return spec.stream.noise(carry.stream, idx, spec.rows)
-    draw = jax.vmap(lambda world: spec.stream.noise(world, idx, spec.rows), in_axes=-1)
-    like = jax.eval_shape(draw, carry.stream)
-    flat = apart(lambda world: jax.tree.map(jnp.ravel, draw(world)))(carry.stream)
-    return jax.tree.map(lambda a, b: jnp.moveaxis(a.reshape(b.shape), 0, -1), flat, like)
+    "The noise of a page."
+    return _seed_axis(spec, lambda world, idx: spec.stream.noise(world, idx, spec.rows), -1, None)(carry.stream, idx)
 
 
 def stepped_page(spec: Spec, carry: Carry, idx: Array, steps: Array) -> tuple[Carry, Any]:
     "The time steps of a page, from a stream that knows only its `step`, and the carry with the stream after them."
-    step = _seed_axis(spec, spec.stream.step, (-1, None))
+    step = _seed_axis(spec, spec.stream.step, -1, None)
     like = jax.eval_shape(step, carry.stream, idx)[0]
 
     def body(i: Array, state: Any) -> Any:
@@ -286,28 +281,27 @@ def block_loop(
     return carry, outs, bad
 
 # %% ../../nbs/loops/00_engine.ipynb #c3c2a391
-_compiled = {
-    True: jax.jit(block_loop, static_argnums=(0, 1), compiler_options=OPTIONS),
-    False: jax.jit(block_loop, static_argnums=(0, 1)),
-}
+# Noise gains from the widest vectors that a machine has; a loop over given short vectors does not.
+_wide = OPTIONS | {"xla_cpu_prefer_vector_width": 512}
+_plain, _given, _drawn = (
+    jax.jit(block_loop, static_argnums=(0, 1), compiler_options=options) for options in (None, OPTIONS, _wide)
+)
 _refused: set[Spec] = set()
 
 
-def run_block(spec: Spec, carry: Carry, idx: int, steps: int, given: Any = None) -> tuple[Carry, Any, int]:
+def run_block(spec: Spec, carry: Carry, idx: int, steps: int, given: Any = None) -> tuple[Carry, Any, Array]:
     "One block; where the compiler refuses the native form, the plain one, from then on."
     args = (carry, np.uint32(idx & 0xFFFFFFFF), np.int32(steps), given)
     if use_native() and spec not in _refused:
         try:
-            carry, out, bad = _compiled[True](spec, True, *args)
-            return carry, out, int(bad)
+            return (_given if spec.stream is None else _drawn)(spec, True, *args)
         except jax.errors.JaxRuntimeError as error:
             _refused.add(spec)
             warnings.warn(
                 f"{type(spec.learner).__name__}: the native loop does not compile here, using the plain one ({error})",
                 stacklevel=2,
             )
-    carry, out, bad = _compiled[False](spec, False, *args)
-    return carry, out, int(bad)
+    return _plain(spec, False, *args)
 
 # %% ../../nbs/loops/00_engine.ipynb #2c79bec3
 class StreamPosition(State):
@@ -341,7 +335,7 @@ class Run:
     interrupted: bool
 
 # %% ../../nbs/loops/00_engine.ipynb #3025447e
-PAGE_NUMBERS = 65_536  # numbers in a page: 256 kB of float32, still in the cache when the loop reads them
+PAGE_NUMBERS = 131_072  # numbers in a page: 512 kB of float32, still in the cache when the loop reads them
 BLOCK_NUMBERS = 2_000_000  # numbers between two looks at the keyboard and the progress bar
 MAX_STEPS = 2**32  # the clock of a stream is a uint32
 
@@ -368,11 +362,11 @@ def _given_rows(numbers: int, num_steps: int | None) -> int:
     return most if num_steps is None else min(most, 1 << max(6, (num_steps - 1).bit_length()))
 
 # %% ../../nbs/loops/00_engine.ipynb #0e9de7bd
-def take_rows(spec: Spec, out: Any, start: int, steps: int) -> tuple[np.ndarray, list[Any]]:
+def take_rows(spec: Spec, out: Any, start: int, steps: int) -> list[Any]:
     "The recorded rows of one block, without the unused ends of its buffers; `start` counts from the loop's first step."
     paged = jax.tree.map(lambda a: np.asarray(a) if spec.stream is not None else np.asarray(a)[None], out)
     if spec.record_every == 1 and not spec.histories:
-        return paged[0].reshape(-1, *paged[0].shape[2:])[:steps], []
+        return [paged[0].reshape(-1, *paged[0].shape[2:])[:steps]]
     page_starts = range(start, start + steps, spec.rows)
     ends = [min(a + spec.rows, start + steps) for a in page_starts]
 
@@ -383,12 +377,43 @@ def take_rows(spec: Spec, out: Any, start: int, steps: int) -> tuple[np.ndarray,
 
     metrics = rows(paged[0], lambda t: t // spec.record_every)
     recorded = [functools.partial(_recorded_by, h.interval) for h in spec.histories]
-    return metrics, [rows(b, count) for b, count in zip(paged[1:], recorded, strict=True)]
+    return [metrics, *(rows(b, count) for b, count in zip(paged[1:], recorded, strict=True))]
 
 
 def _recorded_by(interval: int, t: int) -> int:
     "How many of the steps 0 to t - 1 are multiples of the interval."
     return -(-t // interval)
+
+
+class Rows:
+    "What a run records: [metrics, *histories], each block's rows at their place; `num_steps` is None where unknown."
+
+    def __init__(self, spec: Spec, num_steps: int | None):
+        self.counts: list[Callable[[int], int]] = [lambda t: t // spec.record_every]
+        self.counts += [functools.partial(_recorded_by, h.interval) for h in spec.histories]
+        self.num_steps, self.room, self.parts = num_steps, [], {}  # type: ignore[var-annotated]
+
+    def add(self, start: int, columns: list[Any]) -> None:
+        "The rows that a block recorded from step `start`; adding them twice is adding them once."
+        if self.num_steps is None:
+            self.parts[start] = columns
+            return
+        if not self.room:
+            sizes = [count(self.num_steps) for count in self.counts]
+            self.room = [
+                jax.tree.map(lambda a, n=n: aligned_empty((n, *a.shape[1:]), a.dtype), column)
+                for n, column in zip(sizes, columns, strict=True)
+            ]
+        for count, room, column in zip(self.counts, self.room, columns, strict=True):
+            for all_rows, rows in zip(jax.tree.leaves(room), jax.tree.leaves(column), strict=True):
+                all_rows[count(start) : count(start) + len(rows)] = rows
+
+    def joined(self, steps: int) -> list[Any]:
+        "All rows of the first `steps` steps."
+        if self.num_steps is None:
+            return [jax.tree.map(lambda *parts: np.concatenate(parts), *column) for column in zip(*self.parts.values())]
+        ends = [count(steps) for count in self.counts]
+        return [jax.tree.map(lambda a, n=n: a[:n], room) for n, room in zip(ends, self.room, strict=True)]
 
 # %% ../../nbs/loops/00_engine.ipynb #3902c08f
 def _first_bad(page: Any) -> int:
@@ -416,10 +441,12 @@ def _stream_blocks(spec: Spec, carry: Carry, first: int, num_steps: int, policy:
     while done < num_steps:
         steps = min(size, num_steps - done)
         new, out, bad = run_block(spec, carry, first + done, steps)
-        if policy == "raise" and bad < steps:  # states are values: run again, up to the step that was bad
-            new, out, _ = run_block(spec, carry, first + done, bad)
-            yield spec, new, out, bad
-            raise NonFiniteError(first + done + bad)
+        if (
+            policy == "raise" and (good := int(bad)) < steps
+        ):  # states are values: run again, up to the step that was bad
+            new, out, _ = run_block(spec, carry, first + done, good)
+            yield spec, new, out, good
+            raise NonFiniteError(first + done + good)
         carry, done = new, done + steps
         yield spec, carry, out, steps
 
@@ -461,7 +488,7 @@ def time_step_like(stream: Any, state: Any) -> Any:
     return TimeStep(observation=observation, target=target)
 
 
-def no_rows(spec: Spec, carry: Carry, stream: Any) -> tuple[np.ndarray, list[Any]]:
+def no_rows(spec: Spec, carry: Carry, stream: Any) -> list[Any]:
     "What `take_rows` gives for no steps: a loop that is stopped at once still has columns."
     given = None
     if spec.stream is None:
@@ -488,7 +515,7 @@ def make_spec(
     if isinstance(stream, Source):
         rows = _given_rows(stream.feature_dim + 1, num_steps)
         return Spec(structure, None, rows, 1, record_every, histories, "trust", seeds)
-    rows, pages = _page_size(_numbers(stream) * np.size(position.steps))
+    rows, pages = _page_size(_numbers(stream) * (whole_lanes(np.size(position.steps)) if seeds else 1))
     policy = {"raise": "flag", "skip": "skip"}[non_finite]
     return Spec(structure, stream, rows, pages, record_every, histories, policy, seeds)
 
@@ -514,39 +541,34 @@ def _check_steps(stream: Any, num_steps: int | None, first: int) -> int | None:
 def _start(spec: Spec, learner_state: Any, stream_state: Any, stream: Any) -> Carry:
     "The first carry, seeds on the last axis."
     window = None
+    one = (lambda t: jax.tree.map(lambda a: a[0], t)) if spec.seeds else (lambda t: t)
+    size = (whole_lanes(len(jax.tree.leaves(learner_state)[0])),) if spec.seeds else ()
     if spec.record_every > 1:
-        one = (lambda t: jax.tree.map(lambda a: a[0], t)) if spec.seeds else (lambda t: t)
         time_step = time_step_like(stream, one(stream_state))
         like = jax.eval_shape(spec.learner.step, one(learner_state), time_step).metrics
-        size = (jax.tree.leaves(learner_state)[0].shape[0],) if spec.seeds else ()
         zeros: Any = np.zeros((*like.shape, *size), like.dtype)
         count: Any = np.zeros((), np.int32), np.zeros(size, np.int32)
         window = Window(total=zeros, lost=zeros, steps=count[0], learned=count[1])
     if spec.seeds:
         learner_state, stream_state = seeds_last((learner_state, stream_state))
-    size = jax.tree.leaves(learner_state)[0].shape[-1:] if spec.seeds else ()
     # numpy zeros: a jax zero outside a compiled function is a compilation and a call of its own
     due: Any = tuple(np.zeros((), np.int32) for _ in spec.histories)
     skipped: Any = np.zeros(size, np.uint32)
     return Carry(learner=learner_state, stream=stream_state, window=window, due=due, skipped=skipped)
 
 # %% ../../nbs/loops/00_engine.ipynb #0a113ee0
-def _finish(spec: Spec, ended: list[Any], stream: Any, position: StreamPosition, interrupted: bool) -> Run:
-    "Put the blocks' rows together; the last finished block has the states."
-    carry, steps = ended[-1][:2]
-    if steps == 0 and len(ended) == 1:  # stopped before the first block was done
-        ended = [(carry, 0, *no_rows(spec, carry, stream))]
-    metrics, history = jax.tree.map(
-        lambda *parts: np.concatenate(parts), *[(rows, kept) for _, _, rows, kept in ended if rows is not None]
-    )
+def _finish(
+    spec: Spec, carry: Carry, columns: list[Any], position: StreamPosition, steps: int, interrupted: bool
+) -> Run:
+    "The states and rows of a run, seeds first."
     learner_state, stream_state, skipped = carry.learner, carry.stream, carry.skipped
     if spec.seeds:
-        learner_state, stream_state = seeds_first((learner_state, stream_state))
-        metrics, history = jax.tree.map(lambda a: np.moveaxis(a, -1, 0), (metrics, history))
+        n = np.size(position.steps)
+        learner_state, stream_state, skipped = seeds_first((learner_state, stream_state, skipped), n)
+        columns = jax.tree.map(lambda a: np.moveaxis(a[..., :n], -1, 0), columns)
     clock: Any = np.full(np.shape(position.steps), (int(np.max(position.steps)) + steps) % MAX_STEPS, np.uint32)
-    return Run(
-        learner_state, StreamPosition(state=stream_state, steps=clock), metrics, history, steps, skipped, interrupted
-    )
+    end = StreamPosition(state=stream_state, steps=clock)
+    return Run(learner_state, end, columns[0], columns[1:], steps, skipped, interrupted)
 
 # %% ../../nbs/loops/00_engine.ipynb #61bd0dc8
 def run_loop(
@@ -571,20 +593,26 @@ def run_loop(
     num_steps = _check_steps(stream, num_steps, first)
     spec = make_spec(learner, stream, num_steps, position, seeds, record_every, histories, non_finite)
     carry = _start(spec, learner_state, position.state, stream)
-    ended: list[Any] = [(carry, 0, None, None)]
+    rows = Rows(spec, num_steps)
+    last: Any = (spec, carry, None, 0, 0)  # a block: what its rows need, where it began, and its steps
     interrupted, failure = False, None
+
+    def keep(block_spec: Spec, _: Carry, out: Any, start: int, steps: int) -> int:
+        rows.add(start, no_rows(spec, carry, stream) if out is None else take_rows(block_spec, out, start, steps))
+        return start + steps
+
     with tqdm(total=num_steps, unit="step", unit_scale=True, disable=not progress) as bar:
         try:
             for block_spec, after, out, steps in _blocks(spec, carry, stream, first, num_steps, non_finite):
-                done = ended[-1][1]
-                ended.append((after, done + steps, *take_rows(block_spec, out, done, steps)))
-                ended[-2] = (None, *ended[-2][1:])  # only the last block's states are still needed
+                done = keep(*last) if last[2] is not None else 0  # while the block that has just begun is computed
+                last = (block_spec, after, out, done, steps)
                 bar.update(steps)
         except KeyboardInterrupt:
             interrupted = True
         except NonFiniteError as error:
             failure = error
-    run = _finish(spec, ended, stream, position, interrupted)
+    done = keep(*last)
+    run = _finish(spec, last[1], rows.joined(done), position, done, interrupted)
     if failure is not None:
         failure.result = run
         raise failure

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['pack', 'unpack', 'word_count', 'learn', 'learn_packed', 'learn_many', 'event_table', 'spread', 'padded',
-           'PackedState', 'Stepper']
+           'shared_vector', 'PackedState', 'Stepper']
 
 # %% ../../nbs/loops/03_stepper.ipynb #8da4c0d2
 import functools
@@ -18,6 +18,7 @@ from jax import Array, lax
 
 from ..compile import OPTIONS, one_kernel, use_native
 from .supervised import fit_state
+from ..streams.sources import aligned_empty
 from ..types import TimeStep, check_int, require, vector
 
 # %% ../../nbs/loops/03_stepper.ipynb #f5af41e5
@@ -31,9 +32,8 @@ def unpack(words: Array, like: Any) -> Any:
     "The inverse of `pack`, inside a compiled function; `like` has the shapes and dtypes."
     leaves, tree = jax.tree.flatten(like)
     ends = np.cumsum([word_count(leaf) for leaf in leaves])
-    return jax.tree.unflatten(
-        tree, [_read(part, leaf) for part, leaf in zip(jnp.split(words, ends[:-1]), leaves, strict=True)]
-    )
+    parts = jnp.split(words, ends)[:-1]  # what is behind the state is not of it
+    return jax.tree.unflatten(tree, [_read(part, leaf) for part, leaf in zip(parts, leaves, strict=True)])
 
 
 def word_count(leaf: Any) -> int:
@@ -59,10 +59,9 @@ def learn(learner: Any, state: Any, event: Array) -> tuple[Any, Array]:
     return result.state, jnp.concatenate([result.prediction, result.metrics])
 
 
-def learn_packed(learner: Any, like: Any, words: Array, event: Array) -> tuple[Array, Array]:
-    "The same for a packed state."
-    state, row = learn(learner, unpack(words, like), event)
-    return _write(state), row
+def learn_packed(learner: Any, like: Any, words: Array, event: Array) -> Array:
+    "The same for a packed state with room for a row behind it."
+    return _write(learn(learner, unpack(words, like), event))
 
 
 def learn_many(learner: Any, like: Any, words: Array, events: Array, count: Array) -> tuple[Array, Array]:
@@ -75,32 +74,36 @@ def learn_many(learner: Any, like: Any, words: Array, events: Array, count: Arra
         return state, lax.dynamic_update_index_in_dim(carry[1], row, i, 0)
 
     state, rows = lax.fori_loop(0, count, body, (state, jnp.zeros((len(events), row.size), row.dtype)))
-    return _write(state), rows
+    return _write((state, jnp.zeros(row.shape, row.dtype))), rows
 
 # %% ../../nbs/loops/03_stepper.ipynb #8b81c14a
 @functools.lru_cache(maxsize=128)
 def _compiled(learner: Any, tree: Any, leaves: tuple[Any, ...], native: bool) -> tuple[Any, Any, Any]:
     "The compiled functions of a stepper: one event, many, and a prediction."
     like = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in leaves])
-    one = jax.jit(functools.partial(learn_packed, learner, like), donate_argnums=0)
-    many = _jit_many(functools.partial(learn_many, learner, like), native)
+    one, many = (_Compiled(functools.partial(fn, learner, like), native) for fn in (learn_packed, learn_many))
     return one, many, jax.jit(lambda words, x: learner.predict(unpack(words, like), x))
 
 
-def _jit_many(many: Any, native: bool) -> Any:
-    "The native form until the compiler refuses it, the plain one from then on."
-    plain = jax.jit(many)
-    forms = [jax.jit(one_kernel(many), compiler_options=OPTIONS), plain] if native else [plain]
+class _Compiled:
+    "A function in its native form until the compiler refuses it, in the plain one from then on."
 
-    def call(*args: Any) -> Any:
-        if len(forms) == 2:
-            try:
-                return forms[0](*args)
-            except jax.errors.JaxRuntimeError:
-                del forms[0]
-        return forms[0](*args)
+    def __init__(self, fn: Any, native: bool):
+        quick = jax.jit(one_kernel(fn), compiler_options=OPTIONS)
+        self.forms = [quick, jax.jit(fn)] if native else [jax.jit(fn)]
 
-    return call
+    def __call__(self, *args: Any) -> Any:
+        try:
+            return self.forms[0](*args)
+        except jax.errors.JaxRuntimeError:
+            if len(self.forms) == 1:
+                raise
+            del self.forms[0]
+            return self(*args)
+
+    def compilations(self) -> int:
+        "How often a form was compiled: once for each kind of arguments."
+        return sum(form._cache_size() for form in self.forms)
 
 # %% ../../nbs/loops/03_stepper.ipynb #2681b27d
 def event_table(observations: Any, targets: Any, feature_dim: int, dtype: Any) -> np.ndarray:
@@ -127,9 +130,21 @@ def spread(rows: np.ndarray, good: np.ndarray) -> np.ndarray:
 
 def padded(events: np.ndarray) -> np.ndarray:
     "Rows of zeros behind the events, up to a power of two and 64 at least: few sizes are ever compiled."
-    room = np.zeros((max(64, 1 << (len(events) - 1).bit_length()), events.shape[1]), events.dtype)
+    rows = max(64, 1 << (len(events) - 1).bit_length())
+    if rows == len(events):
+        return events
+    room = np.zeros((rows, events.shape[1]), events.dtype)
     room[: len(events)] = events
     return room
+
+# %% ../../nbs/loops/03_stepper.ipynb #5ha4ed01
+def shared_vector(size: int, dtype: Any) -> tuple[np.ndarray, Any]:
+    "A numpy vector and the same memory as JAX sees it; where JAX made a copy, the vector twice."
+    memory = aligned_empty((size,), dtype)
+    memory[:] = 0
+    seen = jax.device_put(memory)
+    alike = jax.default_backend() == "cpu" and seen.unsafe_buffer_pointer() == memory.ctypes.data
+    return memory, seen if alike else memory
 
 # %% ../../nbs/loops/03_stepper.ipynb #400a3f34
 class PackedState:
@@ -148,15 +163,21 @@ class PackedState:
                 fits, f"state must hold numbers of 32 or 64 bits to be packed, got a leaf of {leaf.dtype}", TypeError
             )
         self._leaves = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-        self._words = jnp.asarray(pack(leaves))
-        structure = getattr(learner, "structure", learner)
+        structure, packed = getattr(learner, "structure", learner), pack(leaves)
         self._one, self._many, self._predict = _compiled(structure, self._tree, self._leaves, use_native())
+        self._size = len(packed)  # of the state; the last row is behind it
+        self._event, self._sent = shared_vector(feature_dim + 1, jnp.result_type(float))
+        self._words = np.append(packed, np.zeros(self._row_words(structure, like), np.uint32))
+
+    def _row_words(self, learner: Any, like: Any) -> int:
+        row = jax.eval_shape(functools.partial(learn, learner), like, self._event)[1]
+        return word_count(row)
 
     @property
     def state(self) -> Any:
         "The learner's state now, as a value of its own."
         sizes = [math.prod(shape) * dtype.itemsize // 4 for shape, dtype in self._leaves]
-        parts = np.split(np.array(self._words), np.cumsum(sizes)[:-1])
+        parts = np.split(np.array(self._words)[: self._size], np.cumsum(sizes)[:-1])
         pairs = zip(parts, self._leaves, strict=True)
         return jax.tree.unflatten(
             self._tree, [jnp.asarray(p.view(dtype).reshape(shape)) for p, (shape, dtype) in pairs]
@@ -168,7 +189,7 @@ class PackedState:
 
 # %% ../../nbs/loops/03_stepper.ipynb #94c580b3
 class Stepper(PackedState):
-    """A learner that takes one event at a time, for a service: one packed state, handed over without a copy.
+    """A learner that takes one event at a time, for a service: one packed state, one place for the event.
 
     Args:
         learner: a learner whose `step` takes a `TimeStep`.
@@ -182,28 +203,30 @@ class Stepper(PackedState):
     def __init__(self, learner: Any, feature_dim: int, state: Any = None, non_finite: str = "raise"):
         require(non_finite in ("raise", "skip"), f"non_finite must be 'raise' or 'skip', got {non_finite!r}")
         super().__init__(learner, feature_dim, state)
-        self.non_finite, self.skipped, self._dtype = non_finite, 0, np.dtype(jnp.result_type(float))
+        self.non_finite, self.skipped = non_finite, 0
 
-    def update(self, observation: Any, target: Any) -> Array | None:
+    def update(self, observation: Any, target: Any) -> np.ndarray | None:
         "Learn from one event: [prediction, metrics...] (4,) or (5,), or None for an event that was skipped."
-        event, want = np.empty(self.feature_dim + 1, self._dtype), (self._dtype, (self.feature_dim,))
-        fits = type(observation) is np.ndarray and (observation.dtype, observation.shape) == want
-        event[:-1] = observation if fits else vector("observation", observation, self.feature_dim)
-        event[-1:] = target if isinstance(target, float | np.floating) else vector("target", target, 1)
-        if not np.isfinite(event).all():
+        event, n = self._event, self.feature_dim
+        fits = type(observation) is np.ndarray and observation.dtype == event.dtype and observation.shape == (n,)
+        event[:n] = observation if fits else vector("observation", observation, n)
+        event[n:] = target if isinstance(target, float | np.floating) else vector("target", target, 1)
+        if 0 in np.isfinite(event).tobytes():  # `all` would take a microsecond longer
             require(self.non_finite == "skip", "the event holds a NaN or an infinity; nothing was learned from it")
             self.skipped += 1
             return None
-        self._words, row = self._one(self._words, event)
-        return row
+        self._words = self._one(self._words, self._sent)
+        return np.asarray(self._words)[self._size :].view(event.dtype)
 
     def update_many(self, observations: Any, targets: Any) -> np.ndarray:
         "Learn from events (n, feature_dim) and targets (n,), in order: rows [prediction, metrics...], NaN if skipped."
-        events = event_table(observations, targets, self.feature_dim, self._dtype)
+        events = event_table(observations, targets, self.feature_dim, self._event.dtype)
         good = np.isfinite(events).all(axis=1)
-        if not good.all() and self.non_finite == "raise":
+        clean = good.all()
+        if not clean and self.non_finite == "raise":
             raise ValueError(f"event {np.argmin(good)} holds a NaN or an infinity; nothing of this call was learned")
         n = int(good.sum())
-        self._words, found = self._many(self._words, padded(events[good]), np.int32(n))
+        self._words, found = self._many(self._words, padded(events if clean else events[good]), np.int32(n))
         self.skipped += len(good) - n
-        return spread(np.asarray(found)[:n], good)
+        rows = np.asarray(found)[:n]
+        return rows.copy() if clean else spread(rows, good)

@@ -349,13 +349,13 @@ def _run(
 
 
 def _one_result(run: Run, *histories: Any) -> LearningResult:
-    items = (run.learner_state, jnp.asarray(run.metrics), *(h for h in histories if h is not None))
+    items = (run.learner_state, jax.device_put(run.metrics), *(h for h in histories if h is not None))
     return LearningResult.of(items, run.position, run.steps, int(run.skipped), run.interrupted)
 
 
 def _batch_result(run: Run, sizes: Any, moments: Any) -> BatchedLearningResult:
     return BatchedLearningResult(
-        states=run.learner_state, metrics=jnp.asarray(run.metrics), step_size_history=sizes, normalizer_history=moments,
+        states=run.learner_state, metrics=jax.device_put(run.metrics), step_size_history=sizes, normalizer_history=moments,
         stream_state=run.position, steps=run.steps, skipped=run.skipped, interrupted=run.interrupted,
     )  # fmt: skip
 

@@ -130,9 +130,9 @@ class ScaledWorld(LinearWorld):
 
     def start(self, key: Array) -> ScaledWorldState:
         keys = noise.split(key, 4)
-        drawn = noise.bits(keys[0], 0, 2, self.feature_dim)
-        scales = jnp.exp(noise.uniform(drawn[1], *self.log_range))
-        return ScaledWorldState(keys=keys, true_weights=noise.normal(drawn[0]), scales=scales)
+        first, second = noise.split(keys[0], 2)
+        scales = jnp.exp(noise.uniform(second, 0, 1, self.feature_dim, *self.log_range)[0])
+        return ScaledWorldState(keys=keys, true_weights=noise.normal(first, 0, 1, self.feature_dim)[0], scales=scales)
 
     def rescale(self, scales: Array, change: Array) -> Array:
         "The next scales; here `change` holds them."
@@ -172,8 +172,8 @@ class DynamicScaleShiftStream(ScaledWorld):
         return math.log(self.min_scale), math.log(self.max_scale)
 
     def changes(self, state: ScaledWorldState, idx: Any, rows: int) -> tuple[Array, Array]:
-        def draw(bits: Array) -> Array:
-            return jnp.exp(noise.uniform(bits, *self.log_range))
+        def draw(*place: Any) -> Array:
+            return jnp.exp(noise.uniform(*place, *self.log_range))
 
         weights = hold(state.keys[1], idx, rows, self.feature_dim, self.weight_change_interval)
         return weights, hold(state.keys[3], idx, rows, self.feature_dim, self.scale_change_interval, draw=draw)
@@ -206,8 +206,8 @@ class ScaleDriftStream(ScaledWorld):
         return self.min_log_scale, self.max_log_scale
 
     def changes(self, state: ScaledWorldState, idx: Any, rows: int) -> tuple[Array, Array]:
-        weights = noise.normal(noise.bits(state.keys[1], idx, rows, self.feature_dim), self.weight_drift_rate)
-        steps = noise.normal(noise.bits(state.keys[3], idx, rows, self.feature_dim), self.scale_drift_rate)
+        weights = noise.normal(state.keys[1], idx, rows, self.feature_dim, self.weight_drift_rate)
+        steps = noise.normal(state.keys[3], idx, rows, self.feature_dim, self.scale_drift_rate)
         return weights, jnp.exp(steps)
 
     def move(self, weights: Array, change: Array) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from .. import noise
-from ..compile import vector_sum
+from ..compile import vector_dot
 from .base import Stream
 from ..types import State, TimeStep, check_int, check_number
 
@@ -36,7 +36,7 @@ class LinearWorld(Stream):
 
     def start(self, key: Array) -> Any:
         keys = noise.split(key, 3)
-        return LinearWorldState(keys=keys, true_weights=noise.normal(noise.bits(keys[0], 0, 1, self.feature_dim))[0])
+        return LinearWorldState(keys=keys, true_weights=noise.normal(keys[0], 0, 1, self.feature_dim)[0])
 
     def changes(self, state: Any, idx: Any, rows: int) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no changes")
@@ -46,14 +46,14 @@ class LinearWorld(Stream):
         return change
 
     def noise(self, state: Any, idx: Any, rows: int) -> Any:
-        examples = noise.normal(noise.bits(state.keys[2], idx, rows, self.feature_dim + 1))
+        examples = noise.normal(state.keys[2], idx, rows, self.feature_dim + 1)
         return self.changes(state, idx, rows), examples
 
     def advance(self, state: Any, noise: Any, idx: Any) -> tuple[TimeStep, Any]:
         change, example = noise
         weights = self.move(state.true_weights, change)
         observation = self.feature_std * example[:-1]  # type: ignore[attr-defined]
-        target = vector_sum(weights * observation) + self.noise_std * example[-1]  # type: ignore[attr-defined]
+        target = vector_dot(weights, observation) + self.noise_std * example[-1]  # type: ignore[attr-defined]
         return TimeStep(observation=observation, target=target[None]), state.replace(true_weights=weights)
 
     def true_weights(self, state: Any) -> Array:
@@ -81,7 +81,7 @@ class RandomWalkStream(LinearWorld):
         check_number("drift_rate", self.drift_rate, 0.0)
 
     def changes(self, state: LinearWorldState, idx: Any, rows: int) -> Array:
-        return noise.normal(noise.bits(state.keys[1], idx, rows, self.feature_dim), self.drift_rate)
+        return noise.normal(state.keys[1], idx, rows, self.feature_dim, self.drift_rate)
 
     def move(self, weights: Array, change: Array) -> Array:
         return weights + change
@@ -102,7 +102,7 @@ def hold(
     width: int,
     interval: int,
     cycle: int | None = None,
-    draw: Callable[[Array], Array] = noise.normal,
+    draw: Callable[[Array, Any, int, int], Array] = noise.normal,
 ) -> Array:
     """Random numbers (rows, width) from step `idx` that stay for `interval` steps at a time.
 
@@ -111,8 +111,8 @@ def hold(
     """
     segment = (jnp.asarray(idx, jnp.uint32) + jnp.arange(rows, dtype=jnp.uint32)) // np.uint32(interval)
     if cycle is not None:
-        return _pick(draw(noise.bits(key, 0, cycle, width)), segment % np.uint32(cycle))
-    table = draw(noise.bits(key, segment[0], (rows - 1) // interval + 2, width))
+        return _pick(draw(key, 0, cycle, width), segment % np.uint32(cycle))
+    table = draw(key, segment[0], (rows - 1) // interval + 2, width)
     return _pick(table, segment - segment[0])
 
 # %% ../../nbs/streams/01_synthetic.ipynb #d725fb49
@@ -169,8 +169,9 @@ class PeriodicChangeStream(LinearWorld):
 
     def start(self, key: Array) -> PeriodicState:
         keys = noise.split(key, 3)
-        drawn = noise.bits(keys[0], 0, 2, self.feature_dim)
-        centers, phases = noise.normal(drawn[0]), noise.uniform(drawn[1], 0.0, 2 * np.pi)
+        first, second = noise.split(keys[0], 2)
+        centers = noise.normal(first, 0, 1, self.feature_dim)[0]
+        phases = noise.uniform(second, 0, 1, self.feature_dim, 0.0, 2 * np.pi)[0]
         return PeriodicState(keys=keys, true_weights=centers, centers=centers, phases=phases)
 
     def changes(self, state: PeriodicState, idx: Any, rows: int) -> Array:
