@@ -103,7 +103,7 @@ class _Compiled:
 
     def compilations(self) -> int:
         "How often a form was compiled: once for each kind of arguments."
-        return sum(form._cache_size() for form in self.forms)
+        return sum(form._cache_size() for form in self.forms)  # type: ignore[attr-defined]
 
 # %% ../../nbs/loops/03_stepper.ipynb #2681b27d
 def event_table(observations: Any, targets: Any, feature_dim: int, dtype: Any) -> np.ndarray:

@@ -172,8 +172,8 @@ class DynamicScaleShiftStream(ScaledWorld):
         return math.log(self.min_scale), math.log(self.max_scale)
 
     def changes(self, state: ScaledWorldState, idx: Any, rows: int) -> tuple[Array, Array]:
-        def draw(*place: Any) -> Array:
-            return jnp.exp(noise.uniform(*place, *self.log_range))
+        def draw(key: Array, row: Any, rows: int, width: int) -> Array:
+            return jnp.exp(noise.uniform(key, row, rows, width, *self.log_range))
 
         weights = hold(state.keys[1], idx, rows, self.feature_dim, self.weight_change_interval)
         return weights, hold(state.keys[3], idx, rows, self.feature_dim, self.scale_change_interval, draw=draw)
