@@ -41,6 +41,15 @@ from alberta_nb.optimizers.idbd import IDBD, IDBDParamState, IDBDState
 from alberta_nb.optimizers.lms import LMS, LMSState
 from alberta_nb.optimizers.obgd import ObGD, ObGDState
 from alberta_nb.streams.base import ScanStream, Stream
+from alberta_nb.streams.chains import (
+    BoyanChain,
+    Chain,
+    MarkovChain,
+    RandomWalkChain,
+    RelevanceRing,
+    rms_value_error,
+)
+from alberta_nb.streams.returns import SensorStream, TraceConditioningStream, ideal_returns, tail_weights
 from alberta_nb.streams.scales import (
     DynamicScaleShiftStream,
     ScaledStreamWrapper,
@@ -55,6 +64,15 @@ from alberta_nb.streams.synthetic import (
     RandomWalkStream,
     SuttonExperiment1Stream,
 )
+from alberta_nb.streams.td_sources import (
+    GymSource,
+    ReturnSource,
+    TDArraySource,
+    TDIteratorSource,
+    TDSequenceSource,
+    TDSource,
+    TDTableSource,
+)
 from alberta_nb.types import Settings, State, TDTimeStep, TimeStep
 
 __all__ = [
@@ -64,10 +82,13 @@ __all__ = [
     "AutostepParamState",
     "AutostepState",
     "BatchedLearningResult",
+    "BoyanChain",
+    "Chain",
     "CyclicStream",
     "DynamicScaleShiftStream",
     "EMANormalizer",
     "EMANormalizerState",
+    "GymSource",
     "IDBD",
     "IDBDParamState",
     "IDBDState",
@@ -79,6 +100,7 @@ __all__ = [
     "LearnerState",
     "LearningResult",
     "LinearLearner",
+    "MarkovChain",
     "NonFiniteError",
     "Normalizer",
     "NormalizerHistory",
@@ -88,11 +110,15 @@ __all__ = [
     "Optimizer",
     "OptimizerUpdate",
     "PeriodicChangeStream",
+    "RandomWalkChain",
     "RandomWalkStream",
+    "RelevanceRing",
+    "ReturnSource",
     "RunningMean",
     "ScaleDriftStream",
     "ScaledStreamWrapper",
     "ScanStream",
+    "SensorStream",
     "Settings",
     "Source",
     "State",
@@ -103,8 +129,14 @@ __all__ = [
     "StreamPosition",
     "SuttonExperiment1Stream",
     "TableSource",
+    "TDArraySource",
+    "TDIteratorSource",
+    "TDSequenceSource",
+    "TDSource",
+    "TDTableSource",
     "TDTimeStep",
     "TimeStep",
+    "TraceConditioningStream",
     "UpdateResult",
     "WelfordNormalizer",
     "WelfordNormalizerState",
@@ -113,13 +145,16 @@ __all__ = [
     "compute_running_mean",
     "compute_tracking_error",
     "extract_metric",
+    "ideal_returns",
     "make_scale_range",
     "metrics_to_dicts",
     "native_loops",
     "normalizer_from_config",
     "optimizer_from_config",
+    "rms_value_error",
     "run_learning_loop",
     "run_learning_loop_batched",
     "sweep",
     "sweep_table",
+    "tail_weights",
 ]
