@@ -1,4 +1,4 @@
-"""Streams and sources of transitions: exact values, the walk by page and by step, borders, episodes, what is refused."""
+"""Streams and sources of transitions: exact values, page and step, borders, episodes, what is refused."""
 
 import json
 import sys
@@ -40,7 +40,7 @@ from alberta_nb import (
     tail_weights,
 )
 from alberta_nb.compile import vector_sum
-from alberta_nb.loops.engine import StreamPosition, run_loop, stream_start
+from alberta_nb.loops.engine import History, StreamPosition, run_loop, stream_start
 from alberta_nb.streams.base import watch
 from alberta_nb.streams.chains import borders, fall
 from alberta_nb.streams.sources import TableError
@@ -99,6 +99,10 @@ class TD(Settings):
         weights = state.weights + self.step_size * error * trace
         new = Weights(weights=weights, trace=trace, gamma=jnp.maximum(gamma, 0.0))
         return Learned(state=new, metrics=jnp.stack([error * error, error]))
+
+
+def weights_of(learner: TD, state: Weights) -> Any:
+    return state.weights
 
 
 def numpy_td(seen: TDTimeStep, step_size: float = 0.02, lamda: float = 0.8) -> np.ndarray:
@@ -341,20 +345,17 @@ def test_ring_references() -> None:
     The error is that of a prediction at a random step: over time, states and noise features.
     """
     ring, found = RelevanceRing(), []
-    keys = jax.random.split(KEY, 8)
-    position = StreamPosition(state=jax.vmap(ring.init)(keys), steps=jnp.zeros(8, jnp.uint32))
+    position = StreamPosition(state=jax.vmap(ring.init)(jax.random.split(KEY, 8)), steps=jnp.zeros(8, jnp.uint32))
+    every = 7  # has no factor in common with the 1000 steps between flips
     for step_size, lamda in ((0.005, 0.0), (0.02, 0.9)):
         learner = TD(step_size, lamda)
         state = jax.tree.map(lambda a: jnp.stack([a] * 8), learner.init(30))
-        run = run_loop(learner, ring, 25_000, state, position, seeds=True)
-        squares = []
-        for k in range(250):  # every hundredth step is enough
-            run = run_loop(learner, ring, 100, run.learner_state, run.position, seeds=True)
-            w = np.asarray(run.learner_state.weights, np.float64)
-            wrong = w[:, :10] - ring.true_values_at(25_000 + 100 * k + 99)
-            squares.append(np.mean(wrong**2, axis=1) + np.sum(w[:, 10:] ** 2, axis=1))
-        found.append(np.sqrt(np.mean(squares, axis=0)).mean())
-    assert np.allclose(found, [0.952, 0.940], atol=0.012), found
+        history = (History(every, weights_of),)
+        run = run_loop(learner, ring, 50_000, state, position, seeds=True, record_every=1000, histories=history)
+        w, idx = np.asarray(run.histories[0], np.float64), np.arange(0, 50_000, every)
+        squares = np.mean((w[..., :10] - ring.true_values_at(idx)) ** 2, axis=2) + np.sum(w[..., 10:] ** 2, axis=2)
+        found.append(np.sqrt(squares[:, idx >= 25_000].mean(axis=1)).mean())
+    assert np.allclose(found, [0.952, 0.940], atol=0.01), found
 
 
 def test_rms_value_error() -> None:

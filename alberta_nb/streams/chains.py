@@ -7,7 +7,7 @@ __all__ = ['ChainModel', 'state_values', 'state_weights', 'rms_value_error', 'ch
            'fall', 'KnownChain', 'Chain', 'chain_step', 'MarkovChain', 'plain', 'start_weights', 'RandomWalkChain',
            'BoyanChain', 'NoisyState', 'NoisyChain', 'RelevanceRing', 'ring_sign']
 
-# %% ../../nbs/streams/04_chains.ipynb #59321160
+# %% ../../nbs/streams/04_chains.ipynb #2f8d261f
 import functools
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from .. import noise
 from .base import Stream
 from ..types import State, TDTimeStep, check_int, check_number, floats, require
 
-# %% ../../nbs/streams/04_chains.ipynb #f3f4c44a
+# %% ../../nbs/streams/04_chains.ipynb #fa42df3c
 class ChainModel(NamedTuple):
     "A chain with n states: `transitions` (n, m) and `rewards` (n, m), where columns n to m - 1 are ends of an episode."
 
@@ -29,14 +29,14 @@ class ChainModel(NamedTuple):
     starts: np.ndarray  # (n,), the probability of starting there
     gamma: float
 
-# %% ../../nbs/streams/04_chains.ipynb #ee6e7948
+# %% ../../nbs/streams/04_chains.ipynb #fb12cf83
 def state_values(model: ChainModel) -> np.ndarray:
     "The value (n,) of every state, in float64. Source: the linear equations of Bellman 1957."
     n = len(model.transitions)
     expected = np.sum(model.transitions * model.rewards, axis=1)
     return np.linalg.solve(np.eye(n) - model.gamma * model.transitions[:, :n], expected)
 
-# %% ../../nbs/streams/04_chains.ipynb #d969c813
+# %% ../../nbs/streams/04_chains.ipynb #193fffe9
 def state_weights(model: ChainModel) -> np.ndarray:
     "The fraction (n,) of steps that the chain spends in each state. Raises ValueError where that is left to luck."
     n = len(model.transitions)
@@ -47,13 +47,13 @@ def state_weights(model: ChainModel) -> np.ndarray:
     solved = np.linalg.lstsq(np.vstack([still, np.ones(n)]), np.append(np.zeros(n), 1.0), rcond=None)[0]
     return np.maximum(solved, 0.0)
 
-# %% ../../nbs/streams/04_chains.ipynb #14963e33
+# %% ../../nbs/streams/04_chains.ipynb #ca59ee8a
 def rms_value_error(predictions: Any, true_values: Any, weights: Any = None) -> np.ndarray:
     "The root of the mean squared error over the last axis, the states: all the same, or weighted (n,)."
     squares = np.square(np.asarray(predictions, np.float64) - true_values)
     return np.sqrt(np.average(squares, axis=-1, weights=weights))
 
-# %% ../../nbs/streams/04_chains.ipynb #fb20d567
+# %% ../../nbs/streams/04_chains.ipynb #c50a98aa
 def check_chain(model: ChainModel) -> None:
     "Raise ValueError where a model is no chain, or where its values are not finite; the message says which state."
     shape = model.transitions.shape
@@ -72,7 +72,7 @@ def check_chain(model: ChainModel) -> None:
     endless = np.flatnonzero(~can_end(model.transitions))
     require(model.gamma < 1 or not len(endless), f"gamma must be below 1: from state {endless[:1]} no end is reached")
 
-# %% ../../nbs/streams/04_chains.ipynb #1e2974c3
+# %% ../../nbs/streams/04_chains.ipynb #5de15eec
 def can_end(transitions: np.ndarray) -> np.ndarray:
     "From which states (n,) an end can be reached."
     n = len(transitions)
@@ -81,7 +81,7 @@ def can_end(transitions: np.ndarray) -> np.ndarray:
         found = found | (transitions[:, :n] @ found > 0)
     return found
 
-# %% ../../nbs/streams/04_chains.ipynb #6e2465df
+# %% ../../nbs/streams/04_chains.ipynb #ccd85fd6
 class ChainState(State):
     "Where a chain is: state number `at`, an int32 (), and three uint32 keys (3, 2), for start, steps and extras."
 
@@ -100,7 +100,7 @@ def fall(u: Array, row: Array) -> Array:
     "The number of the interval that `u` falls into."
     return jnp.sum(u >= row, dtype=jnp.int32)
 
-# %% ../../nbs/streams/04_chains.ipynb #0b2d9d9c
+# %% ../../nbs/streams/04_chains.ipynb #a0cafa27
 class KnownChain(Stream):
     "What can be said of a chain before it runs: a subclass has `model`, the rest follows, in float64."
 
@@ -132,7 +132,7 @@ class KnownChain(Stream):
     def feature_dim(self) -> int:
         return self.state_features.shape[1]
 
-# %% ../../nbs/streams/04_chains.ipynb #d6604979
+# %% ../../nbs/streams/04_chains.ipynb #f59b4889
 class Chain(KnownChain):
     """Base of the streams over finite Markov chains: one transition a step, and a new episode after each end.
 
@@ -172,7 +172,7 @@ class Chain(KnownChain):
     def advance(self, state: Any, noise: Any, idx: Any) -> tuple[Any, Any]:
         return chain_step(self, state, noise, idx)
 
-# %% ../../nbs/streams/04_chains.ipynb #12776ef0
+# %% ../../nbs/streams/04_chains.ipynb #9c7f7ce7
 def chain_step(chain: Chain, state: ChainState, u: Array, idx: Any) -> tuple[TDTimeStep, ChainState]:
     "One transition, from the uniform numbers `u` of a step; after an end the next state is a start."
     n, m = chain.model.transitions.shape
@@ -186,7 +186,7 @@ def chain_step(chain: Chain, state: ChainState, u: Array, idx: Any) -> tuple[TDT
     )
     return time_step, state.replace(at=jnp.where(ended, chain.draw_start(u[-1]), to) if m > n else to)
 
-# %% ../../nbs/streams/04_chains.ipynb #866fea76
+# %% ../../nbs/streams/04_chains.ipynb #87358391
 class MarkovChain(Chain):
     """The stream of a chain that is given by its numbers.
 
@@ -218,7 +218,7 @@ class MarkovChain(Chain):
         features = None if self.features is None else np.array(self.features, np.float64)
         return ChainModel(transitions, rewards, features, start_weights(self.starts, len(transitions)), self.gamma)
 
-# %% ../../nbs/streams/04_chains.ipynb #e8ab0de7
+# %% ../../nbs/streams/04_chains.ipynb #0a86aa39
 def plain(name: str, value: Any) -> Any:
     "Numbers as nested tuples, which can be compared and hashed. Raises TypeError for anything else."
     if value is None:
@@ -243,7 +243,7 @@ def start_weights(starts: Any, n: int) -> np.ndarray:
     require(good, f"starts must be a state or {n} probabilities with sum 1, got {starts}")
     return weights
 
-# %% ../../nbs/streams/04_chains.ipynb #480237c9
+# %% ../../nbs/streams/04_chains.ipynb #a0eb6750
 class RandomWalkChain(Chain):
     """A random walk over a row of states, from the middle to one of two ends. One feature for each state, gamma 1.
 
@@ -277,7 +277,7 @@ class RandomWalkChain(Chain):
         n = self.n_states
         return jnp.where(to == n, self.left_reward, jnp.where(to == n + 1, self.right_reward, 0.0))
 
-# %% ../../nbs/streams/04_chains.ipynb #91793bc3
+# %% ../../nbs/streams/04_chains.ipynb #e2e80bbc
 class BoyanChain(Chain):
     "Boyan's chain: 13 states, 4 features, gamma 1; state s is worth -2 s. Source: Boyan 2002."
 
@@ -291,7 +291,7 @@ class BoyanChain(Chain):
         distance = np.abs(np.arange(13)[:, None] - np.array([12, 8, 4, 0]))
         return ChainModel(transitions, rewards, np.maximum(0.0, 1 - distance / 4), np.eye(13)[12], 1.0)
 
-# %% ../../nbs/streams/04_chains.ipynb #5c4ba0e7
+# %% ../../nbs/streams/04_chains.ipynb #06c6370a
 class NoisyState(ChainState):
     "Where a chain is, and the noise features (num_noise,) that are seen there."
 
@@ -323,7 +323,7 @@ class NoisyChain(Chain):
         known = super().state_features
         return np.append(known, np.zeros((len(known), self.num_noise)), axis=1)
 
-# %% ../../nbs/streams/04_chains.ipynb #a0a02adb
+# %% ../../nbs/streams/04_chains.ipynb #a471bb51
 class RelevanceRing(NoisyChain):
     """A ring whose reward, on entering state 0, is +1 or -1 and flips; some features tell the state, others nothing.
 
@@ -360,7 +360,7 @@ class RelevanceRing(NoisyChain):
     def reward(self, at: Array, to: Array, idx: Any) -> Array:
         return jnp.where((at == self.n_states - 1) & (to == 0), ring_sign(idx, self.flip_interval), 0.0)
 
-# %% ../../nbs/streams/04_chains.ipynb #0b363e6b
+# %% ../../nbs/streams/04_chains.ipynb #e8d39dde
 def ring_sign(idx: Any, interval: int) -> Any:
     "+1 for the first `interval` steps, -1 for the next, and so on; `idx` a number or an array, of any kind of integer."
     return 1.0 - 2.0 * (idx // interval % 2)

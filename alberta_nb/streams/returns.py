@@ -7,7 +7,7 @@ __all__ = ['REPRESENTATIONS', 'ideal_returns', 'backward', 'tail_weights', 'cue_
            'trial_model', 'turn_factors', 'sensor_weights', 'SensorState', 'SensorStream', 'sensor_step',
            'check_sensors']
 
-# %% ../../nbs/streams/05_returns.ipynb #ea7d05e8
+# %% ../../nbs/streams/05_returns.ipynb #7ed50c63
 import functools
 from typing import Any
 
@@ -20,7 +20,7 @@ from .base import Stream
 from .chains import Chain, ChainModel, check_chain
 from ..types import State, TDTimeStep, check_int, check_number, floats, require
 
-# %% ../../nbs/streams/05_returns.ipynb #dc3cd5f0
+# %% ../../nbs/streams/05_returns.ipynb #653b6c40
 def ideal_returns(rewards: Any, gammas: Any, tail: Any = 0.0) -> np.ndarray:
     """The return that followed each step, in float64: G_t = rewards[t] + gammas[t] G_{t+1}, from the last step back.
 
@@ -44,7 +44,7 @@ def ideal_returns(rewards: Any, gammas: Any, tail: Any = 0.0) -> np.ndarray:
     columns = [np.broadcast_to(a, shape).reshape(shape[0], -1).T for a in (r, g, tail)]
     return np.stack([backward(*column) for column in zip(*columns, strict=True)], axis=1).reshape(shape)
 
-# %% ../../nbs/streams/05_returns.ipynb #44964b16
+# %% ../../nbs/streams/05_returns.ipynb #b535f038
 def backward(rewards: np.ndarray, gammas: np.ndarray, tail: np.ndarray) -> np.ndarray:
     "The recursion for one column; a discount of 0 forgets the future, even one that is no number."
     steps = zip(reversed(rewards.tolist()), reversed(gammas.tolist()), reversed(tail.tolist()), strict=True)
@@ -55,13 +55,16 @@ def backward(rewards: np.ndarray, gammas: np.ndarray, tail: np.ndarray) -> np.nd
         returns.append(following)
     return np.array(returns[::-1])
 
-# %% ../../nbs/streams/05_returns.ipynb #ca84c31c
+# %% ../../nbs/streams/05_returns.ipynb #d6ddf629
 def tail_weights(gammas: Any, num_steps: int) -> np.ndarray:
     "How much the unknown return after the last step, or after a break, weighs in the return of each step."
     check_int("num_steps", num_steps)
     return ideal_returns(np.zeros((num_steps,) if np.ndim(gammas) < 2 else (num_steps, 1)), gammas, tail=1.0)
 
-# %% ../../nbs/streams/05_returns.ipynb #29d4fbd6
+# %% ../../nbs/streams/05_returns.ipynb #dd045b48
+REPRESENTATIONS = ("presence", "tapped", "microstimuli")
+
+
 def cue_features(kind: str, since: np.ndarray, cue_steps: int, reward_at: int, units: int, decay: float) -> np.ndarray:
     "Features (len(since), d) of what is known `since` steps after a cue began; `kind` names the representation."
     if kind == "presence":
@@ -71,10 +74,7 @@ def cue_features(kind: str, since: np.ndarray, cue_steps: int, reward_at: int, u
     height, centers = decay ** since[:, None], np.arange(1, units + 1) / units
     return height * np.exp(-np.square(height - centers) / (2 * 0.08**2)) / np.sqrt(2 * np.pi)
 
-# %% ../../nbs/streams/05_returns.ipynb #10e2330b
-REPRESENTATIONS = ("presence", "tapped", "microstimuli")
-
-
+# %% ../../nbs/streams/05_returns.ipynb #e2c14479
 class TraceConditioningStream(Chain):
     """Trials without end: a cue of `cue_steps`, a silence of `silence` steps, a reward of 1, a pause of random length.
 
@@ -95,13 +95,8 @@ class TraceConditioningStream(Chain):
     trace_decay: float = 0.9
 
     def __post_init__(self) -> None:
-        for name, low in (
-            ("cue_steps", 1),
-            ("silence", 0),
-            ("min_pause", 0),
-            ("max_pause", self.min_pause),
-            ("units", 1),
-        ):
+        lowest = {"cue_steps": 1, "silence": 0, "min_pause": 0, "max_pause": self.min_pause, "units": 1}
+        for name, low in lowest.items():
             check_int(name, getattr(self, name), low)
         known = self.representation in REPRESENTATIONS
         require(known, f"representation must be one of {REPRESENTATIONS}, got {self.representation!r}")
@@ -118,7 +113,7 @@ class TraceConditioningStream(Chain):
     def reward(self, at: Array, to: Array, idx: Any) -> Array:
         return jnp.where(to == self.cue_steps + self.silence, 1.0, 0.0)
 
-# %% ../../nbs/streams/05_returns.ipynb #d52b6685
+# %% ../../nbs/streams/05_returns.ipynb #51169b9c
 def hazards(trial: TraceConditioningStream) -> np.ndarray:
     "The chance (n,) that the next cue comes now, for each number of steps since the last: 0 until the pause may end."
     pause = np.arange(-trial.cue_steps - trial.silence, trial.max_pause + 1)
@@ -136,7 +131,7 @@ def trial_model(trial: TraceConditioningStream) -> ChainModel:
     features = cue_features(trial.representation, np.arange(n), *setting)
     return ChainModel(transitions, rewards, features, np.eye(n)[0], trial.gamma)
 
-# %% ../../nbs/streams/05_returns.ipynb #74144646
+# %% ../../nbs/streams/05_returns.ipynb #4036ff25
 def turn_factors(periods: Any, memory: float) -> np.ndarray:
     "The complex factor by which each pair of sensors turns and shrinks in one step."
     return np.exp(-1 / memory + 2j * np.pi / np.asarray(periods, np.float64))
@@ -147,14 +142,14 @@ def sensor_weights(factors: np.ndarray, gamma: float) -> np.ndarray:
     sums = factors / (1 - gamma * factors)
     return np.concatenate([sums.real, -sums.imag])
 
-# %% ../../nbs/streams/05_returns.ipynb #9be11266
+# %% ../../nbs/streams/05_returns.ipynb #ff610e4c
 class SensorState(State):
     "Two uint32 keys (2, 2), for start and noise, and what the sensors see now (feature_dim,): all x, then all y."
 
     keys: Array
     sensors: Array
 
-
+# %% ../../nbs/streams/05_returns.ipynb #afb15b11
 class SensorStream(Stream):
     """Pairs of sensors that swing, each with its own of `periods`, and lose their phase over `memory` steps.
 
@@ -187,7 +182,7 @@ class SensorStream(Stream):
         "The weights (feature_dim,) whose product with the observation is the expected return. They never change."
         return jnp.asarray(sensor_weights(turn_factors(self.periods, self.memory), self.gamma), jnp.result_type(float))
 
-# %% ../../nbs/streams/05_returns.ipynb #cbd33b6e
+# %% ../../nbs/streams/05_returns.ipynb #d1d416a5
 def sensor_step(stream: SensorStream, state: SensorState, noise: Array) -> tuple[TDTimeStep, SensorState]:
     "All pairs turn, shrink, and are shaken."
     pairs, factors = len(stream.periods), turn_factors(stream.periods, stream.memory)
@@ -203,7 +198,7 @@ def sensor_step(stream: SensorStream, state: SensorState, noise: Array) -> tuple
     )
     return time_step, state.replace(sensors=sensors)
 
-# %% ../../nbs/streams/05_returns.ipynb #e55dd4f1
+# %% ../../nbs/streams/05_returns.ipynb #6df4151a
 def check_sensors(stream: SensorStream) -> None:
     "Check the settings of a SensorStream, and keep its periods as numbers that can be compared."
     periods = np.asarray(stream.periods)

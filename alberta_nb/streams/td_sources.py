@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TDSource', 'check_gammas', 'TDArraySource', 'named_column', 'as_transitions', 'TDSequenceSource', 'with_next',
-           'ReturnSource', 'TDTableSource', 'TDIteratorSource', 'play', 'GymSource', 'make_env', 'random_policy',
-           'feature_function']
+           'one_less', 'ReturnSource', 'TDTableSource', 'TDIteratorSource', 'play', 'GymSource', 'make_env',
+           'random_policy', 'feature_function']
 
-# %% ../../nbs/streams/06_td_sources.ipynb #0691f16a
+# %% ../../nbs/streams/06_td_sources.ipynb #63290eb5
 import functools
 import importlib
 import importlib.util
@@ -20,7 +20,7 @@ from .sources import ArraySource, IteratorSource, Source, TableSource, aligned, 
 from .sources import default_float, numeric_columns, open_table
 from ..types import TDTimeStep, check_number, require
 
-# %% ../../nbs/streams/06_td_sources.ipynb #1112e876
+# %% ../../nbs/streams/06_td_sources.ipynb #f2cd30ac
 class TDSource(Source):
     "A source of transitions: its pages are TDTimeSteps, with observations (n, feature_dim), rewards and gammas (n, 1)."
 
@@ -34,7 +34,7 @@ def check_gammas(name: str, gammas: np.ndarray, first: int = 0) -> None:
     found = gammas.reshape(-1)[bad[:1]]
     require(not len(bad), f"{name} must lie in [0, 1], or be negative where the sequence stops, got {found}{where}")
 
-# %% ../../nbs/streams/06_td_sources.ipynb #674896ea
+# %% ../../nbs/streams/06_td_sources.ipynb #2de228e7
 class TDArraySource(TDSource):
     """Transitions that lie in memory.
 
@@ -67,7 +67,7 @@ class TDArraySource(TDSource):
         for start in range(first, len(self.rows[0]), rows):
             yield as_transitions(*(a[start : start + rows] for a in self.rows))
 
-# %% ../../nbs/streams/06_td_sources.ipynb #a20f44e6
+# %% ../../nbs/streams/06_td_sources.ipynb #9e0484da
 def named_column(name: str, values: Any, rows: int) -> np.ndarray:
     "Numbers (rows,) or (rows, 1) as (rows, 1)."
     array = np.asarray(values)
@@ -78,7 +78,7 @@ def named_column(name: str, values: Any, rows: int) -> np.ndarray:
 def as_transitions(observation: Any, reward: Any, next_observation: Any, gamma: Any) -> TDTimeStep:
     return TDTimeStep(observation=observation, reward=reward, next_observation=next_observation, gamma=gamma)
 
-# %% ../../nbs/streams/06_td_sources.ipynb #05e3ccc5
+# %% ../../nbs/streams/06_td_sources.ipynb #cf684f05
 class TDSequenceSource(TDArraySource):
     """A series in memory: row t holds the observation at step t, and the reward and the discount that came with it.
 
@@ -95,7 +95,7 @@ class TDSequenceSource(TDArraySource):
         g = gammas if np.ndim(gammas) == 0 else named_column("gammas", gammas, len(x))[1:]
         super().__init__(x[:-1], r[1:], x[1:], g)
 
-# %% ../../nbs/streams/06_td_sources.ipynb #15e7184e
+# %% ../../nbs/streams/06_td_sources.ipynb #a737c30a
 def with_next(pages: Iterable[Any]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     "Observations (n + 1, d) and targets (n + 1, 1) of n rows and the one after them, from pages of a source."
     held: Any = None
@@ -107,7 +107,14 @@ def with_next(pages: Iterable[Any]) -> Iterator[tuple[np.ndarray, np.ndarray, np
             yield x, y, np.ones((len(x) - 1, 1), y.dtype)
         held = x[-1:].copy(), y[-1:].copy()
 
-# %% ../../nbs/streams/06_td_sources.ipynb #f1b340e2
+
+def one_less(name: str, source: Source) -> int | None:
+    "How many transitions the rows of a source make, where that is known."
+    rows = source.num_steps
+    require(rows is None or rows > 1, f"{name} must have two rows or more, got {rows}")
+    return None if rows is None else rows - 1
+
+# %% ../../nbs/streams/06_td_sources.ipynb #944e5684
 class ReturnSource(TDSource):
     """The discounted sum of a source's targets, as a prediction problem: row t, its target, and row t + 1.
 
@@ -121,14 +128,13 @@ class ReturnSource(TDSource):
         require(fits, f"source must be a source of observations and targets, got {type(source).__name__}", TypeError)
         check_number("gamma", gamma, 0.0, 1.0)
         self.source, self.gamma, self.feature_dim = source, gamma, source.feature_dim
-        require(source.num_steps is None or source.num_steps > 1, "source must have two rows or more")
-        self.num_steps = None if source.num_steps is None else source.num_steps - 1
+        self.num_steps = one_less("source", source)
 
     def pages(self, first: int, rows: int) -> Iterator[TDTimeStep]:
         for x, y, ones in with_next(self.source.pages(first, rows)):
             yield as_transitions(x[:-1], y[:-1], x[1:], self.gamma * ones)
 
-# %% ../../nbs/streams/06_td_sources.ipynb #71d000c9
+# %% ../../nbs/streams/06_td_sources.ipynb #508cd5fd
 class TDTableSource(TDSource):
     """Rows t and t + 1 of a table as a transition, with the reward of row t + 1; files are read in pieces.
 
@@ -158,9 +164,7 @@ class TDTableSource(TDSource):
         require(len(chosen) > 0, f"features must name a column of {opened.name}, got {chosen}")
         self.table = TableSource(opened, reward, [*chosen, *known])
         self.reward, self.gamma, self.features = self.table.target, gamma, chosen
-        rows = self.table.num_steps
-        require(rows is None or rows > 1, f"{opened.name} must have two rows or more, got {rows}")
-        self.num_steps, self.feature_dim = None if rows is None else rows - 1, len(chosen)
+        self.num_steps, self.feature_dim = one_less(opened.name, self.table), len(chosen)
 
     def pages(self, first: int, rows: int) -> Iterator[TDTimeStep]:
         for x, y, gammas in with_next(self.table.pages(first, rows)):
@@ -172,7 +176,7 @@ class TDTableSource(TDSource):
             yield as_transitions(x[:-1], y[1:], x[1:], gammas)
             first += len(gammas)
 
-# %% ../../nbs/streams/06_td_sources.ipynb #2b0c2e57
+# %% ../../nbs/streams/06_td_sources.ipynb #41b0d196
 class TDIteratorSource(TDSource, IteratorSource):
     """Transitions (observation, reward, next_observation, gamma), or TDTimeSteps, from any Python iterable.
 
@@ -201,7 +205,7 @@ class TDIteratorSource(TDSource, IteratorSource):
         named = {"observation": observation, "reward": reward, "next_observation": following, "gamma": gamma}
         return tuple(as_table(f"{what}: {name}", value.reshape(-1), 1) for name, value in named.items())
 
-# %% ../../nbs/streams/06_td_sources.ipynb #f4eb9692
+# %% ../../nbs/streams/06_td_sources.ipynb #b1cb2651
 def play(env: Any, policy: Callable[[Any], Any], gamma: float, see: Callable[[Any], Any], seed: Any) -> Iterator[Any]:
     "Transitions without end: gamma 0 after termination, -gamma after truncation, then a new episode."
     observation, _ = env.reset(seed=seed)
@@ -215,7 +219,7 @@ def play(env: Any, policy: Callable[[Any], Any], gamma: float, see: Callable[[An
             following = see(observation)
         seen = following
 
-# %% ../../nbs/streams/06_td_sources.ipynb #2de28693
+# %% ../../nbs/streams/06_td_sources.ipynb #13299a9c
 class GymSource(TDIteratorSource):
     """A Gymnasium environment under a policy, without end; a new episode follows each termination or truncation.
 
@@ -246,7 +250,7 @@ class GymSource(TDIteratorSource):
         act = random_policy(self.env, seed) if policy is None else policy
         super().__init__(play(self.env, act, gamma, feature_function(self.env, features), seed))
 
-# %% ../../nbs/streams/06_td_sources.ipynb #44bf5f52
+# %% ../../nbs/streams/06_td_sources.ipynb #676250bc
 def make_env(env: Any) -> Any:
     "An environment, or the one that a name stands for."
     if isinstance(env, str):
@@ -267,7 +271,7 @@ def random_policy(env: Any, seed: int | None) -> Callable[[Any], Any]:
         env.action_space.seed(seed)
     return lambda observation: env.action_space.sample()
 
-# %% ../../nbs/streams/06_td_sources.ipynb #6ff07ccb
+# %% ../../nbs/streams/06_td_sources.ipynb #dc299f87
 def feature_function(env: Any, features: Callable[[Any], Any] | None) -> Callable[[Any], np.ndarray]:
     "What a learner sees of an observation; copies, because environments may write into their own."
     if features is not None:
