@@ -37,6 +37,7 @@ class Source:
     A subclass has `feature_dim` and `pages`, and `num_steps` where its length is known.
     """
 
+    time_step: type[Any] = TimeStep  # of what kind the time steps are
     feature_dim: int
     num_steps: int | None = None
     finite: bool = False  # True where all numbers are known to be finite: then pages are not looked at again
