@@ -371,7 +371,7 @@ def test_true_online_without_traces_is_td_0() -> None:
 
 
 def test_scaling_and_mirroring(float64: None) -> None:
-    rows, scaled, mirrored = (transitions(rewards=c * REWARDS) for c in (1.0, 1000.0, -1.0))
+    rows, scaled, mirrored = (transitions(rewards=c * REWARDS) for c in (1.0, 10.0, -1.0))
     for name, optimizer in td_optimizers(0.05, 0.8, 0.02).items():
         base, turned = (live(ab.TDLinearLearner(optimizer), r) for r in (rows, mirrored))
         sizes = ab.TDLinearLearner(optimizer).step_sizes
@@ -381,7 +381,7 @@ def test_scaling_and_mirroring(float64: None) -> None:
         if name in ("semi", "ordinary", "published"):
             assert gap(sizes(base[0]), sizes(large[0])) > 1e-5, "these have a unit"
         else:
-            assert gap(1000.0 * base[1], large[1]) < 1e-9
+            assert gap(10.0 * base[1], large[1]) < 1e-11
             assert gap(base[0].optimizer_state.eligibility_traces, large[0].optimizer_state.eligibility_traces) < 1e-13
 
 
