@@ -200,7 +200,8 @@ class TDTimeStep(State):
     """What a stream of a temporal-difference problem gives: one transition.
 
     An `observation` (feature_dim,), the `reward` (1,) that followed it, the `next_observation` (feature_dim,), and the
-    discount `gamma` (1,) of what comes after: 0 where an episode ends.
+    discount `gamma` (1,) of what comes after: 0 where an episode ends. A negative one says that the sequence was cut
+    off here: what would have come after counts by its size, and the next observation is of another sequence.
     """
 
     observation: Array

@@ -476,6 +476,18 @@ def test_a_second_episode_knows_nothing_of_the_first_trace(float64: None, name: 
     assert same(*after) is not leaks
 
 
+@each_optimizer
+def test_a_cut_counts_the_future_and_ends_the_trace(float64: None, name: str) -> None:
+    """A negative discount: the error of its size, and a clean trace afterwards."""
+    learner = ab.TDLinearLearner(OPTIMIZERS[name], ab.EMANormalizer())
+    state = scan_rows(learner, learner.init(D), transitions(gammas=np.full(STEPS, 0.9)))[0]
+    cut, whole = (learner.update(state, XS[0], 1.0, XS[1], gamma) for gamma in (-0.9, 0.9))
+    assert gap(cut.td_error, whole.td_error) == gap(cut.state.weights, whole.state.weights) == 0.0
+    after = learner.update(cut.state, XS[5], 1.0, XS[6], 0.9).state
+    scaled = learner.normalizer.normalize_only(after.normalizer_state, XS[5])
+    assert gap(learner.traces(after)["eligibility_traces"], scaled) < 1e-15
+
+
 @pytest.mark.parametrize("normalizer", [None, ab.EMANormalizer()])
 @pytest.mark.parametrize("junk", [np.nan, np.inf, -np.inf, 1e30])
 @each_optimizer
@@ -784,7 +796,7 @@ def test_updates_out_of_shape() -> None:
         (ValueError, "next_observation must have shape", (x, 1.0, np.ones(3), 0.9)),
         (ValueError, "reward must have shape", (x, np.ones(2), x, 0.9)),
         (ValueError, "gamma must have shape", (x, 1.0, x, np.ones(2))),
-        (ValueError, "gamma must be a finite number in \\[0.0, 1.0\\]", (x, 1.0, x, 1.5)),
+        (ValueError, "gamma must be a finite number in \\[-1.0, 1.0\\]", (x, 1.0, x, 1.5)),
         (TypeError, "reward must be numeric", (x, "one", x, 0.9)),
     ]:
         with pytest.raises(error, match=message):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TDLearnerState', 'TDUpdateResult', 'td_step', 'TDLinearLearner']
 
-# %% ../../nbs/learners/03_td.ipynb #0f8360f8
+# %% ../../nbs/learners/03_td.ipynb #85c92880
 import functools
 from typing import Any, ClassVar
 
@@ -28,7 +28,7 @@ from ..optimizers.td_lambda import TDOptimizer, discounted
 from ..optimizers.tdidbd import TDIDBD
 from ..types import State, TDTimeStep, check_number, floats, vector
 
-# %% ../../nbs/learners/03_td.ipynb #0188268a
+# %% ../../nbs/learners/03_td.ipynb #a27ce51f
 class TDLearnerState(LearnerState):
     "Weights (feature_dim,), bias (), the TD optimizer's state, and the normaliser's, or None without one."
 
@@ -48,7 +48,7 @@ class TDUpdateResult(State):
     td_error: Array
     metrics: Array
 
-# %% ../../nbs/learners/03_td.ipynb #1f9e8c86
+# %% ../../nbs/learners/03_td.ipynb #02dbfe65
 def td_step(learner: Any, state: TDLearnerState, time_step: TDTimeStep) -> TDUpdateResult:
     "One transition of a TD learner: scale both ends, predict both, compare, move."
     x, normalizer_state = scale_input(learner.normalizer, state.normalizer_state, time_step.observation)
@@ -66,7 +66,7 @@ def td_step(learner: Any, state: TDLearnerState, time_step: TDTimeStep) -> TDUpd
         metrics=jnp.stack([td_error * td_error, td_error, *means]),
     )
 
-# %% ../../nbs/learners/03_td.ipynb #c2695321
+# %% ../../nbs/learners/03_td.ipynb #b17c3cea
 class TDLinearLearner(Learner):
     """A linear value function w.x + b whose TD optimizer sets every step.
 
@@ -91,13 +91,14 @@ class TDLinearLearner(Learner):
     ) -> TDUpdateResult:
         """Learn from one transition: two observations (feature_dim,), and `reward` and `gamma`, numbers or (1,).
 
-        `gamma` is the discount of what comes after, 0 where an episode ends; then `next_observation` is not read.
+        `gamma` is the discount of what comes after: 0 where an episode ends, and then `next_observation` is not read;
+        negative where the sequence was cut off, and then its size discounts and no trace leads on.
         """
         check_state(state, self.state_kinds, TDLearnerState)
         d = state.weights.shape[0]
         ends = vector("observation", observation, d), vector("next_observation", next_observation, d)
         if isinstance(gamma, int | float):
-            check_number("gamma", gamma, 0.0, 1.0)
+            check_number("gamma", gamma, -1.0, 1.0)
         return _td_update(self.structure, state, *ends, vector("reward", reward, 1), vector("gamma", gamma, 1))
 
     def step(self, state: TDLearnerState, time_step: TDTimeStep) -> TDUpdateResult:
@@ -109,7 +110,7 @@ class TDLinearLearner(Learner):
         z, bias_z = self.optimizer.traces(state.optimizer_state)
         return {"eligibility_traces": z, "bias_eligibility_traces": bias_z}
 
-# %% ../../nbs/learners/03_td.ipynb #469d0e2d
+# %% ../../nbs/learners/03_td.ipynb #60573701
 @functools.partial(jax.jit, static_argnums=0)
 def _td_update(
     learner: TDLinearLearner, state: TDLearnerState, x: Array, next_x: Array, reward: Array, gamma: Array

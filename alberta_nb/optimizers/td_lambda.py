@@ -6,7 +6,7 @@
 __all__ = ['TRACES', 'TDOptimizerUpdate', 'TDOptimizer', 'discounted', 'accumulating_trace', 'replacing_trace', 'TraceState',
            'blank_traces', 'next_traces', 'kept_traces', 'td_metrics', 'TDLambdaState', 'td_lambda_update', 'TDLambda']
 
-# %% ../../nbs/optimizers/05_td_lambda.ipynb #808cefda
+# %% ../../nbs/optimizers/05_td_lambda.ipynb #59862d0d
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -16,7 +16,7 @@ from jax import Array
 from .base import mean_step_size
 from ..types import Settings, State, check_int, check_number, filled, floats, in_state, require, scalar
 
-# %% ../../nbs/optimizers/05_td_lambda.ipynb #73e580ea
+# %% ../../nbs/optimizers/05_td_lambda.ipynb #e1fafed2
 class TDOptimizerUpdate(State):
     """An optimizer's answer to one transition.
 
@@ -32,7 +32,7 @@ class TDOptimizerUpdate(State):
     new_state: Any
     metrics: dict[str, Array]
 
-# %% ../../nbs/optimizers/05_td_lambda.ipynb #9c57265d
+# %% ../../nbs/optimizers/05_td_lambda.ipynb #abfca0fd
 class TDOptimizer(Settings, ABC):
     "Base of the optimizers of temporal-difference learners: frozen settings, pure `init` and `update`."
 
@@ -50,7 +50,8 @@ class TDOptimizer(Settings, ABC):
         Args:
             td_error: reward + gamma V(s') - V(s) ().
             observation, next_observation: the features of s and s' (feature_dim,).
-            gamma: the discount of what comes after s' (), 0 where an episode ends; then s' is not read.
+            gamma: the discount of what comes after s' (), 0 where an episode ends; then s' is not read. Negative where
+                the sequence was cut off: its size discounts, and no trace leads on.
             bias_input: the input of the bias: 1, or 0 for a learner without one.
         """
 
@@ -62,10 +63,10 @@ class TDOptimizer(Settings, ABC):
         "The eligibility traces that a state holds: weights (feature_dim,) and bias ()."
         return state.eligibility_traces, state.bias_eligibility_trace
 
-# %% ../../nbs/optimizers/05_td_lambda.ipynb #64f8bed3
+# %% ../../nbs/optimizers/05_td_lambda.ipynb #812d0ed6
 def discounted(gamma: Array, value: Array) -> Array:
-    "gamma value, and 0 where gamma is 0: nothing comes after the end, not even 0 times infinity."
-    return jnp.where(gamma == 0.0, 0.0, gamma * value)
+    "|gamma| value, and 0 where gamma is 0: nothing comes after the end, not even 0 times infinity."
+    return jnp.where(gamma == 0.0, 0.0, jnp.abs(gamma) * value)
 
 
 def accumulating_trace(z: Array, decay: Array, x: Any) -> Array:
@@ -80,7 +81,7 @@ def replacing_trace(z: Array, decay: Array, x: Any) -> Array:
 
 TRACES = {"accumulating": accumulating_trace, "replacing": replacing_trace}
 
-# %% ../../nbs/optimizers/05_td_lambda.ipynb #d04f80b4
+# %% ../../nbs/optimizers/05_td_lambda.ipynb #f31df7d3
 class TraceState(State):
     """What every optimizer with eligibility traces keeps.
 
@@ -112,7 +113,7 @@ def blank_traces(feature_dim: int, trace_decay: Any) -> dict[str, Array]:
         "previous_gamma": scalar(0.0),
     }
 
-# %% ../../nbs/optimizers/05_td_lambda.ipynb #3fb0e7c4
+# %% ../../nbs/optimizers/05_td_lambda.ipynb #54f027f3
 def next_traces(state: TraceState, x: Array, bias_input: Any, rule: Any = accumulating_trace) -> tuple[Array, Array]:
     "The traces after the present state's features joined them: weights and bias."
     z, bias_z = state.eligibility_traces, state.bias_eligibility_trace
@@ -120,8 +121,9 @@ def next_traces(state: TraceState, x: Array, bias_input: Any, rule: Any = accumu
 
 
 def kept_traces(z: Array, bias_z: Array, gamma: Array) -> dict[str, Array]:
-    "The fields of the next `TraceState` that this step changes."
-    return {"eligibility_traces": z, "bias_eligibility_trace": bias_z, "previous_gamma": gamma}
+    "The fields of the next `TraceState` that this step changes; from an end, or a cut, no discount leads on."
+    leads_on = jnp.maximum(gamma, 0.0)
+    return {"eligibility_traces": z, "bias_eligibility_trace": bias_z, "previous_gamma": leads_on}
 
 
 def td_metrics(mean_alpha: Array, z: Array, bias_z: Array, bias_input: Any) -> dict[str, Array]:
@@ -131,7 +133,7 @@ def td_metrics(mean_alpha: Array, z: Array, bias_z: Array, bias_input: Any) -> d
         "mean_eligibility_trace": mean_step_size(jnp.abs(z), jnp.abs(bias_z), bias_input),
     }
 
-# %% ../../nbs/optimizers/05_td_lambda.ipynb #6024c6ee
+# %% ../../nbs/optimizers/05_td_lambda.ipynb #1de51534
 class TDLambdaState(TraceState):
     "The traces, and the `step_size` ()."
 
@@ -151,7 +153,7 @@ def td_lambda_update(
         metrics=td_metrics(state.step_size, z, bias_z, bias_input),
     )
 
-# %% ../../nbs/optimizers/05_td_lambda.ipynb #b9af7460
+# %% ../../nbs/optimizers/05_td_lambda.ipynb #6b0daf27
 class TDLambda(TDOptimizer):
     """TD(lambda) with one fixed step size (Sutton and Barto 2018, Section 12.2).
 
