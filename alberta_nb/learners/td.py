@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TDLearnerState', 'TDUpdateResult', 'td_step', 'TDLinearLearner']
 
-# %% ../../nbs/learners/03_td.ipynb #85c92880
+# %% ../../nbs/learners/03_td.ipynb #002e646f
 import functools
 from typing import Any, ClassVar
 
@@ -28,7 +28,7 @@ from ..optimizers.td_lambda import TDOptimizer, discounted
 from ..optimizers.tdidbd import TDIDBD
 from ..types import State, TDTimeStep, check_number, floats, vector
 
-# %% ../../nbs/learners/03_td.ipynb #a27ce51f
+# %% ../../nbs/learners/03_td.ipynb #561e209d
 class TDLearnerState(LearnerState):
     "Weights (feature_dim,), bias (), the TD optimizer's state, and the normaliser's, or None without one."
 
@@ -48,7 +48,7 @@ class TDUpdateResult(State):
     td_error: Array
     metrics: Array
 
-# %% ../../nbs/learners/03_td.ipynb #02dbfe65
+# %% ../../nbs/learners/03_td.ipynb #2c1e6d26
 def td_step(learner: Any, state: TDLearnerState, time_step: TDTimeStep) -> TDUpdateResult:
     "One transition of a TD learner: scale both ends, predict both, compare, move."
     x, normalizer_state = scale_input(learner.normalizer, state.normalizer_state, time_step.observation)
@@ -66,7 +66,7 @@ def td_step(learner: Any, state: TDLearnerState, time_step: TDTimeStep) -> TDUpd
         metrics=jnp.stack([td_error * td_error, td_error, *means]),
     )
 
-# %% ../../nbs/learners/03_td.ipynb #b17c3cea
+# %% ../../nbs/learners/03_td.ipynb #a5800985
 class TDLinearLearner(Learner):
     """A linear value function w.x + b whose TD optimizer sets every step.
 
@@ -110,7 +110,7 @@ class TDLinearLearner(Learner):
         z, bias_z = self.optimizer.traces(state.optimizer_state)
         return {"eligibility_traces": z, "bias_eligibility_traces": bias_z}
 
-# %% ../../nbs/learners/03_td.ipynb #60573701
+# %% ../../nbs/learners/03_td.ipynb #9bac6853
 @functools.partial(jax.jit, static_argnums=0)
 def _td_update(
     learner: TDLinearLearner, state: TDLearnerState, x: Array, next_x: Array, reward: Array, gamma: Array
