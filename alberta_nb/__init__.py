@@ -7,6 +7,7 @@ from alberta_nb.experiments.sweep import sweep, sweep_table
 from alberta_nb.learners.bank import LearnerBank
 from alberta_nb.learners.baselines import LastValue, RunningMean
 from alberta_nb.learners.linear import LearnerState, LinearLearner, UpdateResult
+from alberta_nb.learners.td import TDLearnerState, TDLinearLearner, TDUpdateResult
 from alberta_nb.loops.engine import NonFiniteError, StreamPosition
 from alberta_nb.loops.metrics import (
     compare_learners,
@@ -27,6 +28,12 @@ from alberta_nb.loops.supervised import (
     run_learning_loop,
     run_learning_loop_batched,
 )
+from alberta_nb.loops.td import (
+    TraceHistory,
+    TraceTrackingConfig,
+    run_td_learning_loop,
+    run_td_learning_loop_batched,
+)
 from alberta_nb.normalizers import (
     EMANormalizer,
     EMANormalizerState,
@@ -36,10 +43,14 @@ from alberta_nb.normalizers import (
     normalizer_from_config,
 )
 from alberta_nb.optimizers.autostep import Autostep, AutostepParamState, AutostepState
+from alberta_nb.optimizers.autotdidbd import AutoTDIDBD, AutoTDIDBDState
 from alberta_nb.optimizers.base import Optimizer, OptimizerUpdate, optimizer_from_config
 from alberta_nb.optimizers.idbd import IDBD, IDBDParamState, IDBDState
 from alberta_nb.optimizers.lms import LMS, LMSState
 from alberta_nb.optimizers.obgd import ObGD, ObGDState
+from alberta_nb.optimizers.td_lambda import TDLambda, TDLambdaState, TDOptimizer, TDOptimizerUpdate
+from alberta_nb.optimizers.tdidbd import TDIDBD, TDIDBDState
+from alberta_nb.optimizers.true_online import TrueOnlineTD, TrueOnlineTDState
 from alberta_nb.streams.base import ScanStream, Stream
 from alberta_nb.streams.chains import (
     BoyanChain,
@@ -78,6 +89,8 @@ from alberta_nb.types import Settings, State, TDTimeStep, TimeStep
 __all__ = [
     "AbruptChangeStream",
     "ArraySource",
+    "AutoTDIDBD",
+    "AutoTDIDBDState",
     "Autostep",
     "AutostepParamState",
     "AutostepState",
@@ -128,15 +141,28 @@ __all__ = [
     "Stream",
     "StreamPosition",
     "SuttonExperiment1Stream",
-    "TableSource",
     "TDArraySource",
+    "TDIDBD",
+    "TDIDBDState",
     "TDIteratorSource",
+    "TDLambda",
+    "TDLambdaState",
+    "TDLearnerState",
+    "TDLinearLearner",
+    "TDOptimizer",
+    "TDOptimizerUpdate",
     "TDSequenceSource",
     "TDSource",
     "TDTableSource",
     "TDTimeStep",
+    "TDUpdateResult",
+    "TableSource",
     "TimeStep",
     "TraceConditioningStream",
+    "TraceHistory",
+    "TraceTrackingConfig",
+    "TrueOnlineTD",
+    "TrueOnlineTDState",
     "UpdateResult",
     "WelfordNormalizer",
     "WelfordNormalizerState",
@@ -154,6 +180,8 @@ __all__ = [
     "rms_value_error",
     "run_learning_loop",
     "run_learning_loop_batched",
+    "run_td_learning_loop",
+    "run_td_learning_loop_batched",
     "sweep",
     "sweep_table",
     "tail_weights",

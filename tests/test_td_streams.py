@@ -29,6 +29,8 @@ from alberta_nb import (
     TableSource,
     TDArraySource,
     TDIteratorSource,
+    TDLambda,
+    TDLinearLearner,
     TDSequenceSource,
     TDSource,
     TDTableSource,
@@ -37,6 +39,7 @@ from alberta_nb import (
     ideal_returns,
     native_loops,
     rms_value_error,
+    run_td_learning_loop,
     tail_weights,
 )
 from alberta_nb.compile import vector_sum
@@ -528,8 +531,7 @@ def test_arrays_iterators_and_streams_are_equal(walked: TDTimeStep) -> None:
         TDIteratorSource(iter(items), feature_dim=5),
     ):
         assert isinstance(source, TDSource) and source.feature_dim == 5
-        like = source.like()
-        assert isinstance(like, TDTimeStep) and [a.shape for a in jax.tree.leaves(like)] == [(5,), (1,), (5,), (1,)]
+        assert source.time_step is TDTimeStep
         assert equal(together(source.pages(17, 64)), jax.tree.map(lambda a: a[17:], walked))
     for source in (TDArraySource(*leaves), TDIteratorSource(zip(*leaves, strict=True))):
         run = run_loop(TD(), source, 500, TD().init(5), StreamPosition(state=None, steps=np.zeros((), np.uint32)))  # type: ignore[arg-type]
@@ -538,9 +540,17 @@ def test_arrays_iterators_and_streams_are_equal(walked: TDTimeStep) -> None:
     assert not TDArraySource(leaves[0], leaves[1], leaves[2] * np.nan, leaves[3]).finite
 
 
-def test_supervised_sources_say_what_they_give() -> None:
-    like = ArraySource(np.zeros((2, 3)), np.zeros(2)).like()
-    assert (like.observation.shape, like.target.shape) == ((3,), (1,))
+def test_the_learner_of_the_book(walked: TDTimeStep) -> None:
+    learner = TDLinearLearner(TDLambda(0.02, 0.8), use_bias=False)
+    leaves = jax.tree.leaves(walked)
+    streamed = run_td_learning_loop(learner, RandomWalkChain(), 500, KEY)
+    for source in (TDArraySource(*leaves), TDIteratorSource(zip(*leaves, strict=True), num_steps=500)):
+        run = run_td_learning_loop(learner, source, 500, record_every=100)
+        assert np.allclose(run.state.weights, streamed.state.weights, atol=1e-6) and len(run.metrics) == 5
+    assert np.allclose(streamed.state.weights, numpy_td(walked), atol=1e-5)
+    cut = run_td_learning_loop(learner, GymSource(Corridor(3), lambda o: 1, gamma=0.5), 300)
+    seen = next(GymSource(Corridor(3), lambda o: 1, gamma=0.5).pages(0, 300))
+    assert np.allclose(cut.state.weights, numpy_td(seen), atol=1e-5)
 
 
 def test_a_series(frame: pd.DataFrame) -> None:

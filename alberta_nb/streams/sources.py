@@ -13,7 +13,6 @@ import bz2
 import codecs
 import contextlib
 import csv
-import dataclasses
 import functools
 import gzip
 import importlib
@@ -38,23 +37,14 @@ class Source:
     A subclass has `feature_dim` and `pages`, and `num_steps` where its length is known; `time_step` is what it gives.
     """
 
+    time_step: type[Any] = TimeStep  # of what kind the time steps are
     feature_dim: int
     num_steps: int | None = None
     finite: bool = False  # True where all numbers are known to be finite: then pages are not looked at again
-    time_step: type = TimeStep
 
     def pages(self, first: int, rows: int) -> Iterator[Any]:
         "Time steps from number `first` on, at most `rows` at a time: observation (n, feature_dim), target (n, 1)."
         raise NotImplementedError
-
-    def like(self) -> Any:
-        "The shapes and types of one time step: observations have feature_dim numbers, all else one."
-        import jax
-
-        names = [field.name for field in dataclasses.fields(self.time_step)]
-        sizes = [self.feature_dim if name.endswith("observation") else 1 for name in names]
-        shapes = [jax.ShapeDtypeStruct((size,), default_float()) for size in sizes]
-        return self.time_step(**dict(zip(names, shapes, strict=True)))
 
 # %% ../../nbs/streams/03_sources.ipynb #dd6cbd85
 def as_table(name: str, values: Any, ndim: int) -> np.ndarray:
@@ -167,7 +157,7 @@ class IteratorSource(Source):
 def waiting_pages(source: IteratorSource, rows: int) -> Iterator[Any]:
     "Pages of what waits; each stays until the page after the next is asked for, in case it was the last to be learned."
     waiting, before = source.waiting, 0
-    names = [field.name for field in dataclasses.fields(source.time_step)]
+    names = list(source.time_step.shapes(source.feature_dim))
     while True:
         waiting.read(before + rows)
         pairs = waiting.items[before : before + rows]
