@@ -7,6 +7,7 @@ from alberta_nb.experiments.sweep import sweep, sweep_table
 from alberta_nb.learners.bank import LearnerBank
 from alberta_nb.learners.baselines import LastValue, RunningMean
 from alberta_nb.learners.linear import LearnerState, LinearLearner, UpdateResult
+from alberta_nb.learners.td import TDLearnerState, TDLinearLearner, TDUpdateResult
 from alberta_nb.loops.engine import NonFiniteError, StreamPosition
 from alberta_nb.loops.metrics import (
     compare_learners,
@@ -27,6 +28,12 @@ from alberta_nb.loops.supervised import (
     run_learning_loop,
     run_learning_loop_batched,
 )
+from alberta_nb.loops.td import (
+    TraceHistory,
+    TraceTrackingConfig,
+    run_td_learning_loop,
+    run_td_learning_loop_batched,
+)
 from alberta_nb.normalizers import (
     EMANormalizer,
     EMANormalizerState,
@@ -36,11 +43,24 @@ from alberta_nb.normalizers import (
     normalizer_from_config,
 )
 from alberta_nb.optimizers.autostep import Autostep, AutostepParamState, AutostepState
+from alberta_nb.optimizers.autotdidbd import AutoTDIDBD, AutoTDIDBDState
 from alberta_nb.optimizers.base import Optimizer, OptimizerUpdate, optimizer_from_config
 from alberta_nb.optimizers.idbd import IDBD, IDBDParamState, IDBDState
 from alberta_nb.optimizers.lms import LMS, LMSState
 from alberta_nb.optimizers.obgd import ObGD, ObGDState
+from alberta_nb.optimizers.td_lambda import TDLambda, TDLambdaState, TDOptimizer, TDOptimizerUpdate
+from alberta_nb.optimizers.tdidbd import TDIDBD, TDIDBDState
+from alberta_nb.optimizers.true_online import TrueOnlineTD, TrueOnlineTDState
 from alberta_nb.streams.base import ScanStream, Stream
+from alberta_nb.streams.chains import (
+    BoyanChain,
+    Chain,
+    MarkovChain,
+    RandomWalkChain,
+    RelevanceRing,
+    rms_value_error,
+)
+from alberta_nb.streams.returns import SensorStream, TraceConditioningStream, ideal_returns, tail_weights
 from alberta_nb.streams.scales import (
     DynamicScaleShiftStream,
     ScaledStreamWrapper,
@@ -55,19 +75,33 @@ from alberta_nb.streams.synthetic import (
     RandomWalkStream,
     SuttonExperiment1Stream,
 )
+from alberta_nb.streams.td_sources import (
+    GymSource,
+    ReturnSource,
+    TDArraySource,
+    TDIteratorSource,
+    TDSequenceSource,
+    TDSource,
+    TDTableSource,
+)
 from alberta_nb.types import Settings, State, TDTimeStep, TimeStep
 
 __all__ = [
     "AbruptChangeStream",
     "ArraySource",
+    "AutoTDIDBD",
+    "AutoTDIDBDState",
     "Autostep",
     "AutostepParamState",
     "AutostepState",
     "BatchedLearningResult",
+    "BoyanChain",
+    "Chain",
     "CyclicStream",
     "DynamicScaleShiftStream",
     "EMANormalizer",
     "EMANormalizerState",
+    "GymSource",
     "IDBD",
     "IDBDParamState",
     "IDBDState",
@@ -79,6 +113,7 @@ __all__ = [
     "LearnerState",
     "LearningResult",
     "LinearLearner",
+    "MarkovChain",
     "NonFiniteError",
     "Normalizer",
     "NormalizerHistory",
@@ -88,11 +123,15 @@ __all__ = [
     "Optimizer",
     "OptimizerUpdate",
     "PeriodicChangeStream",
+    "RandomWalkChain",
     "RandomWalkStream",
+    "RelevanceRing",
+    "ReturnSource",
     "RunningMean",
     "ScaleDriftStream",
     "ScaledStreamWrapper",
     "ScanStream",
+    "SensorStream",
     "Settings",
     "Source",
     "State",
@@ -102,9 +141,28 @@ __all__ = [
     "Stream",
     "StreamPosition",
     "SuttonExperiment1Stream",
-    "TableSource",
+    "TDArraySource",
+    "TDIDBD",
+    "TDIDBDState",
+    "TDIteratorSource",
+    "TDLambda",
+    "TDLambdaState",
+    "TDLearnerState",
+    "TDLinearLearner",
+    "TDOptimizer",
+    "TDOptimizerUpdate",
+    "TDSequenceSource",
+    "TDSource",
+    "TDTableSource",
     "TDTimeStep",
+    "TDUpdateResult",
+    "TableSource",
     "TimeStep",
+    "TraceConditioningStream",
+    "TraceHistory",
+    "TraceTrackingConfig",
+    "TrueOnlineTD",
+    "TrueOnlineTDState",
     "UpdateResult",
     "WelfordNormalizer",
     "WelfordNormalizerState",
@@ -113,13 +171,18 @@ __all__ = [
     "compute_running_mean",
     "compute_tracking_error",
     "extract_metric",
+    "ideal_returns",
     "make_scale_range",
     "metrics_to_dicts",
     "native_loops",
     "normalizer_from_config",
     "optimizer_from_config",
+    "rms_value_error",
     "run_learning_loop",
     "run_learning_loop_batched",
+    "run_td_learning_loop",
+    "run_td_learning_loop_batched",
     "sweep",
     "sweep_table",
+    "tail_weights",
 ]

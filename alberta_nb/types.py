@@ -190,15 +190,31 @@ class TimeStep(State):
     observation: Array
     target: Array
 
+    @staticmethod
+    def shapes(feature_dim: int) -> dict[str, tuple[int, ...]]:
+        "The shape of every field."
+        return {"observation": (feature_dim,), "target": (1,)}
+
 # %% ../nbs/00_types.ipynb #10c3ed64
 class TDTimeStep(State):
     """What a stream of a temporal-difference problem gives: one transition.
 
     An `observation` (feature_dim,), the `reward` (1,) that followed it, the `next_observation` (feature_dim,), and the
-    discount `gamma` (1,) of what comes after: 0 where an episode ends.
+    discount `gamma` (1,) of what comes after: 0 where an episode ends. A negative one says that the sequence was cut
+    off here: what would have come after counts by its size, and the next observation is of another sequence.
     """
 
     observation: Array
     reward: Array
     next_observation: Array
     gamma: Array
+
+    @staticmethod
+    def shapes(feature_dim: int) -> dict[str, tuple[int, ...]]:
+        "The shape of every field."
+        return {"observation": (feature_dim,), "reward": (1,), "next_observation": (feature_dim,), "gamma": (1,)}
+
+    def as_read(self) -> "TDTimeStep":
+        "The part that a learner reads: behind the end of an episode there is nothing, whatever was observed there."
+        where = np.where if isinstance(self.gamma, np.ndarray) else jnp.where
+        return self.replace(next_observation=where(self.gamma == 0.0, 0.0, self.next_observation))

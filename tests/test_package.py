@@ -13,9 +13,10 @@ import alberta_nb
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(alberta_nb.__file__).parent
 RUN_TIME = {"jax", "numpy", "pandas", "matplotlib", "tqdm"}
-EXTRAS = {"notebook", "data", "dev"}
+EXTRAS = {"notebook", "data", "gym", "dev"}
 # What belongs to the making of the book, and what only an extra brings.
 FOREIGN = ("nbdev", "fastcore", "execnb", "pytest", "nbval", "numba", "sympy", "sklearn", "ipywidgets", "IPython")
+FOREIGN += ("gymnasium",)
 
 IMPORT_EVERYTHING = f"""
 import importlib, pkgutil, sys
@@ -69,6 +70,7 @@ def test_extras(distribution: metadata.Distribution) -> None:
     assert set(distribution.metadata.get_all("Provides-Extra") or []) == EXTRAS
     assert requirements(distribution, "notebook") == {"ipywidgets", "jupyterlab"}
     assert requirements(distribution, "data") == {"pyarrow", "scikit-learn"}
+    assert requirements(distribution, "gym") == {"gymnasium"}
     assert {"numba", "nbval", "pytest", "ruff", "mypy"} <= requirements(distribution, "dev")
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['group_by_structure', 'in_order', 'pad_columns', 'BankResult', 'bank_step', 'bank_step_sizes', 'check_learners',
-           'stack_states', 'state_of', 'LearnerBank']
+           'time_step_of', 'stack_states', 'state_of', 'LearnerBank']
 
 # %% ../../nbs/learners/01_bank.ipynb #e43a15b2
 import functools
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ..types import Settings, State, check_int, require
+from ..types import Settings, State, TimeStep, check_int, require
 
 # %% ../../nbs/learners/01_bank.ipynb #7015a835
 def group_by_structure(learners: Sequence[Any]) -> dict[Any, list[int]]:
@@ -75,11 +75,18 @@ def bank_step_sizes(groups: dict[Any, list[int]], state: tuple[Any, ...]) -> dic
 
 # %% ../../nbs/learners/01_bank.ipynb #72a683fb
 def check_learners(learners: Sequence[Any]) -> None:
-    "Raise ValueError for no learners, TypeError for something that is none."
+    "Raise ValueError for no learners, TypeError for something that is none or learns from other time steps."
     require(len(learners) > 0, "learners must hold one learner or more, got none")
     for learner in learners:
         fits = hasattr(learner, "init") and hasattr(learner, "step") and not isinstance(learner, LearnerBank)
         require(fits, f"learners must have init and step, and be no banks, got {type(learner).__name__}", TypeError)
+    kinds = sorted({time_step_of(learner).__name__ for learner in learners})
+    require(len(kinds) == 1, f"learners must learn from one kind of time step, got {kinds}", TypeError)
+
+
+def time_step_of(learner: Any) -> type[Any]:
+    "Of what kind the time steps are that a learner learns from."
+    return getattr(learner, "time_step", TimeStep)
 
 
 def stack_states(groups: dict[Any, list[int]], states: Sequence[Any]) -> tuple[Any, ...]:
@@ -100,12 +107,14 @@ class LearnerBank(Settings):
     """A learner made of `learners`: every time step is given to all. A column of metrics that one does not have is NaN.
 
     Learners that differ only in numbers that live in their states, as step sizes do, run as one vectorised learner.
-    Raises ValueError for an empty bank, TypeError for something without `init` and `step`, or for a bank.
+    Raises ValueError for an empty bank, TypeError for something without `init` and `step`, for a bank, or for learners
+    from different kinds of time steps.
     """
 
     learners: tuple[Any, ...]
 
     normalizer = None  # the bank's own; its learners may have one each
+    time_step = property(lambda self: time_step_of(self.learners[0]))
     groups = functools.cached_property(lambda self: group_by_structure(self.learners))
 
     def __post_init__(self) -> None:

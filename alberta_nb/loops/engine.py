@@ -26,7 +26,7 @@ from ..compile import OPTIONS, one_kernel, use_native, vector_sum
 from ..lanes import lanes, whole_lanes
 from ..streams.base import Stream
 from ..streams.sources import Source, aligned_empty
-from ..types import State, TimeStep, check_int, require
+from ..types import State, check_int, require
 
 # %% ../../nbs/loops/00_engine.ipynb #5a8a38a6
 class History(NamedTuple):
@@ -69,7 +69,8 @@ class Carry(State):
 
 # %% ../../nbs/loops/00_engine.ipynb #33e54d01
 def is_finite(time_step: Any) -> Array:
-    "Whether every float of a time step is finite: 0 times it is 0, a sum that costs one pass."
+    "Whether every float that is read of a time step is finite: 0 times it is 0, a sum that costs one pass."
+    time_step = time_step.as_read() if hasattr(time_step, "as_read") else time_step
     floats = [leaf for leaf in jax.tree.leaves(time_step) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return sum((vector_sum(leaf * 0.0) for leaf in floats), jnp.float32(0.0)) == 0.0
 
@@ -418,6 +419,7 @@ class Rows:
 # %% ../../nbs/loops/00_engine.ipynb #3902c08f
 def _first_bad(page: Any) -> int:
     "The first row that holds a NaN or an infinity, or the number of rows; the sum alone tells in the usual case."
+    page = page.as_read() if hasattr(page, "as_read") else page
     leaves = [a for a in jax.tree.leaves(page) if a.dtype.kind == "f"]
     with np.errstate(over="ignore", invalid="ignore"):
         if all(np.isfinite(a.sum()) for a in leaves):
@@ -483,9 +485,9 @@ def time_step_like(stream: Any, state: Any) -> Any:
     "Shapes and dtypes of a time step."
     if not isinstance(stream, Source):
         return jax.eval_shape(stream.step, state, jnp.uint32(0))[0]
-    observation: Any = jax.ShapeDtypeStruct((stream.feature_dim,), jnp.result_type(float))
-    target: Any = jax.ShapeDtypeStruct((1,), jnp.result_type(float))
-    return TimeStep(observation=observation, target=target)
+    kind, floats = stream.time_step, jnp.result_type(float)
+    shapes = kind.shapes(stream.feature_dim)
+    return kind(**{name: jax.ShapeDtypeStruct(shape, floats) for name, shape in shapes.items()})
 
 
 def no_rows(spec: Spec, carry: Carry, stream: Any) -> list[Any]:

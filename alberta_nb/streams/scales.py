@@ -7,6 +7,7 @@ __all__ = ['make_scale_range', 'StreamAround', 'ScaledStreamWrapper', 'ScaledWor
            'DynamicScaleShiftStream', 'ScaleDriftStream']
 
 # %% ../../nbs/streams/02_scales.ipynb #0290f8b4
+import dataclasses
 import math
 from typing import Any
 
@@ -103,7 +104,9 @@ class ScaledStreamWrapper(StreamAround):
 
     def show(self, time_step: Any) -> Any:
         scales = jnp.asarray(self.feature_scales, time_step.observation.dtype)
-        return time_step.replace(observation=time_step.observation * scales)
+        # A transition has two of them.
+        names = [f.name for f in dataclasses.fields(time_step) if f.name.endswith("observation")]
+        return time_step.replace(**{name: getattr(time_step, name) * scales for name in names})
 
     def true_weights(self, state: Any) -> Array:
         return self.inner_stream.true_weights(state) / jnp.asarray(self.feature_scales)

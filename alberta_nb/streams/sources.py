@@ -35,14 +35,15 @@ from ..types import TimeStep, check_int, require
 class Source:
     """Experience that is given, not generated: the loops ask for it page by page, as numpy arrays.
 
-    A subclass has `feature_dim` and `pages`, and `num_steps` where its length is known.
+    A subclass has `feature_dim` and `pages`, and `num_steps` where its length is known; `time_step` is what it gives.
     """
 
+    time_step: type[Any] = TimeStep  # of what kind the time steps are
     feature_dim: int
     num_steps: int | None = None
     finite: bool = False  # True where all numbers are known to be finite: then pages are not looked at again
 
-    def pages(self, first: int, rows: int) -> Iterator[TimeStep]:
+    def pages(self, first: int, rows: int) -> Iterator[Any]:
         "Time steps from number `first` on, at most `rows` at a time: observation (n, feature_dim), target (n, 1)."
         raise NotImplementedError
 
@@ -142,32 +143,37 @@ class IteratorSource(Source):
         if feature_dim is None:
             self.waiting.read(1)
             require(len(self.waiting.items) > 0, "pairs is empty, and feature_dim is not given")
-            feature_dim = len(read_pair(self.waiting.items[0], 0, None)[0])
+            feature_dim = len(self.read(self.waiting.items[0], 0, None)[0])
         check_int("feature_dim", feature_dim)
         self.feature_dim = feature_dim
 
-    def pages(self, first: int, rows: int) -> Iterator[TimeStep]:
+    def read(self, item: Any, number: int, feature_dim: int | None) -> tuple[np.ndarray, ...]:
+        "The arrays of item `number`, in the order of the time step's fields, checked."
+        return read_pair(item, number, feature_dim)
+
+    def pages(self, first: int, rows: int) -> Iterator[Any]:
         at = self.waiting.position
         require(first >= at, f"the iterator has gone past step {first}, it can give steps from {at} on")
         while self.waiting.position < first:
             self.waiting.read(rows)
             if not self.waiting.drop(first - self.waiting.position):
                 return
-        yield from waiting_pages(self.waiting, self.feature_dim, rows)
+        yield from waiting_pages(self, rows)
 
 # %% ../../nbs/streams/03_sources.ipynb #dcabf8aa
-def waiting_pages(waiting: Waiting, feature_dim: int, rows: int) -> Iterator[TimeStep]:
+def waiting_pages(source: IteratorSource, rows: int) -> Iterator[Any]:
     "Pages of what waits; each stays until the page after the next is asked for, in case it was the last to be learned."
-    before = 0
+    waiting, before = source.waiting, 0
+    names = list(source.time_step.shapes(source.feature_dim))
     while True:
         waiting.read(before + rows)
         pairs = waiting.items[before : before + rows]
         if not pairs:
             return
         number = waiting.position + before
-        page = [read_pair(pair, number + k, feature_dim) for k, pair in enumerate(pairs)]
-        observations, targets = (np.stack(part).astype(default_float()) for part in zip(*page, strict=True))
-        yield TimeStep(observation=observations, target=targets)  # type: ignore[arg-type]
+        page = [source.read(pair, number + k, source.feature_dim) for k, pair in enumerate(pairs)]
+        columns = [np.stack(part).astype(default_float()) for part in zip(*page, strict=True)]
+        yield source.time_step(**dict(zip(names, columns, strict=True)))
         waiting.drop(before)
         before = len(pairs)
 
