@@ -71,14 +71,12 @@ class TDLinearLearner(Learner):
     """A linear value function w.x + b whose TD optimizer sets every step.
 
     `optimizer`: how weights move, TDIDBD() when None. `normalizer`: scales both ends of a transition, with the
-    statistics that the first has just joined. `use_bias`: False leaves b at 0.
-    Raises TypeError for a setting of another kind.
+    statistics that the first has joined. `use_bias`: False leaves b at 0. Raises TypeError for another kind of setting.
     """
 
     optimizer: TDOptimizer = None  # type: ignore[assignment]
     normalizer: Normalizer | None = None
     use_bias: bool = True
-
     state_kind: ClassVar[type[Any]] = TDLearnerState
     time_step: ClassVar[type[Any]] = TDTimeStep
 
@@ -89,10 +87,10 @@ class TDLinearLearner(Learner):
     def update(
         self, state: TDLearnerState, observation: Array, reward: Array, next_observation: Array, gamma: Array
     ) -> TDUpdateResult:
-        """Learn from one transition: two observations (feature_dim,), and `reward` and `gamma`, numbers or (1,).
+        """Learn from a transition: two observations (feature_dim,), and `reward` and `gamma`, numbers or (1,).
 
-        `gamma` is the discount of what comes after: 0 where an episode ends, and then `next_observation` is not read;
-        negative where the sequence was cut off, and then its size discounts and no trace leads on.
+        `gamma` discounts what comes after: 0 where an episode ends, and then `next_observation` is not read; negative
+        where the sequence was cut off, and then its size discounts and no trace leads on.
         """
         check_state(state, self.state_kinds, TDLearnerState)
         d = state.weights.shape[0]
