@@ -307,7 +307,7 @@ def test_h_is_the_derivative_of_the_weight(float64: None) -> None:
 
 
 def lambda_returns(w: np.ndarray, xs: Any, rewards: Any, gammas: Any, lamda: float) -> np.ndarray:
-    """The lambda-returns of an episode with frozen weights, from its end backwards (Sutton and Barto, Eq. 12.24)."""
+    """The lambda-returns of an episode with frozen weights, from its end backwards (Sutton and Barto, Eq. 12.18)."""
     returns, g = np.zeros(len(rewards)), 0.0
     for t in reversed(range(len(rewards))):
         next_value = w @ xs[t + 1]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TDLearnerState', 'TDUpdateResult', 'td_step', 'TDLinearLearner']
 
-# %% ../../nbs/learners/03_td.ipynb #002e646f
+# %% ../../nbs/learners/03_td.ipynb #343e9876
 import functools
 from typing import Any, ClassVar
 
@@ -16,9 +16,9 @@ from jax import Array
 from alberta_nb.learners.linear import (
     Learner,
     LearnerState,
+    after_move,
     check_learner,
     check_state,
-    moved,
     reported,
     scale_input,
     weighted_sum,
@@ -28,7 +28,7 @@ from ..optimizers.td_lambda import TDOptimizer, discounted
 from ..optimizers.tdidbd import TDIDBD
 from ..types import State, TDTimeStep, check_number, floats, vector
 
-# %% ../../nbs/learners/03_td.ipynb #561e209d
+# %% ../../nbs/learners/03_td.ipynb #a59a1e8c
 class TDLearnerState(LearnerState):
     "Weights (feature_dim,), bias (), the TD optimizer's state, and the normaliser's, or None without one."
 
@@ -48,7 +48,7 @@ class TDUpdateResult(State):
     td_error: Array
     metrics: Array
 
-# %% ../../nbs/learners/03_td.ipynb #2c1e6d26
+# %% ../../nbs/learners/03_td.ipynb #a4c26653
 def td_step(learner: Any, state: TDLearnerState, time_step: TDTimeStep) -> TDUpdateResult:
     "One transition of a TD learner: scale both ends, predict both, compare, move."
     x, normalizer_state = scale_input(learner.normalizer, state.normalizer_state, time_step.observation)
@@ -60,25 +60,23 @@ def td_step(learner: Any, state: TDLearnerState, time_step: TDTimeStep) -> TDUpd
     move = learner.optimizer.update(state.optimizer_state, td_error, x, next_x, gamma, float(learner.use_bias))
     means = [reported(learner.optimizer, move, name) for name in ("mean_step_size", "mean_eligibility_trace")]
     return TDUpdateResult(
-        state=moved(state, move, normalizer_state),
+        state=after_move(state, move, normalizer_state),
         prediction=value[None],
         td_error=td_error[None],
         metrics=jnp.stack([td_error * td_error, td_error, *means]),
     )
 
-# %% ../../nbs/learners/03_td.ipynb #a5800985
+# %% ../../nbs/learners/03_td.ipynb #4c8644d4
 class TDLinearLearner(Learner):
     """A linear value function w.x + b whose TD optimizer sets every step.
 
     `optimizer`: how weights move, TDIDBD() when None. `normalizer`: scales both ends of a transition, with the
-    statistics that the first has just joined. `use_bias`: False leaves b at 0.
-    Raises TypeError for a setting of another kind.
+    statistics that the first has joined. `use_bias`: False leaves b at 0. Raises TypeError for another kind of setting.
     """
 
     optimizer: TDOptimizer = None  # type: ignore[assignment]
     normalizer: Normalizer | None = None
     use_bias: bool = True
-
     state_kind: ClassVar[type[Any]] = TDLearnerState
     time_step: ClassVar[type[Any]] = TDTimeStep
 
@@ -89,10 +87,10 @@ class TDLinearLearner(Learner):
     def update(
         self, state: TDLearnerState, observation: Array, reward: Array, next_observation: Array, gamma: Array
     ) -> TDUpdateResult:
-        """Learn from one transition: two observations (feature_dim,), and `reward` and `gamma`, numbers or (1,).
+        """Learn from a transition: two observations (feature_dim,), and `reward` and `gamma`, numbers or (1,).
 
-        `gamma` is the discount of what comes after: 0 where an episode ends, and then `next_observation` is not read;
-        negative where the sequence was cut off, and then its size discounts and no trace leads on.
+        `gamma` discounts what comes after: 0 where an episode ends, and then `next_observation` is not read; negative
+        where the sequence was cut off, and then its size discounts and no trace leads on.
         """
         check_state(state, self.state_kinds, TDLearnerState)
         d = state.weights.shape[0]
@@ -110,7 +108,7 @@ class TDLinearLearner(Learner):
         z, bias_z = self.optimizer.traces(state.optimizer_state)
         return {"eligibility_traces": z, "bias_eligibility_traces": bias_z}
 
-# %% ../../nbs/learners/03_td.ipynb #9bac6853
+# %% ../../nbs/learners/03_td.ipynb #78360c65
 @functools.partial(jax.jit, static_argnums=0)
 def _td_update(
     learner: TDLinearLearner, state: TDLearnerState, x: Array, next_x: Array, reward: Array, gamma: Array

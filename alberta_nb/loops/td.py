@@ -6,7 +6,7 @@
 __all__ = ['TRACES', 'TraceTrackingConfig', 'TraceHistory', 'read_traces', 'check_td_learner', 'run_td_learning_loop',
            'run_td_learning_loop_batched']
 
-# %% ../../nbs/loops/04_td.ipynb #70b94e1f
+# %% ../../nbs/loops/04_td.ipynb #b5069953
 from typing import Any
 
 from jax import Array
@@ -24,7 +24,7 @@ from alberta_nb.loops.supervised import (
 )
 from ..types import Settings, State, TDTimeStep, require
 
-# %% ../../nbs/loops/04_td.ipynb #8e5ccadc
+# %% ../../nbs/loops/04_td.ipynb #c6dec979
 class TraceTrackingConfig(Settings):
     "Record all eligibility traces every `interval` steps, the bias's too unless `include_bias` is False."
 
@@ -42,7 +42,7 @@ class TraceHistory(State):
     bias_eligibility_traces: Array | None
     recording_indices: Array
 
-# %% ../../nbs/loops/04_td.ipynb #8ed56195
+# %% ../../nbs/loops/04_td.ipynb #443eb8fa
 def read_traces(learner: Any, state: Any) -> dict[str, Array]:
     "All eligibility traces that a learner's state holds."
     return learner.traces(state)
@@ -62,7 +62,7 @@ def check_td_learner(learner: Any) -> None:
     what = f"got {type(learner).__name__}"
     require(fits, f"learner must learn from transitions, as TDLinearLearner does, {what}", TypeError)
 
-# %% ../../nbs/loops/04_td.ipynb #e8a12d8b
+# %% ../../nbs/loops/04_td.ipynb #942eaea3
 def run_td_learning_loop(
     learner: Any, stream: Any, num_steps: int | None = None, key: Any = None, learner_state: Any = None,
     step_size_tracking: StepSizeTrackingConfig | None = None,
@@ -86,7 +86,7 @@ def run_td_learning_loop(
         record_every=record_every, non_finite=non_finite, progress=progress,
     )  # fmt: skip
 
-# %% ../../nbs/loops/04_td.ipynb #1b889b2c
+# %% ../../nbs/loops/04_td.ipynb #4ad7fc3f
 def run_td_learning_loop_batched(
     learner: Any, stream: Any, num_steps: int | None = None, keys: Any = None, learner_state: Any = None,
     step_size_tracking: StepSizeTrackingConfig | None = None,

@@ -6,7 +6,7 @@
 __all__ = ['OVERSHOOTS', 'auto_normalizer', 'auto_overshoot', 'AutoTDIDBDState', 'Part', 'parts_of', 'auto_grow', 'auto_shrink',
            'autotdidbd_update', 'AutoTDIDBD', 'autotdidbd_start']
 
-# %% ../../nbs/optimizers/08_autotdidbd.ipynb #a7cff89d
+# %% ../../nbs/optimizers/08_autotdidbd.ipynb #176b1b92
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ from alberta_nb.optimizers.td_lambda import (
 from .tdidbd import TDIDBDState, error_slope, step_size_start
 from ..types import check_number, filled, floats, in_state, require, scalar
 
-# %% ../../nbs/optimizers/08_autotdidbd.ipynb #ebb8ec0f
+# %% ../../nbs/optimizers/08_autotdidbd.ipynb #d847b7bc
 def auto_normalizer(eta: Array, signal: Array, slow: Array, rate: Array) -> Array:
     "The running size of the signals: max(|signal|, eta + rate (|slow| - eta)) (Kearney et al. 2019, Alg. 6, l. 5-7)."
     return jnp.maximum(jnp.abs(signal), eta + rate * (jnp.abs(slow) - eta))
@@ -38,7 +38,7 @@ def auto_overshoot(alphas: Sequence[Array], removals: Sequence[Array]) -> Array:
     total = sum(vector_sum(alpha * removal) for alpha, removal in zip(alphas, removals, strict=True))
     return jnp.maximum(jnp.asarray(total), 1.0)
 
-# %% ../../nbs/optimizers/08_autotdidbd.ipynb #538c8832
+# %% ../../nbs/optimizers/08_autotdidbd.ipynb #fac0c28b
 class AutoTDIDBDState(TDIDBDState):
     """TDIDBD's state with normalisers.
 
@@ -69,7 +69,7 @@ def parts_of(state: AutoTDIDBDState) -> tuple[Part, Part]:
     bias = Part(state.bias_log_step_size, state.bias_h_trace, state.bias_normalizer, state.bias_step_size)
     return Part(state.log_step_sizes, state.h_traces, state.normalizers, state.step_sizes), bias
 
-# %% ../../nbs/optimizers/08_autotdidbd.ipynb #ccb31075
+# %% ../../nbs/optimizers/08_autotdidbd.ipynb #e77d26ea
 def auto_grow(
     part: Part, delta: Array, x: Array, slope: Array, removal: Array, theta: Array, tau: Array, bounds: Bounds
 ) -> Part:
@@ -86,7 +86,7 @@ def auto_shrink(part: Part, overshoot: Array, delta: Array, slope: Array, z: Arr
     h = idbd_memory(part.h, alpha, delta * z, slope * z)
     return Part(part.log_alpha - jnp.log(overshoot), h, part.eta, alpha)
 
-# %% ../../nbs/optimizers/08_autotdidbd.ipynb #e1f83c95
+# %% ../../nbs/optimizers/08_autotdidbd.ipynb #b3d292f9
 OVERSHOOTS = ("published", "updated")
 
 
@@ -115,7 +115,7 @@ def autotdidbd_update(
         metrics=td_metrics(mean_step_size(w.alpha, b.alpha, xs[1]), *zs, xs[1]),
     )
 
-# %% ../../nbs/optimizers/08_autotdidbd.ipynb #d56f8d6c
+# %% ../../nbs/optimizers/08_autotdidbd.ipynb #dc74609a
 class AutoTDIDBD(TDOptimizer):
     """TDIDBD with normalised meta-updates and a bound on the whole step (Kearney et al. 2019, Algorithm 6).
 
@@ -153,7 +153,7 @@ class AutoTDIDBD(TDOptimizer):
     def step_sizes(self, state: AutoTDIDBDState) -> tuple[Array, Array]:
         return state.step_sizes, state.bias_step_size
 
-# %% ../../nbs/optimizers/08_autotdidbd.ipynb #b91ad837
+# %% ../../nbs/optimizers/08_autotdidbd.ipynb #2268191a
 def autotdidbd_start(settings: AutoTDIDBD, feature_dim: int) -> AutoTDIDBDState:
     "The first state: equal step sizes, empty memories and traces, equal normalisers."
     bounds, eta = settings.log_step_size_bounds or LINEAR_BOUNDS, settings.initial_normalizer

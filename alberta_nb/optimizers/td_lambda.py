@@ -6,7 +6,7 @@
 __all__ = ['TRACES', 'TDOptimizerUpdate', 'TDOptimizer', 'discounted', 'accumulating_trace', 'replacing_trace', 'TraceState',
            'blank_traces', 'next_traces', 'kept_traces', 'td_metrics', 'TDLambdaState', 'td_lambda_update', 'TDLambda']
 
-# %% ../../nbs/optimizers/05_td_lambda.ipynb #45868bc0
+# %% ../../nbs/optimizers/05_td_lambda.ipynb #ab06591f
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -16,7 +16,7 @@ from jax import Array
 from .base import mean_step_size
 from ..types import Settings, State, check_int, check_number, filled, floats, in_state, require, scalar
 
-# %% ../../nbs/optimizers/05_td_lambda.ipynb #840c0d61
+# %% ../../nbs/optimizers/05_td_lambda.ipynb #eb7dedab
 class TDOptimizerUpdate(State):
     """An optimizer's answer to one transition.
 
@@ -32,7 +32,7 @@ class TDOptimizerUpdate(State):
     new_state: Any
     metrics: dict[str, Array]
 
-# %% ../../nbs/optimizers/05_td_lambda.ipynb #6360d8b5
+# %% ../../nbs/optimizers/05_td_lambda.ipynb #b8f307db
 class TDOptimizer(Settings, ABC):
     "Base of the optimizers of temporal-difference learners: frozen settings, pure `init` and `update`."
 
@@ -63,7 +63,7 @@ class TDOptimizer(Settings, ABC):
         "The eligibility traces that a state holds: weights (feature_dim,) and bias ()."
         return state.eligibility_traces, state.bias_eligibility_trace
 
-# %% ../../nbs/optimizers/05_td_lambda.ipynb #c2835b72
+# %% ../../nbs/optimizers/05_td_lambda.ipynb #75992e52
 def discounted(gamma: Array, value: Array) -> Array:
     "|gamma| value, and 0 where gamma is 0: nothing comes after the end, not even 0 times infinity."
     return jnp.where(gamma == 0.0, 0.0, jnp.abs(gamma) * value)
@@ -81,7 +81,7 @@ def replacing_trace(z: Array, decay: Array, x: Any) -> Array:
 
 TRACES = {"accumulating": accumulating_trace, "replacing": replacing_trace}
 
-# %% ../../nbs/optimizers/05_td_lambda.ipynb #0cc48296
+# %% ../../nbs/optimizers/05_td_lambda.ipynb #59454c6f
 class TraceState(State):
     """What every optimizer with eligibility traces keeps.
 
@@ -113,7 +113,7 @@ def blank_traces(feature_dim: int, trace_decay: Any) -> dict[str, Array]:
         "previous_gamma": scalar(0.0),
     }
 
-# %% ../../nbs/optimizers/05_td_lambda.ipynb #fd5ad900
+# %% ../../nbs/optimizers/05_td_lambda.ipynb #5cedb77f
 def next_traces(state: TraceState, x: Array, bias_input: Any, rule: Any = accumulating_trace) -> tuple[Array, Array]:
     "The traces after the present state's features joined them: weights and bias."
     z, bias_z = state.eligibility_traces, state.bias_eligibility_trace
@@ -133,7 +133,7 @@ def td_metrics(mean_alpha: Array, z: Array, bias_z: Array, bias_input: Any) -> d
         "mean_eligibility_trace": mean_step_size(jnp.abs(z), jnp.abs(bias_z), bias_input),
     }
 
-# %% ../../nbs/optimizers/05_td_lambda.ipynb #af4d2c56
+# %% ../../nbs/optimizers/05_td_lambda.ipynb #a7eb0f0c
 class TDLambdaState(TraceState):
     "The traces, and the `step_size` ()."
 
@@ -153,7 +153,7 @@ def td_lambda_update(
         metrics=td_metrics(state.step_size, z, bias_z, bias_input),
     )
 
-# %% ../../nbs/optimizers/05_td_lambda.ipynb #377e1295
+# %% ../../nbs/optimizers/05_td_lambda.ipynb #44ec215b
 class TDLambda(TDOptimizer):
     """TD(lambda) with one fixed step size (Sutton and Barto 2018, Section 12.2).
 

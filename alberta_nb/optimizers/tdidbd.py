@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['error_slope', 'TDIDBDState', 'step_size_start', 'tdidbd_update', 'TDIDBD']
 
-# %% ../../nbs/optimizers/07_tdidbd.ipynb #a4ad8f07
+# %% ../../nbs/optimizers/07_tdidbd.ipynb #9db3a8f3
 from typing import Any
 
 from jax import Array
@@ -25,12 +25,12 @@ from alberta_nb.optimizers.td_lambda import (
 )
 from ..types import check_number, floats, in_state, require
 
-# %% ../../nbs/optimizers/07_tdidbd.ipynb #f496a657
+# %% ../../nbs/optimizers/07_tdidbd.ipynb #a4849afd
 def error_slope(x: Array, next_x: Array, gamma: Array, semi: bool) -> Array:
     "Minus the slope of the TD error in the weights: x - gamma x', or x alone when the target counts as a constant."
     return x if semi else x - discounted(gamma, next_x)
 
-# %% ../../nbs/optimizers/07_tdidbd.ipynb #01df3acc
+# %% ../../nbs/optimizers/07_tdidbd.ipynb #c61a233b
 class TDIDBDState(TraceState):
     """TDIDBD's state: the traces z, and as in IDBD log step sizes, memories h and the meta step size.
 
@@ -58,7 +58,7 @@ def step_size_start(feature_dim: int, initial_step_size: Any, theta: Any, bounds
         "bias_h_trace": bias.traces,
     }
 
-# %% ../../nbs/optimizers/07_tdidbd.ipynb #05dd0205
+# %% ../../nbs/optimizers/07_tdidbd.ipynb #0103b175
 def tdidbd_update(
     state: TDIDBDState, delta: Array, xs: tuple[Array, Any], next_xs: tuple[Array, Any], gamma: Array, semi: bool,
     bounds: Bounds,
@@ -83,7 +83,7 @@ def tdidbd_update(
         metrics=td_metrics(mean_step_size(alpha, bias_alpha, xs[1]), *zs, xs[1]),
     )
 
-# %% ../../nbs/optimizers/07_tdidbd.ipynb #0c44778b
+# %% ../../nbs/optimizers/07_tdidbd.ipynb #9e11cf80
 class TDIDBD(TDOptimizer):
     """IDBD for temporal differences: every weight learns its own step size (Kearney et al. 2019, Algorithms 3 and 4).
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['dutch_trace', 'TrueOnlineTDState', 'true_online_update', 'TrueOnlineTD']
 
-# %% ../../nbs/optimizers/06_true_online.ipynb #49ba3fab
+# %% ../../nbs/optimizers/06_true_online.ipynb #7c589ef4
 from typing import Any
 
 from jax import Array
@@ -21,13 +21,13 @@ from alberta_nb.optimizers.td_lambda import (
 )
 from ..types import check_number, filled, floats, in_state, scalar
 
-# %% ../../nbs/optimizers/06_true_online.ipynb #dd22b97c
+# %% ../../nbs/optimizers/06_true_online.ipynb #30bde8ee
 def dutch_trace(z: Array, bias_z: Array, decay: Array, alpha: Array, x: Array, bias_input: Any) -> tuple[Array, Array]:
     "z = decay z + (1 - alpha decay z.x) x, over weights and bias (Sutton and Barto 2018, Eq. 12.11)."
     pull = 1.0 - alpha * decay * (vector_sum(z * x) + bias_z * bias_input)
     return decay * z + pull * x, decay * bias_z + pull * bias_input
 
-# %% ../../nbs/optimizers/06_true_online.ipynb #abd5ecd9
+# %% ../../nbs/optimizers/06_true_online.ipynb #2717e4f9
 class TrueOnlineTDState(TraceState):
     "The traces, the `step_size` (), and the last change of the weights (feature_dim,) and of the bias ()."
 
@@ -50,7 +50,7 @@ def true_online_update(
     metrics = td_metrics(alpha, z, bias_z, bias_input)
     return TDOptimizerUpdate(weight_delta=change, bias_delta=bias_change, new_state=new, metrics=metrics)
 
-# %% ../../nbs/optimizers/06_true_online.ipynb #30f31b0c
+# %% ../../nbs/optimizers/06_true_online.ipynb #c01e5c53
 class TrueOnlineTD(TDOptimizer):
     """True online TD(lambda): the online lambda-return algorithm at the cost of TD(lambda) (van Seijen et al. 2016).
 
