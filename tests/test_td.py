@@ -544,7 +544,7 @@ class Walk(ab.Stream):
         return {"key": key, "x": jnp.zeros(self.feature_dim)}
 
     def noise(self, state: Any, idx: Any, rows: int) -> Any:
-        return noise.normal(noise.bits(state["key"], idx, rows, self.feature_dim + 2))
+        return noise.normal(state["key"], idx, rows, self.feature_dim + 2)
 
     def advance(self, state: Any, row: Any, idx: Any) -> Any:
         gamma = jnp.where(row[-1] > 1.5, 0.0, 0.9)

@@ -163,11 +163,11 @@ class Chain(KnownChain):
 
     def start(self, key: Array) -> Any:
         keys = noise.split(key, 3)
-        return ChainState(keys=keys, at=self.draw_start(noise.uniform(noise.bits(keys[0], 0, 1, 1))[0, 0]))
+        return ChainState(keys=keys, at=self.draw_start(noise.uniform(keys[0], 0, 1, 1)[0, 0]))
 
     def noise(self, state: Any, idx: Any, rows: int) -> Any:
         drawn = 1 + int(len(np.nonzero(self.model.starts)[0]) > 1 and can_end(self.model.transitions).any())
-        return noise.uniform(noise.bits(state.keys[1], idx, rows, drawn))
+        return noise.uniform(state.keys[1], idx, rows, drawn)
 
     def advance(self, state: Any, noise: Any, idx: Any) -> tuple[Any, Any]:
         return chain_step(self, state, noise, idx)
@@ -305,11 +305,11 @@ class NoisyChain(Chain):
 
     def start(self, key: Array) -> NoisyState:
         first = super().start(key)
-        extra = noise.normal(noise.bits(first.keys[0], 1, 1, self.num_noise))[0]
+        extra = noise.normal(first.keys[0], 1, 1, self.num_noise)[0]
         return NoisyState(keys=first.keys, at=first.at, extra=extra)
 
     def noise(self, state: Any, idx: Any, rows: int) -> Any:
-        return super().noise(state, idx, rows), noise.normal(noise.bits(state.keys[2], idx, rows, self.num_noise))
+        return super().noise(state, idx, rows), noise.normal(state.keys[2], idx, rows, self.num_noise)
 
     def advance(self, state: Any, noise: Any, idx: Any) -> tuple[TDTimeStep, Any]:
         u, extra = noise

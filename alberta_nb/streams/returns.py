@@ -169,11 +169,11 @@ class SensorStream(Stream):
 
     def start(self, key: Array) -> SensorState:
         keys = noise.split(key, 2)
-        return SensorState(keys=keys, sensors=noise.normal(noise.bits(keys[0], 0, 1, self.feature_dim))[0])
+        return SensorState(keys=keys, sensors=noise.normal(keys[0], 0, 1, self.feature_dim)[0])
 
     def noise(self, state: SensorState, idx: Any, rows: int) -> Any:
         scale = float(np.sqrt(1 - np.exp(-2 / self.memory)))
-        return noise.normal(noise.bits(state.keys[1], idx, rows, self.feature_dim), scale)
+        return noise.normal(state.keys[1], idx, rows, self.feature_dim, scale)
 
     def advance(self, state: SensorState, noise: Any, idx: Any) -> tuple[TDTimeStep, SensorState]:
         return sensor_step(self, state, noise)
