@@ -36,6 +36,8 @@ class OptimizerUpdate(State):
 class Optimizer(Settings, ABC):
     "Base of the optimizers: frozen settings, with `init` and `update` as pure functions of what they are given."
 
+    scales_gradients = False  # True: a step is a number times the gradient, which may then come as a `RankOne`
+
     @abstractmethod
     def init(self, feature_dim: int) -> Any:
         "The first state for `feature_dim` weights and a bias."
