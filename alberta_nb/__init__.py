@@ -7,6 +7,9 @@ from alberta_nb.experiments.sweep import sweep, sweep_table
 from alberta_nb.learners.bank import LearnerBank
 from alberta_nb.learners.baselines import LastValue, RunningMean
 from alberta_nb.learners.linear import LearnerState, LinearLearner, UpdateResult
+from alberta_nb.learners.mlp import MLPLearner, MLPLearnerState, MLPUpdateResult
+from alberta_nb.learners.network import MLPParams
+from alberta_nb.learners.sparse_init import sparse_init
 from alberta_nb.loops.engine import NonFiniteError, StreamPosition
 from alberta_nb.loops.metrics import (
     compare_learners,
@@ -16,6 +19,7 @@ from alberta_nb.loops.metrics import (
     extract_metric,
     metrics_to_dicts,
 )
+from alberta_nb.loops.mlp import BatchedMLPResult, run_mlp_learning_loop, run_mlp_learning_loop_batched
 from alberta_nb.loops.stepper import Stepper
 from alberta_nb.loops.supervised import (
     BatchedLearningResult,
@@ -37,9 +41,11 @@ from alberta_nb.normalizers import (
 )
 from alberta_nb.optimizers.autostep import Autostep, AutostepParamState, AutostepState
 from alberta_nb.optimizers.base import Optimizer, OptimizerUpdate, optimizer_from_config
+from alberta_nb.optimizers.bounders import AGCBounding, Bounder, ObGDBounding, bounder_from_config
 from alberta_nb.optimizers.idbd import IDBD, IDBDParamState, IDBDState
 from alberta_nb.optimizers.lms import LMS, LMSState
 from alberta_nb.optimizers.obgd import ObGD, ObGDState
+from alberta_nb.rank_one import RankOne
 from alberta_nb.streams.base import ScanStream, Stream
 from alberta_nb.streams.scales import (
     DynamicScaleShiftStream,
@@ -58,12 +64,15 @@ from alberta_nb.streams.synthetic import (
 from alberta_nb.types import Settings, State, TDTimeStep, TimeStep
 
 __all__ = [
+    "AGCBounding",
     "AbruptChangeStream",
     "ArraySource",
     "Autostep",
     "AutostepParamState",
     "AutostepState",
     "BatchedLearningResult",
+    "BatchedMLPResult",
+    "Bounder",
     "CyclicStream",
     "DynamicScaleShiftStream",
     "EMANormalizer",
@@ -79,16 +88,22 @@ __all__ = [
     "LearnerState",
     "LearningResult",
     "LinearLearner",
+    "MLPLearner",
+    "MLPLearnerState",
+    "MLPParams",
+    "MLPUpdateResult",
     "NonFiniteError",
     "Normalizer",
     "NormalizerHistory",
     "NormalizerTrackingConfig",
     "ObGD",
+    "ObGDBounding",
     "ObGDState",
     "Optimizer",
     "OptimizerUpdate",
     "PeriodicChangeStream",
     "RandomWalkStream",
+    "RankOne",
     "RunningMean",
     "ScaleDriftStream",
     "ScaledStreamWrapper",
@@ -108,6 +123,7 @@ __all__ = [
     "UpdateResult",
     "WelfordNormalizer",
     "WelfordNormalizerState",
+    "bounder_from_config",
     "compare_learners",
     "compute_cumulative_error",
     "compute_running_mean",
@@ -120,6 +136,9 @@ __all__ = [
     "optimizer_from_config",
     "run_learning_loop",
     "run_learning_loop_batched",
+    "run_mlp_learning_loop",
+    "run_mlp_learning_loop_batched",
+    "sparse_init",
     "sweep",
     "sweep_table",
 ]

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['MLPLearnerState', 'MLPUpdateResult', 'next_traces', 'optimizer_groups', 'all_steps', 'mlp_step', 'first_network',
-           'check_network', 'check_network_state', 'NetworkSettings', 'MLPLearner']
+           'check_network', 'check_network_state', 'NetworkSettings', 'MLPLearner', 'without_constants',
+           'with_constants']
 
-# %% ../../nbs/learners/06_mlp.ipynb #bf0f4aca
+# %% ../../nbs/learners/06_mlp.ipynb #071fef76
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from jax import Array
 from .linear import Learner, UpdateResult, check_kinds, metric_row, scale_input, scale_only
 from .network import MLPParams, forward, gradient
 from .sparse_init import sparse_init
+from ..noise import key_data
 from ..normalizers import Normalizer
 from ..optimizers.base import Optimizer, no_form
 from ..optimizers.bounders import Bounder
@@ -26,7 +28,7 @@ from ..optimizers.lms import LMS
 from ..rank_one import dense
 from ..types import State, TimeStep, check_int, check_number, filled, floats, in_state, require, scalar, vector
 
-# %% ../../nbs/learners/06_mlp.ipynb #222345f5
+# %% ../../nbs/learners/06_mlp.ipynb #8af9d273
 class MLPLearnerState(State):
     """All that a network remembers.
 
@@ -49,7 +51,7 @@ class MLPLearnerState(State):
 class MLPUpdateResult(UpdateResult):
     "As `UpdateResult`; the third column of `metrics` is the bounder's report, 1 without one."
 
-# %% ../../nbs/learners/06_mlp.ipynb #0af39ccb
+# %% ../../nbs/learners/06_mlp.ipynb #7a7e9852
 def next_traces(state: MLPLearnerState, gradients: MLPParams) -> MLPParams | None:
     "z_t = gamma_t lamda z_{t-1} + gradient, with the discount gamma_t that led into this step (Elsayed et al. 2024)."
     if state.traces is None:
@@ -57,7 +59,7 @@ def next_traces(state: MLPLearnerState, gradients: MLPParams) -> MLPParams | Non
     decay = state.discount * state.lamda  # type: ignore[operator]
     return jax.tree.map(lambda z, g: decay * z + dense(g), state.traces, gradients)
 
-# %% ../../nbs/learners/06_mlp.ipynb #a0f06acf
+# %% ../../nbs/learners/06_mlp.ipynb #50d07eeb
 def optimizer_groups(learner: Any) -> list[tuple[Optimizer, list[int]]]:
     """Each optimizer with the numbers of its arrays: what an optimizer bounds, it bounds over all of them.
 
@@ -84,7 +86,7 @@ def all_steps(
             steps[i], new[i] = move, state
     return steps, tuple(new)
 
-# %% ../../nbs/learners/06_mlp.ipynb #2b657f93
+# %% ../../nbs/learners/06_mlp.ipynb #1f3d8756
 def mlp_step(learner: Any, state: MLPLearnerState, observation: Array, target: Array, gamma: Any = None) -> Any:
     "One time step: scale, predict, compare, decide every step, bound them together, move."
     x, normalizer_state = scale_input(learner.normalizer, state.normalizer_state, observation)
@@ -107,10 +109,11 @@ def mlp_step(learner: Any, state: MLPLearnerState, observation: Array, target: A
     metrics = metric_row(learner.normalizer, normalizer_state, error * error, error, report)
     return MLPUpdateResult(state=new_state, prediction=prediction[None], error=error[None], metrics=metrics)
 
-# %% ../../nbs/learners/06_mlp.ipynb #e7e43431
+# %% ../../nbs/learners/06_mlp.ipynb #daa6811b
 def first_network(learner: Any, feature_dim: int, key: Any) -> MLPLearnerState:
     "The first state: sparse weights, biases 0, empty memories."
     check_int("feature_dim", feature_dim)
+    key_data(key)  # TypeError for something that is no key
     sizes = (feature_dim, *learner.hidden_sizes, 1)
     shapes = list(zip(sizes[1:], sizes[:-1], strict=True))
     keys = jax.random.split(key, len(shapes))
@@ -129,7 +132,7 @@ def first_network(learner: Any, feature_dim: int, key: Any) -> MLPLearnerState:
     traces = MLPParams.of([filled(a.shape, 0.0) for a in arrays])
     return state.replace(traces=traces, gamma=gamma, lamda=lamda, discount=gamma)
 
-# %% ../../nbs/learners/06_mlp.ipynb #cf41ecd5
+# %% ../../nbs/learners/06_mlp.ipynb #0ab4b4f0
 def check_network(learner: Any) -> None:
     "Raise TypeError or ValueError unless the settings of a network are what they should be."
     sizes = learner.hidden_sizes
@@ -167,7 +170,7 @@ def check_network_state(state: Any, learner: Any) -> int:
         raise ValueError(f"state must come from this learner, with biases {learner.bias_shapes}, got {shapes}")
     return state.params.weights[0].shape[1]
 
-# %% ../../nbs/learners/06_mlp.ipynb #683a1415
+# %% ../../nbs/learners/06_mlp.ipynb #4d6a5228
 class NetworkSettings(Learner):
     """The settings of a network, checked, and what follows from them. Its arguments are those of `MLPLearner`.
 
@@ -212,7 +215,7 @@ class NetworkSettings(Learner):
         state = self.like(1)
         return (*map(type, state.optimizer_states), type(state.normalizer_state), type(state.traces))
 
-# %% ../../nbs/learners/06_mlp.ipynb #77f898a8
+# %% ../../nbs/learners/06_mlp.ipynb #d0ada7b9
 class MLPLearner(NetworkSettings):
     """Input -> [Dense -> LayerNorm -> LeakyReLU] x N -> Dense(1), learning from one sample at a time.
 
@@ -238,7 +241,8 @@ class MLPLearner(NetworkSettings):
         """
         x = vector("observation", observation, check_network_state(state, self))
         gamma = gamma if gamma is None else vector("gamma", gamma, 1)
-        return _update(self.structure, state, x, vector("target", target, 1), gamma)
+        result = _update(self.structure, state, x, vector("target", target, 1), gamma)
+        return result.replace(state=with_constants(result.state, state))
 
     def step(self, state: MLPLearnerState, time_step: TimeStep) -> MLPUpdateResult:
         "`update` on a time step, unchecked: what the loops compile."
@@ -248,7 +252,20 @@ class MLPLearner(NetworkSettings):
         "The state with no credit left for the past: for an episode that was cut off, not ended."
         return state if state.traces is None else state.replace(discount=scalar(0.0))
 
-# %% ../../nbs/learners/06_mlp.ipynb #4b7b31e4
+# %% ../../nbs/learners/06_mlp.ipynb #325c8302
+def without_constants(new: MLPLearnerState, old: MLPLearnerState) -> MLPLearnerState:
+    "The new state without what is the old one's: every leaf that a compiled function returns takes microseconds."
+    states = tuple(None if n is o else n for n, o in zip(new.optimizer_states, old.optimizer_states, strict=True))
+    return new.replace(optimizer_states=states, gamma=None, lamda=None)
+
+
+def with_constants(new: MLPLearnerState, old: MLPLearnerState) -> MLPLearnerState:
+    "The whole new state again."
+    pairs = zip(new.optimizer_states, old.optimizer_states, strict=True)
+    states = tuple(o if n is None else n for n, o in pairs)
+    return new.replace(optimizer_states=states, gamma=old.gamma, lamda=old.lamda)
+
+# %% ../../nbs/learners/06_mlp.ipynb #c7713adc
 @functools.partial(jax.jit, static_argnums=0)
 def _predict(learner: MLPLearner, state: MLPLearnerState, x: Array) -> Array:
     x = scale_only(learner.normalizer, state.normalizer_state, floats(x, -1))
@@ -258,4 +275,5 @@ def _predict(learner: MLPLearner, state: MLPLearnerState, x: Array) -> Array:
 @functools.partial(jax.jit, static_argnums=0)
 def _update(learner: MLPLearner, state: MLPLearnerState, x: Array, target: Array, gamma: Any) -> MLPUpdateResult:
     gamma = gamma if gamma is None else floats(gamma)
-    return mlp_step(learner, state, floats(x, -1), floats(target), gamma)
+    result = mlp_step(learner, state, floats(x, -1), floats(target), gamma)
+    return result.replace(state=without_constants(result.state, state))
