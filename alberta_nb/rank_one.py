@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RankOne', 'dense', 'array_sum', 'size_sum', 'row_norms']
 
-# %% ../nbs/04_rank_one.ipynb #156c8a37
+# %% ../nbs/04_rank_one.ipynb #f187f4bf
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jax import Array, lax
 from .compile import is_short, vector_sum
 from .types import State
 
-# %% ../nbs/04_rank_one.ipynb #b913e885
+# %% ../nbs/04_rank_one.ipynb #0df4d580
 class RankOne(State):
     "The matrix `rows` (fan_out,) times `columns` (fan_in,), kept as these two; it can be scaled and added to an array."
 
@@ -40,7 +40,7 @@ class RankOne(State):
     def __radd__(self, array: Array) -> Array:
         return array + self.dense()
 
-# %% ../nbs/04_rank_one.ipynb #8f74eee8
+# %% ../nbs/04_rank_one.ipynb #dd8ed797
 def dense(array: Array | RankOne) -> Array:
     "An array as it is; a `RankOne` written out."
     return array.dense() if isinstance(array, RankOne) else array

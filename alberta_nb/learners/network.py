@@ -6,7 +6,7 @@
 __all__ = ['MLPParams', 'mean', 'layer_norm', 'layer_norm_backward', 'Layer', 'hidden_forward', 'hidden_backward', 'forward',
            'gradient']
 
-# %% ../../nbs/learners/05_network.ipynb #68e4740d
+# %% ../../nbs/learners/05_network.ipynb #398cf0c4
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from .linear import weighted_sum
 from ..rank_one import RankOne
 from ..types import State
 
-# %% ../../nbs/learners/05_network.ipynb #2d2c065d
+# %% ../../nbs/learners/05_network.ipynb #6c2d9dd7
 class MLPParams(State):
     "Of every layer, the last one included: `weights` (fan_out, fan_in) and `biases` (fan_out,)."
 
@@ -35,7 +35,7 @@ class MLPParams(State):
         layers = len(arrays) // 2
         return cls(weights=tuple(arrays[:layers]), biases=tuple(arrays[layers:]))
 
-# %% ../../nbs/learners/05_network.ipynb #5c8f43d6
+# %% ../../nbs/learners/05_network.ipynb #9073c1c9
 def mean(x: Array) -> Array:
     "The mean () of a vector."
     return vector_sum(x) * (1.0 / x.shape[-1])
@@ -52,7 +52,7 @@ def layer_norm_backward(normed: Array, scale: Array, cotangent: Array) -> Array:
     "The gradient before the normalisation, from the one after it."
     return scale * (cotangent - mean(cotangent) - normed * mean(normed * cotangent))
 
-# %% ../../nbs/learners/05_network.ipynb #6a087d92
+# %% ../../nbs/learners/05_network.ipynb #562c1e32
 class Layer(NamedTuple):
     "What a hidden layer's forward pass leaves for the backward pass."
 
@@ -73,7 +73,7 @@ def hidden_forward(
         x = jnp.where(before > 0, before, slope * before)
     return x, layers
 
-# %% ../../nbs/learners/05_network.ipynb #d5b467fc
+# %% ../../nbs/learners/05_network.ipynb #cb99dc13
 def hidden_backward(
     weights: Sequence[Array], layers: Sequence[Layer], cotangent: Array, slope: float, use_layer_norm: bool
 ) -> list[Array]:
@@ -88,7 +88,7 @@ def hidden_backward(
             cotangent = jnp.matmul(cotangent, w, precision=lax.Precision.HIGHEST)
     return rows[::-1]
 
-# %% ../../nbs/learners/05_network.ipynb #02f16695
+# %% ../../nbs/learners/05_network.ipynb #7c3f1e94
 def forward(
     params: MLPParams, x: Array, slope: float = 0.01, use_layer_norm: bool = True
 ) -> tuple[Array, Array, list[Layer]]:

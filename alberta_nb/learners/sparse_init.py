@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['zeros_per_row', 'sparse_init']
 
-# %% ../../nbs/learners/04_sparse_init.ipynb #88c7ef55
+# %% ../../nbs/learners/04_sparse_init.ipynb #80a82271
 import functools
 import math
 from typing import Any
@@ -17,12 +17,12 @@ from jax import Array
 from ..noise import key_data
 from ..types import check_int, check_number, require
 
-# %% ../../nbs/learners/04_sparse_init.ipynb #15284d4c
+# %% ../../nbs/learners/04_sparse_init.ipynb #bd452af3
 def zeros_per_row(fan_in: int, sparsity: float) -> int:
     "How many of a unit's `fan_in` weights start at 0: the share `sparsity`, rounded half up; one weight is always left."
     return min(math.floor(round(sparsity * fan_in, 9) + 0.5), fan_in - 1)  # .55 * 100 is 55.00000000000001
 
-# %% ../../nbs/learners/04_sparse_init.ipynb #59b428ad
+# %% ../../nbs/learners/04_sparse_init.ipynb #2668fdec
 def sparse_init(key: Any, shape: tuple[int, int], sparsity: float = 0.9, init_type: str = "uniform") -> Array:
     """Weights (fan_out, fan_in) with the same number of zeros in every row, at random places.
 

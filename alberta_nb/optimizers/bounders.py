@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Bounder', 'ObGDBounding', 'agc_factors', 'AGCBounding', 'scale_rows', 'bounder_from_config']
 
-# %% ../../nbs/optimizers/09_bounders.ipynb #284d9940
+# %% ../../nbs/optimizers/09_bounders.ipynb #78baae02
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from .obgd import obgd_bound
 from ..rank_one import RankOne, row_norms, size_sum
 from ..types import Settings, check_number
 
-# %% ../../nbs/optimizers/09_bounders.ipynb #20e7f9d5
+# %% ../../nbs/optimizers/09_bounders.ipynb #cb391f8c
 class Bounder(Settings, ABC):
     "Base of the bounders: frozen settings, and one pure method."
 
@@ -35,7 +35,7 @@ class Bounder(Settings, ABC):
             params: the arrays that will move.
         """
 
-# %% ../../nbs/optimizers/09_bounders.ipynb #f388cc93
+# %% ../../nbs/optimizers/09_bounders.ipynb #1ac10084
 class ObGDBounding(Bounder):
     """All steps scaled by one factor, so that their sizes sum to 1/kappa at most (Elsayed et al. 2024, Algorithm 3).
 
@@ -55,13 +55,13 @@ class ObGDBounding(Bounder):
         factor = obgd_bound(error, size, jnp.ones_like(error), self.kappa)
         return tuple(factor * step for step in steps), factor
 
-# %% ../../nbs/optimizers/09_bounders.ipynb #d5c21669
+# %% ../../nbs/optimizers/09_bounders.ipynb #6fa4b9e5
 def agc_factors(step: Array | RankOne, error: Array, param: Array, clip_factor: float, eps: float) -> Array:
     "For each unit the factor (fan_out,) that holds error times step below clip_factor max(|w|, eps); () for a vector."
     limit = clip_factor * jnp.maximum(row_norms(param), eps)
     return limit / jnp.maximum(limit, jnp.abs(error) * row_norms(step))
 
-# %% ../../nbs/optimizers/09_bounders.ipynb #663129d3
+# %% ../../nbs/optimizers/09_bounders.ipynb #57b0246c
 class AGCBounding(Bounder):
     """Each unit's step held below a share of the unit's own weights: adaptive gradient clipping (Brock et al. 2021, Eq. 3).
 
@@ -91,7 +91,7 @@ def scale_rows(step: Array | RankOne, factors: Array) -> Array | RankOne:
     "A step with each row times its factor."
     return step * factors if isinstance(step, RankOne) or not factors.ndim else step * factors[:, None]
 
-# %% ../../nbs/optimizers/09_bounders.ipynb #6aa2865e
+# %% ../../nbs/optimizers/09_bounders.ipynb #249f43d1
 def bounder_from_config(config: Mapping[str, Any]) -> Bounder:
     "The bounder that `to_config` described. Raises ValueError for an unknown type or setting."
     return Bounder.from_config(config)
