@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MLPLearnerState', 'MLPUpdateResult', 'next_traces', 'optimizer_groups', 'all_steps', 'mlp_step', 'first_network',
-           'check_network', 'check_network_state', 'NetworkSettings', 'MLPLearner', 'without_constants',
-           'with_constants']
+           'check_network', 'check_network_state', 'NetworkSettings', 'without_constants', 'with_constants',
+           'MLPLearner']
 
-# %% ../../nbs/learners/06_mlp.ipynb #071fef76
+# %% ../../nbs/learners/06_mlp.ipynb #840d3c12
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from ..optimizers.lms import LMS
 from ..rank_one import dense
 from ..types import State, TimeStep, check_int, check_number, filled, floats, in_state, require, scalar, vector
 
-# %% ../../nbs/learners/06_mlp.ipynb #8af9d273
+# %% ../../nbs/learners/06_mlp.ipynb #0456e626
 class MLPLearnerState(State):
     """All that a network remembers.
 
@@ -51,7 +51,7 @@ class MLPLearnerState(State):
 class MLPUpdateResult(UpdateResult):
     "As `UpdateResult`; the third column of `metrics` is the bounder's report, 1 without one."
 
-# %% ../../nbs/learners/06_mlp.ipynb #7a7e9852
+# %% ../../nbs/learners/06_mlp.ipynb #941f767f
 def next_traces(state: MLPLearnerState, gradients: MLPParams) -> MLPParams | None:
     "z_t = gamma_t lamda z_{t-1} + gradient, with the discount gamma_t that led into this step (Elsayed et al. 2024)."
     if state.traces is None:
@@ -59,7 +59,7 @@ def next_traces(state: MLPLearnerState, gradients: MLPParams) -> MLPParams | Non
     decay = state.discount * state.lamda  # type: ignore[operator]
     return jax.tree.map(lambda z, g: decay * z + dense(g), state.traces, gradients)
 
-# %% ../../nbs/learners/06_mlp.ipynb #50d07eeb
+# %% ../../nbs/learners/06_mlp.ipynb #99c9df96
 def optimizer_groups(learner: Any) -> list[tuple[Optimizer, list[int]]]:
     """Each optimizer with the numbers of its arrays: what an optimizer bounds, it bounds over all of them.
 
@@ -86,7 +86,7 @@ def all_steps(
             steps[i], new[i] = move, state
     return steps, tuple(new)
 
-# %% ../../nbs/learners/06_mlp.ipynb #1f3d8756
+# %% ../../nbs/learners/06_mlp.ipynb #2d518d78
 def mlp_step(learner: Any, state: MLPLearnerState, observation: Array, target: Array, gamma: Any = None) -> Any:
     "One time step: scale, predict, compare, decide every step, bound them together, move."
     x, normalizer_state = scale_input(learner.normalizer, state.normalizer_state, observation)
@@ -109,7 +109,7 @@ def mlp_step(learner: Any, state: MLPLearnerState, observation: Array, target: A
     metrics = metric_row(learner.normalizer, normalizer_state, error * error, error, report)
     return MLPUpdateResult(state=new_state, prediction=prediction[None], error=error[None], metrics=metrics)
 
-# %% ../../nbs/learners/06_mlp.ipynb #daa6811b
+# %% ../../nbs/learners/06_mlp.ipynb #970a98df
 def first_network(learner: Any, feature_dim: int, key: Any) -> MLPLearnerState:
     "The first state: sparse weights, biases 0, empty memories."
     check_int("feature_dim", feature_dim)
@@ -132,7 +132,7 @@ def first_network(learner: Any, feature_dim: int, key: Any) -> MLPLearnerState:
     traces = MLPParams.of([filled(a.shape, 0.0) for a in arrays])
     return state.replace(traces=traces, gamma=gamma, lamda=lamda, discount=gamma)
 
-# %% ../../nbs/learners/06_mlp.ipynb #0ab4b4f0
+# %% ../../nbs/learners/06_mlp.ipynb #343620a8
 def check_network(learner: Any) -> None:
     "Raise TypeError or ValueError unless the settings of a network are what they should be."
     sizes = learner.hidden_sizes
@@ -143,15 +143,14 @@ def check_network(learner: Any) -> None:
         check_number(name, getattr(learner, name), 0.0, high)
     norm = learner.use_layer_norm
     require(isinstance(norm, bool), f"use_layer_norm must be True or False, got {norm!r}", TypeError)
-    check_kinds(
-        learner, {"optimizer": Optimizer}, {"head_optimizer": Optimizer, "bounder": Bounder, "normalizer": Normalizer}
-    )
+    optional = {"head_optimizer": Optimizer, "bounder": Bounder, "normalizer": Normalizer}
+    check_kinds(learner, {"optimizer": Optimizer}, optional)
     for name in ("optimizer", "head_optimizer"):
         value = getattr(learner, name)
         lacks = value is not None and type(value).init_for_shape is Optimizer.init_for_shape
         require(not lacks, f"{name}: {no_form(value)}" if lacks else "", TypeError)
 
-
+# %% ../../nbs/learners/06_mlp.ipynb #18d599a2
 def check_network_state(state: Any, learner: Any) -> int:
     "Raise TypeError or ValueError unless `state` is one state of this learner; the number of inputs that it is for."
     if type(state) is not MLPLearnerState:
@@ -170,12 +169,9 @@ def check_network_state(state: Any, learner: Any) -> int:
         raise ValueError(f"state must come from this learner, with biases {learner.bias_shapes}, got {shapes}")
     return state.params.weights[0].shape[1]
 
-# %% ../../nbs/learners/06_mlp.ipynb #4d6a5228
+# %% ../../nbs/learners/06_mlp.ipynb #867977a5
 class NetworkSettings(Learner):
-    """The settings of a network, checked, and what follows from them. Its arguments are those of `MLPLearner`.
-
-    Raises TypeError or ValueError that names the setting.
-    """
+    "The settings of a network, checked, and what follows from them. Raises TypeError or ValueError that names one."
 
     hidden_sizes: tuple[int, ...] = (128, 128)
     optimizer: Optimizer = None  # type: ignore[assignment]
@@ -215,7 +211,33 @@ class NetworkSettings(Learner):
         state = self.like(1)
         return (*map(type, state.optimizer_states), type(state.normalizer_state), type(state.traces))
 
-# %% ../../nbs/learners/06_mlp.ipynb #d0ada7b9
+# %% ../../nbs/learners/06_mlp.ipynb #2f4dc47e
+def without_constants(new: MLPLearnerState, old: MLPLearnerState) -> MLPLearnerState:
+    "The new state without what is the old one's: every leaf that a compiled function returns takes microseconds."
+    states = tuple(None if n is o else n for n, o in zip(new.optimizer_states, old.optimizer_states, strict=True))
+    return new.replace(optimizer_states=states, gamma=None, lamda=None)
+
+
+def with_constants(new: MLPLearnerState, old: MLPLearnerState) -> MLPLearnerState:
+    "The whole new state again."
+    pairs = zip(new.optimizer_states, old.optimizer_states, strict=True)
+    states = tuple(o if n is None else n for n, o in pairs)
+    return new.replace(optimizer_states=states, gamma=old.gamma, lamda=old.lamda)
+
+# %% ../../nbs/learners/06_mlp.ipynb #d5e285e3
+@functools.partial(jax.jit, static_argnums=0)
+def _predict(learner: NetworkSettings, state: MLPLearnerState, x: Array) -> Array:
+    x = scale_only(learner.normalizer, state.normalizer_state, floats(x, -1))
+    return forward(state.params, x, learner.leaky_relu_slope, learner.use_layer_norm)[0][None]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _update(learner: NetworkSettings, state: MLPLearnerState, x: Array, target: Array, gamma: Any) -> MLPUpdateResult:
+    gamma = gamma if gamma is None else floats(gamma)
+    result = mlp_step(learner, state, floats(x, -1), floats(target), gamma)
+    return result.replace(state=without_constants(result.state, state))
+
+# %% ../../nbs/learners/06_mlp.ipynb #d04b3589
 class MLPLearner(NetworkSettings):
     """Input -> [Dense -> LayerNorm -> LeakyReLU] x N -> Dense(1), learning from one sample at a time.
 
@@ -251,29 +273,3 @@ class MLPLearner(NetworkSettings):
     def reset_traces(self, state: MLPLearnerState) -> MLPLearnerState:
         "The state with no credit left for the past: for an episode that was cut off, not ended."
         return state if state.traces is None else state.replace(discount=scalar(0.0))
-
-# %% ../../nbs/learners/06_mlp.ipynb #325c8302
-def without_constants(new: MLPLearnerState, old: MLPLearnerState) -> MLPLearnerState:
-    "The new state without what is the old one's: every leaf that a compiled function returns takes microseconds."
-    states = tuple(None if n is o else n for n, o in zip(new.optimizer_states, old.optimizer_states, strict=True))
-    return new.replace(optimizer_states=states, gamma=None, lamda=None)
-
-
-def with_constants(new: MLPLearnerState, old: MLPLearnerState) -> MLPLearnerState:
-    "The whole new state again."
-    pairs = zip(new.optimizer_states, old.optimizer_states, strict=True)
-    states = tuple(o if n is None else n for n, o in pairs)
-    return new.replace(optimizer_states=states, gamma=old.gamma, lamda=old.lamda)
-
-# %% ../../nbs/learners/06_mlp.ipynb #c7713adc
-@functools.partial(jax.jit, static_argnums=0)
-def _predict(learner: MLPLearner, state: MLPLearnerState, x: Array) -> Array:
-    x = scale_only(learner.normalizer, state.normalizer_state, floats(x, -1))
-    return forward(state.params, x, learner.leaky_relu_slope, learner.use_layer_norm)[0][None]
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _update(learner: MLPLearner, state: MLPLearnerState, x: Array, target: Array, gamma: Any) -> MLPUpdateResult:
-    gamma = gamma if gamma is None else floats(gamma)
-    result = mlp_step(learner, state, floats(x, -1), floats(target), gamma)
-    return result.replace(state=without_constants(result.state, state))
