@@ -5,17 +5,15 @@
 # %% auto #0
 __all__ = ['NEVER', 'seeds_last', 'seeds_first', 'PAGE_NUMBERS', 'BLOCK_NUMBERS', 'MAX_STEPS', 'History', 'Spec', 'Window',
            'Carry', 'is_finite', 'one_step', 'add_to_window', 'record_metrics', 'record_history', 'page_loop',
-           'blank_buffers', 'is_paged', 'noise_page', 'stepped_page', 'native_page', 'block_loop', 'start_block',
-           'run_block', 'start_seeds', 'StreamPosition', 'NonFiniteError', 'Run', 'take_rows', 'time_step_like',
-           'no_rows', 'make_spec', 'run_loop', 'stream_start']
+           'blank_buffers', 'is_paged', 'noise_page', 'stepped_page', 'native_page', 'block_loop', 'run_block',
+           'StreamPosition', 'NonFiniteError', 'Run', 'take_rows', 'time_step_like', 'no_rows', 'make_spec', 'run_loop',
+           'stream_start']
 
 # %% ../../nbs/loops/00_engine.ipynb #4d7acc88
 import dataclasses
 import functools
-import os
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -47,7 +45,7 @@ class Spec(NamedTuple):
     record_every: int
     histories: tuple[History, ...]
     policy: str  # "trust", "flag" the first non-finite step, or "skip" such steps
-    seeds: Any  # True: a batch of seeds on the last axis of every array; "apart": they are run one by one
+    seeds: bool  # a batch of seeds on the last axis of every array
 
 # %% ../../nbs/loops/00_engine.ipynb #8405e17d
 class Window(State):
@@ -295,64 +293,21 @@ _compiled = {
 _refused: set[Spec] = set()
 
 
-def start_block(spec: Spec, carry: Carry, idx: int, steps: int, given: Any = None) -> tuple[Carry, Any, Array]:
-    "One block, not waited for; where the compiler refuses the native form, the plain one, from then on."
+def run_block(spec: Spec, carry: Carry, idx: int, steps: int, given: Any = None) -> tuple[Carry, Any, int]:
+    "One block; where the compiler refuses the native form, the plain one, from then on."
     args = (carry, np.uint32(idx & 0xFFFFFFFF), np.int32(steps), given)
     if use_native() and spec not in _refused:
         try:
-            return _compiled[True](spec, True, *args)
+            carry, out, bad = _compiled[True](spec, True, *args)
+            return carry, out, int(bad)
         except jax.errors.JaxRuntimeError as error:
             _refused.add(spec)
             warnings.warn(
                 f"{type(spec.learner).__name__}: the native loop does not compile here, using the plain one ({error})",
                 stacklevel=2,
             )
-    return _compiled[False](spec, False, *args)
-
-
-def run_block(spec: Spec, carry: Carry, idx: int, steps: int, given: Any = None) -> tuple[Carry, Any, int]:
-    "One block of one seed, or of all seeds together, or of one seed after the other."
-    run = start_seeds if spec.seeds == "apart" else start_block
-    carry, out, bad = run(spec, carry, idx, steps, given)
+    carry, out, bad = _compiled[False](spec, False, *args)
     return carry, out, int(bad)
-
-
-# %% ../../nbs/loops/00_engine.ipynb #c3a1e5d7
-# Where a carry has its seeds; the rest, the clocks of windows and histories, is the same for all.
-_SEED_AXES = Carry(
-    learner=-1, stream=-1, window=Window(total=-1, lost=-1, steps=None, learned=-1), due=None, skipped=-1
-)
-
-
-def _by_seed(fn: Callable[..., Any], *carries: Carry) -> Carry:
-    "`fn` of the leaves that differ from seed to seed, on the host where numpy can hold them."
-
-    def host(a: Any) -> Any:
-        return a if jnp.issubdtype(a.dtype, jax.dtypes.extended) else np.asarray(a)
-
-    def part(axis: int | None, *parts: Any) -> Any:
-        return parts[0] if axis is None else jax.tree.map(lambda *leaves: fn(*map(host, leaves)), *parts)
-
-    axes = _SEED_AXES if carries[0].window is not None else _SEED_AXES.replace(window=None)
-    return jax.tree.map(part, axes, *carries, is_leaf=lambda axis: axis is None)
-
-
-def _stack(*leaves: Any) -> Any:
-    return (np if isinstance(leaves[0], np.ndarray) else jnp).stack(leaves, axis=-1)
-
-
-def start_seeds(spec: Spec, carry: Carry, idx: int, steps: int, given: Any) -> tuple[Carry, Any, Any]:
-    "`start_block` for each seed by itself, one for each core: what a seed touches in a step stays in that core's cache."
-    one, seeds = spec._replace(seeds=False), np.size(carry.skipped)
-
-    def run(k: int) -> tuple[Carry, Any, Array]:
-        return jax.block_until_ready(start_block(one, _by_seed(lambda a: a[..., k], carry), idx, steps, given))
-
-    with ThreadPoolExecutor(min(seeds, os.cpu_count() or 1)) as cores:
-        ended = [run(0), *cores.map(run, range(1, seeds))]  # the first one compiles
-    carries, outs, bad = zip(*ended, strict=True)
-    return _by_seed(_stack, *carries), jax.tree.map(lambda *rows: np.stack(rows, axis=-1), *outs), np.min(bad)
-
 
 # %% ../../nbs/loops/00_engine.ipynb #2c79bec3
 class StreamPosition(State):
@@ -521,7 +476,7 @@ def make_spec(
     stream: Any,
     num_steps: int | None,
     position: StreamPosition,
-    seeds: Any,
+    seeds: bool,
     record_every: int,
     histories: tuple[History, ...],
     non_finite: str,
@@ -530,14 +485,10 @@ def make_spec(
     check_int("record_every", record_every)
     require(non_finite in ("raise", "skip"), f"non_finite must be 'raise' or 'skip', got {non_finite!r}")
     structure = getattr(learner, "structure", learner)
-    apart = seeds and getattr(structure, "seeds_apart", False) and jax.default_backend() == "cpu"
-    seeds = "apart" if apart else seeds
     if isinstance(stream, Source):
         rows = _given_rows(stream.feature_dim + 1, num_steps)
         return Spec(structure, None, rows, 1, record_every, histories, "trust", seeds)
-    many = np.size(position.steps)
-    rows, pages = _page_size(_numbers(stream) * (1 if apart else many))
-    pages = max(1, pages // many) if apart else pages
+    rows, pages = _page_size(_numbers(stream) * np.size(position.steps))
     policy = {"raise": "flag", "skip": "skip"}[non_finite]
     return Spec(structure, stream, rows, pages, record_every, histories, policy, seeds)
 
