@@ -104,7 +104,7 @@ def all_step_sizes(learner: Any, state: LearnerState) -> dict[str, Array]:
     return sizes if normalizers is None else sizes | {"normalizers": normalizers}
 
 # %% ../../nbs/learners/00_linear.ipynb #c5498e9f
-def check_kinds(settings: Any, needed: dict[str, type], optional: dict[str, type]) -> None:
+def check_kinds(settings: Any, needed: dict[str, Any], optional: dict[str, Any]) -> None:
     "Raise TypeError unless the parts of a learner are of these kinds; an optional one may be None."
     for name, kind in (needed | optional).items():
         value = getattr(settings, name)

@@ -6,9 +6,9 @@
 __all__ = ['MLPParams', 'mean', 'layer_norm', 'layer_norm_backward', 'Layer', 'hidden_forward', 'hidden_backward', 'forward',
            'gradient']
 
-# %% ../../nbs/learners/05_network.ipynb #398cf0c4
+# %% ../../nbs/learners/05_network.ipynb #4fb4219e
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -18,11 +18,11 @@ from .linear import weighted_sum
 from ..rank_one import RankOne
 from ..types import State
 
-# %% ../../nbs/learners/05_network.ipynb #6c2d9dd7
+# %% ../../nbs/learners/05_network.ipynb #7d20bfc4
 class MLPParams(State):
-    "Of every layer, the last one included: `weights` (fan_out, fan_in) and `biases` (fan_out,)."
+    "Of every layer, the last one too: `weights` (fan_out, fan_in), of a gradient `RankOne`s, and `biases` (fan_out,)."
 
-    weights: tuple[Array, ...]
+    weights: tuple[Any, ...]
     biases: tuple[Array, ...]
 
     def arrays(self) -> tuple[Array, ...]:
@@ -35,7 +35,7 @@ class MLPParams(State):
         layers = len(arrays) // 2
         return cls(weights=tuple(arrays[:layers]), biases=tuple(arrays[layers:]))
 
-# %% ../../nbs/learners/05_network.ipynb #9073c1c9
+# %% ../../nbs/learners/05_network.ipynb #bd06c8cc
 def mean(x: Array) -> Array:
     "The mean () of a vector."
     return vector_sum(x) * (1.0 / x.shape[-1])
@@ -52,7 +52,7 @@ def layer_norm_backward(normed: Array, scale: Array, cotangent: Array) -> Array:
     "The gradient before the normalisation, from the one after it."
     return scale * (cotangent - mean(cotangent) - normed * mean(normed * cotangent))
 
-# %% ../../nbs/learners/05_network.ipynb #562c1e32
+# %% ../../nbs/learners/05_network.ipynb #acfb532b
 class Layer(NamedTuple):
     "What a hidden layer's forward pass leaves for the backward pass."
 
@@ -73,7 +73,7 @@ def hidden_forward(
         x = jnp.where(before > 0, before, slope * before)
     return x, layers
 
-# %% ../../nbs/learners/05_network.ipynb #cb99dc13
+# %% ../../nbs/learners/05_network.ipynb #f1deb274
 def hidden_backward(
     weights: Sequence[Array], layers: Sequence[Layer], cotangent: Array, slope: float, use_layer_norm: bool
 ) -> list[Array]:
@@ -88,7 +88,7 @@ def hidden_backward(
             cotangent = jnp.matmul(cotangent, w, precision=lax.Precision.HIGHEST)
     return rows[::-1]
 
-# %% ../../nbs/learners/05_network.ipynb #7c3f1e94
+# %% ../../nbs/learners/05_network.ipynb #a68d998e
 def forward(
     params: MLPParams, x: Array, slope: float = 0.01, use_layer_norm: bool = True
 ) -> tuple[Array, Array, list[Layer]]:

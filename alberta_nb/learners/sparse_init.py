@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['zeros_per_row', 'sparse_init']
 
-# %% ../../nbs/learners/04_sparse_init.ipynb #80a82271
+# %% ../../nbs/learners/04_sparse_init.ipynb #a78d8a94
 import functools
 import math
 from typing import Any
@@ -17,12 +17,12 @@ from jax import Array
 from ..noise import key_data
 from ..types import check_int, check_number, require
 
-# %% ../../nbs/learners/04_sparse_init.ipynb #bd452af3
+# %% ../../nbs/learners/04_sparse_init.ipynb #3452ad2a
 def zeros_per_row(fan_in: int, sparsity: float) -> int:
-    "How many of a unit's `fan_in` weights start at 0: the share `sparsity`, rounded half up; one weight is always left."
+    "How many of a unit's `fan_in` weights start at 0: the share `sparsity`, rounded half up; one is always left."
     return min(math.floor(round(sparsity * fan_in, 9) + 0.5), fan_in - 1)  # .55 * 100 is 55.00000000000001
 
-# %% ../../nbs/learners/04_sparse_init.ipynb #2668fdec
+# %% ../../nbs/learners/04_sparse_init.ipynb #27c8a737
 def sparse_init(key: Any, shape: tuple[int, int], sparsity: float = 0.9, init_type: str = "uniform") -> Array:
     """Weights (fan_out, fan_in) with the same number of zeros in every row, at random places.
 
@@ -47,6 +47,7 @@ def sparse_init(key: Any, shape: tuple[int, int], sparsity: float = 0.9, init_ty
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _draw(shape: tuple[int, int], zeros: int, init_type: str, key: Array) -> Array:
     value_key, place_key = jax.random.split(key)
-    draw = {"uniform": functools.partial(jax.random.uniform, minval=-1.0, maxval=1.0), "normal": jax.random.normal}
     places = jnp.argsort(jax.random.uniform(place_key, shape), axis=1)  # each row a random order of its places
-    return jnp.where(places < zeros, 0.0, draw[init_type](value_key, shape) / math.sqrt(shape[1]))
+    uniform = init_type == "uniform"
+    values = jax.random.uniform(value_key, shape, minval=-1.0) if uniform else jax.random.normal(value_key, shape)
+    return jnp.where(places < zeros, 0.0, values / math.sqrt(shape[1]))

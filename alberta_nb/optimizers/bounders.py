@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Bounder', 'ObGDBounding', 'agc_factors', 'AGCBounding', 'scale_rows', 'bounder_from_config']
 
-# %% ../../nbs/optimizers/09_bounders.ipynb #78baae02
+# %% ../../nbs/optimizers/09_bounders.ipynb #51b16b71
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from .obgd import obgd_bound
 from ..rank_one import RankOne, row_norms, size_sum
 from ..types import Settings, check_number
 
-# %% ../../nbs/optimizers/09_bounders.ipynb #cb391f8c
+# %% ../../nbs/optimizers/09_bounders.ipynb #5c821dbd
 class Bounder(Settings, ABC):
     "Base of the bounders: frozen settings, and one pure method."
 
@@ -35,7 +35,7 @@ class Bounder(Settings, ABC):
             params: the arrays that will move.
         """
 
-# %% ../../nbs/optimizers/09_bounders.ipynb #1ac10084
+# %% ../../nbs/optimizers/09_bounders.ipynb #f094bb57
 class ObGDBounding(Bounder):
     """All steps scaled by one factor, so that their sizes sum to 1/kappa at most (Elsayed et al. 2024, Algorithm 3).
 
@@ -52,18 +52,18 @@ class ObGDBounding(Bounder):
     ) -> tuple[tuple[Any, ...], Array]:
         "The steps times 1 / max(M, 1), and that factor."
         size = sum((size_sum(step) for step in steps), jnp.zeros_like(error))
-        factor = obgd_bound(error, size, jnp.ones_like(error), self.kappa)
+        factor = obgd_bound(error, size, jnp.ones_like(error), jnp.asarray(self.kappa, error.dtype))
         return tuple(factor * step for step in steps), factor
 
-# %% ../../nbs/optimizers/09_bounders.ipynb #6fa4b9e5
+# %% ../../nbs/optimizers/09_bounders.ipynb #ea60316b
 def agc_factors(step: Array | RankOne, error: Array, param: Array, clip_factor: float, eps: float) -> Array:
     "For each unit the factor (fan_out,) that holds error times step below clip_factor max(|w|, eps); () for a vector."
     limit = clip_factor * jnp.maximum(row_norms(param), eps)
     return limit / jnp.maximum(limit, jnp.abs(error) * row_norms(step))
 
-# %% ../../nbs/optimizers/09_bounders.ipynb #57b0246c
+# %% ../../nbs/optimizers/09_bounders.ipynb #1328c5ff
 class AGCBounding(Bounder):
-    """Each unit's step held below a share of the unit's own weights: adaptive gradient clipping (Brock et al. 2021, Eq. 3).
+    """Each unit's step held below a share of its own weights: adaptive gradient clipping (Brock et al. 2021, Eq. 3).
 
     A unit is a row of a (fan_out, fan_in) matrix; the biases of a layer are one unit together.
     `clip_factor`: the share, above 0; `eps`: the least length that a unit counts as. Raises ValueError for others.
@@ -91,7 +91,7 @@ def scale_rows(step: Array | RankOne, factors: Array) -> Array | RankOne:
     "A step with each row times its factor."
     return step * factors if isinstance(step, RankOne) or not factors.ndim else step * factors[:, None]
 
-# %% ../../nbs/optimizers/09_bounders.ipynb #249f43d1
+# %% ../../nbs/optimizers/09_bounders.ipynb #2cc05731
 def bounder_from_config(config: Mapping[str, Any]) -> Bounder:
     "The bounder that `to_config` described. Raises ValueError for an unknown type or setting."
     return Bounder.from_config(config)
