@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RankOne', 'dense', 'array_sum', 'size_sum', 'row_norms']
 
-# %% ../nbs/05_rank_one.ipynb #9e2f54f1
+# %% ../nbs/05_rank_one.ipynb #569ca9fb
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jax import Array, lax
 from .compile import is_short, vector_sum
 from .types import State
 
-# %% ../nbs/05_rank_one.ipynb #84069b9c
+# %% ../nbs/05_rank_one.ipynb #fc43860e
 class RankOne(State):
     "The matrix `rows` (fan_out,) times `columns` (fan_in,), kept as these two; it can be scaled and added to an array."
 
@@ -40,7 +40,7 @@ class RankOne(State):
     def __radd__(self, array: Array) -> Array:
         return array + self.dense()
 
-# %% ../nbs/05_rank_one.ipynb #03035a52
+# %% ../nbs/05_rank_one.ipynb #0018772c
 def dense(array: Array | RankOne) -> Array:
     "An array as it is; a `RankOne` written out."
     return array.dense() if isinstance(array, RankOne) else array

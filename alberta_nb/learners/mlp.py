@@ -7,7 +7,7 @@ __all__ = ['MLPLearnerState', 'MLPUpdateResult', 'next_traces', 'optimizer_group
            'check_network', 'check_network_state', 'NetworkSettings', 'without_constants', 'with_constants',
            'MLPLearner']
 
-# %% ../../nbs/learners/06_mlp.ipynb #f06927e0
+# %% ../../nbs/learners/06_mlp.ipynb #dd42fb6e
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from ..optimizers.lms import LMS
 from ..rank_one import dense
 from ..types import State, TimeStep, check_int, check_number, filled, floats, in_state, require, scalar, vector
 
-# %% ../../nbs/learners/06_mlp.ipynb #a939c8f8
+# %% ../../nbs/learners/06_mlp.ipynb #0fd3cb2e
 class MLPLearnerState(State):
     """All that a network remembers.
 
@@ -51,7 +51,7 @@ class MLPLearnerState(State):
 class MLPUpdateResult(UpdateResult):
     "As `UpdateResult`; the third column of `metrics` is the bounder's report, 1 without one."
 
-# %% ../../nbs/learners/06_mlp.ipynb #abccfe7b
+# %% ../../nbs/learners/06_mlp.ipynb #5fb58a09
 def next_traces(state: MLPLearnerState, gradients: MLPParams) -> MLPParams | None:
     "z_t = gamma_t lamda z_{t-1} + gradient, with the discount gamma_t that led into this step (Elsayed et al. 2024)."
     if state.traces is None:
@@ -59,7 +59,7 @@ def next_traces(state: MLPLearnerState, gradients: MLPParams) -> MLPParams | Non
     decay = state.discount * state.lamda  # type: ignore[operator]
     return jax.tree.map(lambda z, g: decay * z + dense(g), state.traces, gradients)
 
-# %% ../../nbs/learners/06_mlp.ipynb #64937464
+# %% ../../nbs/learners/06_mlp.ipynb #43d4b859
 def optimizer_groups(learner: Any) -> list[tuple[Optimizer, list[int]]]:
     """Each optimizer with the numbers of its arrays: what an optimizer bounds, it bounds over all of them.
 
@@ -86,7 +86,7 @@ def all_steps(
             steps[i], new[i] = move, state
     return steps, tuple(new)
 
-# %% ../../nbs/learners/06_mlp.ipynb #5fb809b2
+# %% ../../nbs/learners/06_mlp.ipynb #99234348
 def mlp_step(learner: Any, state: MLPLearnerState, observation: Array, target: Array, gamma: Any = None) -> Any:
     "One time step: scale, predict, compare, decide every step, bound them together, move."
     x, normalizer_state = scale_input(learner.normalizer, state.normalizer_state, observation)
@@ -109,7 +109,7 @@ def mlp_step(learner: Any, state: MLPLearnerState, observation: Array, target: A
     metrics = metric_row(learner.normalizer, normalizer_state, error * error, error, report)
     return MLPUpdateResult(state=new_state, prediction=prediction[None], error=error[None], metrics=metrics)
 
-# %% ../../nbs/learners/06_mlp.ipynb #68f90c88
+# %% ../../nbs/learners/06_mlp.ipynb #18360b87
 def first_network(learner: Any, feature_dim: int, key: Any) -> MLPLearnerState:
     "The first state: sparse weights, biases 0, empty memories."
     check_int("feature_dim", feature_dim)
@@ -132,7 +132,7 @@ def first_network(learner: Any, feature_dim: int, key: Any) -> MLPLearnerState:
     traces = MLPParams.of([filled(a.shape, 0.0) for a in arrays])
     return state.replace(traces=traces, gamma=gamma, lamda=lamda, discount=gamma)
 
-# %% ../../nbs/learners/06_mlp.ipynb #8158dd73
+# %% ../../nbs/learners/06_mlp.ipynb #5bfe63a4
 def check_network(learner: Any) -> None:
     "Raise TypeError or ValueError unless the settings of a network are what they should be."
     sizes = learner.hidden_sizes
@@ -150,7 +150,7 @@ def check_network(learner: Any) -> None:
         lacks = value is not None and type(value).init_for_shape is Optimizer.init_for_shape
         require(not lacks, f"{name}: {no_form(value)}" if lacks else "", TypeError)
 
-# %% ../../nbs/learners/06_mlp.ipynb #99d3176b
+# %% ../../nbs/learners/06_mlp.ipynb #3ef72443
 def check_network_state(state: Any, learner: Any) -> int:
     "Raise TypeError or ValueError unless `state` is one state of this learner; the number of inputs that it is for."
     if type(state) is not MLPLearnerState:
@@ -169,7 +169,7 @@ def check_network_state(state: Any, learner: Any) -> int:
         raise ValueError(f"state must come from this learner, with biases {learner.bias_shapes}, got {shapes}")
     return state.params.weights[0].shape[1]
 
-# %% ../../nbs/learners/06_mlp.ipynb #3ebc31ba
+# %% ../../nbs/learners/06_mlp.ipynb #386636b8
 class NetworkSettings(Learner):
     "The settings of a network, checked, and what follows from them. Raises TypeError or ValueError that names one."
 
@@ -211,7 +211,7 @@ class NetworkSettings(Learner):
         state = self.like(1)
         return (*map(type, state.optimizer_states), type(state.normalizer_state), type(state.traces))
 
-# %% ../../nbs/learners/06_mlp.ipynb #a80d842e
+# %% ../../nbs/learners/06_mlp.ipynb #c971afb9
 def without_constants(new: MLPLearnerState, old: MLPLearnerState) -> MLPLearnerState:
     "The new state without what is the old one's: every leaf that a compiled function returns takes microseconds."
     states = tuple(None if n is o else n for n, o in zip(new.optimizer_states, old.optimizer_states, strict=True))
@@ -224,7 +224,7 @@ def with_constants(new: MLPLearnerState, old: MLPLearnerState) -> MLPLearnerStat
     states = tuple(o if n is None else n for n, o in pairs)
     return new.replace(optimizer_states=states, gamma=old.gamma, lamda=old.lamda)
 
-# %% ../../nbs/learners/06_mlp.ipynb #58a7932d
+# %% ../../nbs/learners/06_mlp.ipynb #cd8554cd
 @functools.partial(jax.jit, static_argnums=0)
 def _predict(learner: NetworkSettings, state: MLPLearnerState, x: Array) -> Array:
     x = scale_only(learner.normalizer, state.normalizer_state, floats(x, -1))
@@ -242,7 +242,7 @@ def _update(learner: NetworkSettings, state: MLPLearnerState, x: Array, target: 
     result = mlp_step(learner, state, floats(x, -1), floats(target), gamma)
     return result.replace(state=without_constants(result.state, state))
 
-# %% ../../nbs/learners/06_mlp.ipynb #1bcf3e42
+# %% ../../nbs/learners/06_mlp.ipynb #3e2351c9
 class MLPLearner(NetworkSettings):
     """Input -> [Dense -> LayerNorm -> LeakyReLU] x N -> Dense(1), learning from one sample at a time.
 

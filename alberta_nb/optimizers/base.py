@@ -47,8 +47,7 @@ class Optimizer(Settings, ABC):
         """The change of weights and bias for one example.
 
         Args:
-            error: target - prediction ().
-            observation: the input (feature_dim,).
+            error, observation: target - prediction (), and the input (feature_dim,).
             bias_input: the input of the bias: 1, or 0 for a learner without one.
         """
 
