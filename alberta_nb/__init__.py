@@ -8,6 +8,9 @@ from alberta_nb.learners.bank import LearnerBank
 from alberta_nb.learners.baselines import LastValue, RunningMean
 from alberta_nb.learners.linear import LearnerState, LinearLearner, UpdateResult
 from alberta_nb.learners.td import TDLearnerState, TDLinearLearner, TDUpdateResult
+from alberta_nb.learners.mlp import MLPLearner, MLPLearnerState, MLPUpdateResult
+from alberta_nb.learners.network import MLPParams
+from alberta_nb.learners.sparse_init import sparse_init
 from alberta_nb.loops.engine import NonFiniteError, StreamPosition
 from alberta_nb.loops.metrics import (
     compare_learners,
@@ -17,6 +20,7 @@ from alberta_nb.loops.metrics import (
     extract_metric,
     metrics_to_dicts,
 )
+from alberta_nb.loops.mlp import BatchedMLPResult, run_mlp_learning_loop, run_mlp_learning_loop_batched
 from alberta_nb.loops.stepper import Stepper
 from alberta_nb.loops.supervised import (
     BatchedLearningResult,
@@ -45,12 +49,14 @@ from alberta_nb.normalizers import (
 from alberta_nb.optimizers.autostep import Autostep, AutostepParamState, AutostepState
 from alberta_nb.optimizers.autotdidbd import AutoTDIDBD, AutoTDIDBDState
 from alberta_nb.optimizers.base import Optimizer, OptimizerUpdate, optimizer_from_config
+from alberta_nb.optimizers.bounders import AGCBounding, Bounder, ObGDBounding, bounder_from_config
 from alberta_nb.optimizers.idbd import IDBD, IDBDParamState, IDBDState
 from alberta_nb.optimizers.lms import LMS, LMSState
 from alberta_nb.optimizers.obgd import ObGD, ObGDState
 from alberta_nb.optimizers.td_lambda import TDLambda, TDLambdaState, TDOptimizer, TDOptimizerUpdate
 from alberta_nb.optimizers.tdidbd import TDIDBD, TDIDBDState
 from alberta_nb.optimizers.true_online import TrueOnlineTD, TrueOnlineTDState
+from alberta_nb.rank_one import RankOne
 from alberta_nb.streams.base import ScanStream, Stream
 from alberta_nb.streams.chains import (
     BoyanChain,
@@ -87,6 +93,7 @@ from alberta_nb.streams.td_sources import (
 from alberta_nb.types import Settings, State, TDTimeStep, TimeStep
 
 __all__ = [
+    "AGCBounding",
     "AbruptChangeStream",
     "ArraySource",
     "AutoTDIDBD",
@@ -97,6 +104,8 @@ __all__ = [
     "BatchedLearningResult",
     "BoyanChain",
     "Chain",
+    "BatchedMLPResult",
+    "Bounder",
     "CyclicStream",
     "DynamicScaleShiftStream",
     "EMANormalizer",
@@ -114,11 +123,16 @@ __all__ = [
     "LearningResult",
     "LinearLearner",
     "MarkovChain",
+    "MLPLearner",
+    "MLPLearnerState",
+    "MLPParams",
+    "MLPUpdateResult",
     "NonFiniteError",
     "Normalizer",
     "NormalizerHistory",
     "NormalizerTrackingConfig",
     "ObGD",
+    "ObGDBounding",
     "ObGDState",
     "Optimizer",
     "OptimizerUpdate",
@@ -127,6 +141,7 @@ __all__ = [
     "RandomWalkStream",
     "RelevanceRing",
     "ReturnSource",
+    "RankOne",
     "RunningMean",
     "ScaleDriftStream",
     "ScaledStreamWrapper",
@@ -166,6 +181,7 @@ __all__ = [
     "UpdateResult",
     "WelfordNormalizer",
     "WelfordNormalizerState",
+    "bounder_from_config",
     "compare_learners",
     "compute_cumulative_error",
     "compute_running_mean",
@@ -182,6 +198,9 @@ __all__ = [
     "run_learning_loop_batched",
     "run_td_learning_loop",
     "run_td_learning_loop_batched",
+    "run_mlp_learning_loop",
+    "run_mlp_learning_loop_batched",
+    "sparse_init",
     "sweep",
     "sweep_table",
     "tail_weights",

@@ -108,11 +108,7 @@ def _template(value: Any) -> Any:
     "Settings, also within tuples, with every `in_state` setting at its default; anything else as it is."
     if isinstance(value, tuple):
         return tuple(_template(v) for v in value)
-    if not isinstance(value, Settings):
-        return value
-    fields = dataclasses.fields(value)  # type: ignore[arg-type]
-    new = {f.name: f.default if f.metadata.get("in_state") else _template(getattr(value, f.name)) for f in fields}
-    return dataclasses.replace(value, **new)  # type: ignore[type-var]
+    return value.template() if isinstance(value, Settings) else value
 
 # %% ../nbs/00_types.ipynb #b4595fb8
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, in_state))
@@ -142,7 +138,9 @@ class Settings:
 
     def template(self) -> Self:
         "The same settings with every `in_state` setting at its default: what a compiled function needs to know."
-        return _template(self)
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        new = {f.name: f.default if f.metadata.get("in_state") else _template(getattr(self, f.name)) for f in fields}
+        return dataclasses.replace(self, **new)  # type: ignore[type-var]
 
     @functools.cached_property
     def structure(self) -> Self:

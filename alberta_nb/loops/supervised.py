@@ -234,7 +234,7 @@ def fit_state(name: str, state: Any, like: Any, seeds: int | None = None) -> Any
 @functools.lru_cache(maxsize=256)
 def _learner_like(learner: Any, feature_dim: int, float_type: str) -> Any:
     "Shapes and dtypes of a learner's state, computed once; the default float type is part of the question."
-    return jax.eval_shape(lambda: learner.init(feature_dim))
+    return learner.like(feature_dim) if hasattr(learner, "like") else jax.eval_shape(lambda: learner.init(feature_dim))
 
 
 @functools.lru_cache(maxsize=256)

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax import Array
 
-from ..compile import vector_exp, vector_sum
+from ..compile import vector_exp
 from .base import Optimizer, OptimizerUpdate, mean_step_size
+from ..rank_one import array_sum
 from ..types import State, check_int, check_number, filled, floats, in_state, require, scalar, vector
 
 # %% ../../nbs/optimizers/03_autostep.ipynb #7398df0f
@@ -31,7 +32,7 @@ def autostep_grow(alpha: Array, signal: Array, v: Array, mu: Array) -> Array:
 # %% ../../nbs/optimizers/03_autostep.ipynb #14cbd186
 def autostep_overshoot(alphas: Sequence[Array], xs: Sequence[Array]) -> Array:
     "M = max(sum of alpha x^2 over all parameters, 1), what the step overshoots by (Mahmood et al. 2012, eq. 6)."
-    total = sum(vector_sum(alpha * x * x) for alpha, x in zip(alphas, xs, strict=True))
+    total = sum(array_sum(alpha * x * x) for alpha, x in zip(alphas, xs, strict=True))
     return jnp.maximum(jnp.asarray(total), 1.0)
 
 # %% ../../nbs/optimizers/03_autostep.ipynb #57537f02

@@ -36,6 +36,8 @@ class OptimizerUpdate(State):
 class Optimizer(Settings, ABC):
     "Base of the optimizers: frozen settings, with `init` and `update` as pure functions of what they are given."
 
+    scales_gradients = False  # True: a step is a number times the gradient, which may then come as a `RankOne`
+
     @abstractmethod
     def init(self, feature_dim: int) -> Any:
         "The first state for `feature_dim` weights and a bias."
@@ -45,8 +47,7 @@ class Optimizer(Settings, ABC):
         """The change of weights and bias for one example.
 
         Args:
-            error: target - prediction ().
-            observation: the input (feature_dim,).
+            error, observation: target - prediction (), and the input (feature_dim,).
             bias_input: the input of the bias: 1, or 0 for a learner without one.
         """
 

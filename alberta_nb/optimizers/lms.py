@@ -36,6 +36,8 @@ class LMS(Optimizer):
 
     step_size: float = in_state(0.01)
 
+    scales_gradients = True
+
     def __post_init__(self) -> None:
         check_number("step_size", self.step_size, 0.0)
 
