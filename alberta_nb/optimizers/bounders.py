@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Bounder', 'ObGDBounding', 'agc_factors', 'AGCBounding', 'scale_rows', 'bounder_from_config']
 
-# %% ../../nbs/optimizers/09_bounders.ipynb #c3e22403
+# %% ../../nbs/optimizers/09_bounders.ipynb #d3273541
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from .obgd import obgd_bound
 from ..rank_one import RankOne, row_norms, size_sum
 from ..types import Settings, check_number
 
-# %% ../../nbs/optimizers/09_bounders.ipynb #4e32f8f1
+# %% ../../nbs/optimizers/09_bounders.ipynb #e059f034
 class Bounder(Settings, ABC):
     "Base of the bounders: frozen settings, and one pure method."
 
@@ -35,7 +35,7 @@ class Bounder(Settings, ABC):
             params: the arrays that will move.
         """
 
-# %% ../../nbs/optimizers/09_bounders.ipynb #6fde5c33
+# %% ../../nbs/optimizers/09_bounders.ipynb #1fec67ec
 class ObGDBounding(Bounder):
     """All steps scaled by one factor, so that their sizes sum to 1/kappa at most (Elsayed et al. 2024, Algorithm 3).
 
@@ -55,13 +55,13 @@ class ObGDBounding(Bounder):
         factor = obgd_bound(error, size, jnp.ones_like(error), jnp.asarray(self.kappa, error.dtype))
         return tuple(factor * step for step in steps), factor
 
-# %% ../../nbs/optimizers/09_bounders.ipynb #9c8198e4
+# %% ../../nbs/optimizers/09_bounders.ipynb #a3abfb08
 def agc_factors(step: Array | RankOne, error: Array, param: Array, clip_factor: float, eps: float) -> Array:
     "For each unit the factor (fan_out,) that holds error times step below clip_factor max(|w|, eps); () for a vector."
     limit = clip_factor * jnp.maximum(row_norms(param), eps)
     return limit / jnp.maximum(limit, jnp.abs(error) * row_norms(step))
 
-# %% ../../nbs/optimizers/09_bounders.ipynb #9bbcd9d2
+# %% ../../nbs/optimizers/09_bounders.ipynb #ada3650f
 class AGCBounding(Bounder):
     """Each unit's step held below a share of its own weights: adaptive gradient clipping (Brock et al. 2021, Eq. 3).
 
@@ -91,7 +91,7 @@ def scale_rows(step: Array | RankOne, factors: Array) -> Array | RankOne:
     "A step with each row times its factor."
     return step * factors if isinstance(step, RankOne) or not factors.ndim else step * factors[:, None]
 
-# %% ../../nbs/optimizers/09_bounders.ipynb #865f9d78
+# %% ../../nbs/optimizers/09_bounders.ipynb #3ffc9351
 def bounder_from_config(config: Mapping[str, Any]) -> Bounder:
     "The bounder that `to_config` described. Raises ValueError for an unknown type or setting."
     return Bounder.from_config(config)
