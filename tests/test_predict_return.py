@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from alberta_nb.apps import cli, predict_return
+from alberta_nb.apps import cli, learn, predict_return
 from alberta_nb.apps.learn import load_learners
 from alberta_nb.apps.predict_return import (
     OPTIMIZERS,
@@ -388,6 +388,15 @@ def test_ctrl_c_writes_what_can_be_scored(capsys, tmp_path, monkeypatch, pages, 
     found, out, err = call(capsys, tmp_path / "t.csv", *words)
     assert found == code and "interrupted" in err
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == (FILES if pages == 4 else [])
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_progress_only_on_long_input(capsys, tmp_path, monkeypatch, quiet) -> None:
+    make_table(200).to_csv(tmp_path / "t.csv", index=False)
+    monkeypatch.setattr(learn, "LONG_FILE", 100)
+    words = ["--cumulant", "y", "--gamma", "0.5", "--lags", 1, "--output", tmp_path / "out"]
+    code, _, err = call(capsys, tmp_path / "t.csv", *words, *["--no-progress"] * quiet)
+    assert code == 0 and ("step/s" in err) != quiet
 
 
 def test_help(capsys) -> None:
