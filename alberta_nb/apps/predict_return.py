@@ -8,7 +8,7 @@ __all__ = ['OPTIMIZERS', 'MOST_PREDICTIONS', 'PIECE', 'ReturnState', 'ReturnLear
            'baseline_returns', 'Foretold', 'score_part', 'predict_returns', 'check_length', 'compare', 'describe',
            'draw', 'draw_window', 'settings', 'save', 'add_arguments', 'numbers', 'run']
 
-# %% ../../nbs/apps/04_predict_return.ipynb #5d18087f
+# %% ../../nbs/apps/04_predict_return.ipynb #f0542d9c
 import argparse
 import dataclasses
 import itertools
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-# %% ../../nbs/apps/04_predict_return.ipynb #0ed56ad3
+# %% ../../nbs/apps/04_predict_return.ipynb #6d3ff96e
 from alberta_nb.apps.learn import (
     Learned,
     add_table_arguments,
@@ -56,7 +56,7 @@ from ..streams.sources import IteratorSource, TableError
 from ..streams.td_sources import ReturnSource
 from ..types import Settings, TDTimeStep, TimeStep, check_int, check_number, filled, in_state, require
 
-# %% ../../nbs/apps/04_predict_return.ipynb #3d039c86
+# %% ../../nbs/apps/04_predict_return.ipynb #15a05de0
 class ReturnState(ChangeState):
     "That of a learner of changes, and the discount (1,)."
 
@@ -94,7 +94,7 @@ class ReturnLearner(ChangeLearner):
         "One transition."
         return return_step(self, state, time_step)
 
-# %% ../../nbs/apps/04_predict_return.ipynb #df7fddd9
+# %% ../../nbs/apps/04_predict_return.ipynb #769624d8
 def check_gamma(gamma: Any) -> None:
     "Raise ValueError or TypeError for a discount that is not in [0, 1): at 1 the sum has no end."
     check_number("gamma", gamma, 0.0, 1.0)
@@ -110,7 +110,7 @@ def return_step(learner: ReturnLearner, state: ReturnState, time_step: TDTimeSte
     new = new.replace(learner_state=inner.state)
     return UpdateResult(state=new, prediction=prediction, error=inner.td_error, metrics=prediction)
 
-# %% ../../nbs/apps/04_predict_return.ipynb #7f1528d7
+# %% ../../nbs/apps/04_predict_return.ipynb #adab96eb
 def make_td_optimizer(name: str, step_size: float, meta_step_size: float, trace_decay: float) -> TDOptimizer:
     "The TD optimizer of that name, every step size starting at `step_size`."
     check_number("step_size", step_size, 0.0, open_low=True)
@@ -125,7 +125,7 @@ def make_td_optimizer(name: str, step_size: float, meta_step_size: float, trace_
     require(name in made, f"unknown optimizer {name!r}; there are {', '.join(made)}")
     return made[name]
 
-# %% ../../nbs/apps/04_predict_return.ipynb #4c9dfb17
+# %% ../../nbs/apps/04_predict_return.ipynb #4fa53490
 OPTIMIZERS = ("tdlambda", "trueonline", "tdidbd", "autotdidbd")
 
 
@@ -148,7 +148,7 @@ def make_return_learners(
         for gamma, name in itertools.product(gammas, optimizers)
     }
 
-# %% ../../nbs/apps/04_predict_return.ipynb #413fcff6
+# %% ../../nbs/apps/04_predict_return.ipynb #60c94a70
 MOST_PREDICTIONS = 200_000_000
 
 
@@ -167,7 +167,7 @@ class KeptSource(LaggedSource):
             require(count <= self.most_rows, f"{many} make that many in {self.most_rows:,} rows", TableError)
             yield page
 
-# %% ../../nbs/apps/04_predict_return.ipynb #27b50d91
+# %% ../../nbs/apps/04_predict_return.ipynb #4e0b931b
 PIECE = 1 << 16
 
 
@@ -192,7 +192,7 @@ def baseline_returns(cumulants: np.ndarray, gamma: float) -> dict[str, np.ndarra
     mean = np.cumsum(before) / np.arange(1, len(before) + 1)
     return {"last value": before / (1.0 - gamma), "running mean": mean / (1.0 - gamma)}
 
-# %% ../../nbs/apps/04_predict_return.ipynb #a89db955
+# %% ../../nbs/apps/04_predict_return.ipynb #5b18e3dc
 @dataclasses.dataclass
 class Foretold:
     "What `predict_returns` gives back: for each discount what `learn` has for its target; and a window of predictions."
@@ -212,7 +212,7 @@ class Foretold:
         frames = {gamma: getattr(part, name) for gamma, part in self.parts.items()}
         return pd.concat(frames, names=["gamma"])
 
-# %% ../../nbs/apps/04_predict_return.ipynb #f418b8eb
+# %% ../../nbs/apps/04_predict_return.ipynb #2f0b2f69
 def score_part(
     common: Learned, learners: dict[str, Settings], told: dict[str, np.ndarray], actual: np.ndarray
 ) -> Learned:
@@ -233,7 +233,7 @@ def score_part(
     everyone = {"last value": LastValue(), "running mean": RunningMean()} | learners
     return dataclasses.replace(common, learners=everyone, scores=table, windows=recorded)
 
-# %% ../../nbs/apps/04_predict_return.ipynb #687046a2
+# %% ../../nbs/apps/04_predict_return.ipynb #22764daf
 def predict_returns(
     table: Any = None, cumulant: str = "temp", gammas: Sequence[float] = (0.9,), features: Sequence[str] | None = None,
     lags: int = 24, optimizers: Sequence[str] = OPTIMIZERS, normalizer: str = "ema", step_size: float | None = None,
@@ -268,7 +268,7 @@ def predict_returns(
     )  # fmt: skip
     return compare(common, source, learners, bank, run, window)
 
-# %% ../../nbs/apps/04_predict_return.ipynb #0dbb9ae0
+# %% ../../nbs/apps/04_predict_return.ipynb #be754242
 def check_length(source: KeptSource, common: Learned, gamma: float) -> None:
     "Raise TableError where no return is known well enough, or KeyboardInterrupt where somebody wanted it so."
     need = unknown_rows(gamma) + 1
@@ -277,7 +277,7 @@ def check_length(source: KeptSource, common: Learned, gamma: float) -> None:
     few = f"{source.table.name}: gamma {gamma} needs {need + 2:,} rows or more with a value in {source.target!r}"
     require(common.steps >= need, f"{few}, got {common.steps + 2:,}", TableError)
 
-# %% ../../nbs/apps/04_predict_return.ipynb #48119532
+# %% ../../nbs/apps/04_predict_return.ipynb #a5599a38
 def compare(
     common: Learned, source: KeptSource, learners: dict[tuple[float, str], ReturnLearner], bank: LearnerBank, run: Any,
     window: int,
@@ -306,7 +306,7 @@ def compare(
     tidy = pd.concat(shown, ignore_index=True)[["step", "gamma", "learner", "prediction", "actual"]]
     return Foretold(parts, tidy, left_out)
 
-# %% ../../nbs/apps/04_predict_return.ipynb #a783ef2a
+# %% ../../nbs/apps/04_predict_return.ipynb #d907a9b7
 def describe(foretold: Foretold, name: str) -> str:
     "What the table was like, the scores at each time scale, what was left out, and where step sizes are largest."
     first, parts = foretold.first, foretold.parts
@@ -324,7 +324,7 @@ def describe(foretold: Foretold, name: str) -> str:
         *(f"gamma {gamma:g}: {line}" for gamma, part in parts.items() for line in remarks(part)),
     ])  # fmt: skip
 
-# %% ../../nbs/apps/04_predict_return.ipynb #edf83d02
+# %% ../../nbs/apps/04_predict_return.ipynb #32c7963a
 def draw(foretold: Foretold) -> Any:
     "A matplotlib figure: for each discount a window of predictions beside what followed, and the running errors."
     from matplotlib.figure import Figure
@@ -355,7 +355,7 @@ def draw_window(axes: Any, shown: Any, names: list[str]) -> None:
     axes.set_ylim(seen.min() - margin, seen.max() + margin)
     axes.legend(frameon=False, fontsize=9)
 
-# %% ../../nbs/apps/04_predict_return.ipynb #792ce872
+# %% ../../nbs/apps/04_predict_return.ipynb #ee5e5525
 def settings(foretold: Foretold, name: str) -> dict[str, Any]:
     "Everything that rebuilds the learners, as `load_learners` reads it, and what was left out."
     scores = foretold.joined("scores")
@@ -379,7 +379,7 @@ def save(foretold: Foretold, folder: Path, name: str) -> list[Path]:
     frames["predictions.csv"] = foretold.predictions
     return save_files(folder, "returns.png", draw(foretold), frames, lambda: settings(foretold, name))
 
-# %% ../../nbs/apps/04_predict_return.ipynb #9d0d8873
+# %% ../../nbs/apps/04_predict_return.ipynb #92ff982c
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     "The arguments of `alberta-nb predict-return`."
     files = "returns.png, metrics.csv, features.csv, predictions.csv and config.json"
