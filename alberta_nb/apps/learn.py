@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['LONG_FILE', 'make_optimizer', 'make_normalizer', 'make_learners', 'Learned', 'shipped_table', 'choose_window',
-           'timed', 'learn_table', 'collect', 'feature_table', 'long_table', 'describe', 'treatment',
-           'largest_step_sizes', 'draw', 'draw_errors', 'draw_step_sizes', 'plain', 'configuration', 'load_learners',
-           'save', 'prepare', 'add_arguments', 'run', 'split_names', 'is_long', 'parse']
+           'timed', 'learn_table', 'collect', 'feature_table', 'long_table', 'describe', 'heading', 'shown_scores',
+           'speed', 'remarks', 'treatment', 'largest_step_sizes', 'draw', 'draw_errors', 'draw_step_sizes', 'plain',
+           'configuration', 'load_learners', 'save', 'save_files', 'prepare', 'add_arguments', 'add_table_arguments',
+           'run', 'run_job', 'split_names', 'is_long', 'parse']
 
 # %% ../../nbs/apps/01_learn.ipynb #6e054e98
 import argparse
@@ -206,27 +207,45 @@ def long_table(names: list[str], metrics: np.ndarray, every: int) -> Any:
 # %% ../../nbs/apps/01_learn.ipynb #9157593c
 def describe(learned: Learned, name: str) -> str:
     "What the table was like, how each thing was treated, the scores, and where the learned step sizes are largest."
-    report, n = learned.report, len(learned.columns)
-    inputs = n * learned.lags
-    shown = {"rmse": _number, "mae": _number, "skill": _percent}
     lines = [
-        f"{name}: {report.rows:,} rows, predicting {learned.target!r} from the {learned.lags} rows before, "
-        f"{n} column{'s' * (n > 1)}: {inputs:,} inputs",
-        *treatment(report),
+        *heading(learned, f"{name}: {learned.report.rows:,} rows, predicting {learned.target!r}"),
         "",
-        learned.scores.apply(lambda column: column.map(shown[column.name])).to_string(),
+        shown_scores(learned.scores),
         "",
         "rmse, mae: errors of predictions made before the row was learned from, in units of the target",
         "skill: the part of the last value's rmse that is gone",
-        f"{learned.steps:,} steps of {len(learned.learners)} learners in one pass of {learned.seconds:.2f} s: "
-        f"{learned.steps / max(learned.seconds, 1e-9):,.0f} steps/s, after {learned.compiling:.1f} s of compiling",
+        speed(learned, len(learned.learners)),
+        *remarks(learned),
     ]
-    lost = [str(name) for name, s in learned.scores.skill.drop("running mean").items() if not s > -1.0]
-    if lost and learned.scores.rmse["last value"] > 0:
-        lines.append(f"unstable: {', '.join(lost)}; a smaller --step-size or --normalizer ema may help")
-    for name, top in largest_step_sizes(learned).items():
-        lines.append(f"{name}: largest step sizes {top}")
     return "\n".join(lines)
+
+# %% ../../nbs/apps/01_learn.ipynb #7d1f20aa
+def heading(learned: Learned, what: str) -> list[str]:
+    "Lines that tell what the learners see, and how the table was treated."
+    n = len(learned.columns)
+    seen = f"{n} column{'s' * (n > 1)}: {n * learned.lags:,} inputs"
+    return [f"{what} from the {learned.lags} rows before, {seen}", *treatment(learned.report)]
+
+
+def shown_scores(scores: Any) -> str:
+    shown = {"rmse": _number, "mae": _number, "skill": _percent}
+    return scores.apply(lambda column: column.map(shown[column.name])).to_string()
+
+
+def speed(learned: Learned, learners: int) -> str:
+    rate = f"{learned.steps / max(learned.seconds, 1e-9):,.0f} steps/s, after {learned.compiling:.1f} s of compiling"
+    return f"{learned.steps:,} steps of {learners} learners in one pass of {learned.seconds:.2f} s: {rate}"
+
+
+def remarks(learned: Learned) -> list[str]:
+    "Lines that name learners which are lost, and the largest learned step sizes."
+    skill = learned.scores.skill.drop(["last value", "running mean"])
+    lost = [str(name) for name, s in skill.items() if not s > -1.0] if learned.scores.rmse["last value"] > 0 else []
+    help_ = "a smaller --step-size or --normalizer ema may help"
+    return [
+        *([f"unstable: {', '.join(lost)}; {help_}"] if lost else []),
+        *(f"{name}: largest step sizes {top}" for name, top in largest_step_sizes(learned).items()),
+    ]
 
 # %% ../../nbs/apps/01_learn.ipynb #f7a1a2ce
 def treatment(report: TableReport) -> list[str]:
@@ -362,15 +381,23 @@ def load_learners(path: Any) -> dict[str, Settings]:
 # %% ../../nbs/apps/01_learn.ipynb #2c1c2074
 def save(learned: Learned, folder: Path, name: str) -> list[Path]:
     "Write learn.png, metrics.csv, features.csv and config.json into `folder`."
-    paths = [folder / file for file in ("learn.png", "metrics.csv", "features.csv", "config.json")]
+    frames = {"metrics.csv": learned.windows, "features.csv": learned.features}
+    return save_files(folder, "learn.png", draw(learned), frames, lambda: configuration(learned, name))
+
+
+def save_files(
+    folder: Path, picture: str, figure: Any, frames: dict[str, Any], config: Callable[[], dict[str, Any]]
+) -> list[Path]:
+    "Write a figure, data frames as CSV and a configuration as config.json, each whole or not at all."
+    paths = [folder / file for file in (picture, *frames, "config.json")]
     with replacing(paths[0]) as path, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        draw(learned).savefig(path, format="png")
-    for place, frame in zip(paths[1:3], (learned.windows, learned.features), strict=True):
+        figure.savefig(path, format="png")
+    for place, frame in zip(paths[1:-1], frames.values(), strict=True):
         with replacing(place) as path:
             frame.to_csv(path, index=False, float_format="%.7g")
-    with replacing(paths[3]) as path:
-        path.write_text(json.dumps(configuration(learned, name), indent=2) + "\n", encoding="utf-8")
+    with replacing(paths[-1]) as path:
+        path.write_text(json.dumps(config(), indent=2) + "\n", encoding="utf-8")
     return paths
 
 
@@ -387,37 +414,54 @@ def prepare(folder: Path) -> None:
 # %% ../../nbs/apps/01_learn.ipynb #eea6cf59
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     "The arguments of `alberta-nb learn`."
+    files = "learn.png, metrics.csv, features.csv and config.json"
+    add_table_arguments(parser, "target", ["lms", "idbd", "autostep"], ["obgd"], files)
+
+
+def add_table_arguments(
+    parser: argparse.ArgumentParser, column: str, optimizers: list[str], more: list[str], files: str
+) -> None:
+    "What every job on a table asks for: `column` names the option of the column that is predicted."
     add = parser.add_argument
     add("file", nargs="?", metavar="FILE", help="a .csv, .tsv (also .gz) or .parquet file, rows in the order of time; "
         "without it, a year of hourly weather that ships with the package")  # fmt: skip
-    add("--target", metavar="COLUMN", help="the column to predict (of the weather: temp)")
+    add(f"--{column}", metavar="COLUMN", help="the column to predict (of the weather: temp)")
     add(
         "--features",
         metavar="A,B,...",
-        help="columns whose past is used besides the target's own; default: all numeric ones",
+        help="columns whose past is used besides its own; default: all numeric ones",
     )
     add("--lags", type=int, default=24, metavar="K", help="how many past rows the learners see (default: %(default)s)")
-    add("--optimizer", default="lms,idbd,autostep", metavar="NAMES",
-        help="any of lms, idbd, autostep, obgd, with commas between (default: %(default)s)")  # fmt: skip
+    add("--optimizer", default=",".join(optimizers), metavar="NAMES",
+        help=f"any of {', '.join([*optimizers, *more])}, with commas between (default: %(default)s)")  # fmt: skip
     add("--normalizer", default="ema", help="ema, welford or none (default: %(default)s)")
-    add("--step-size", type=float, metavar="X", help="where step sizes start (default: 0.1 / number of inputs)")
-    add("--meta-step-size", type=float, default=0.01, metavar="X", help="of IDBD and Autostep (default: %(default)s)")
+    add("--step-size", type=float, metavar="X", help="where step sizes start (default: at most 0.1 / number of inputs)")
+    add("--meta-step-size", type=float, default=0.01, metavar="X", help="how fast they learn (default: %(default)s)")
     add("--record-every", type=int, metavar="N", help="rows in a window of metrics.csv (default: a 200th of the table)")
     add("--output", type=Path, default=Path("alberta-nb-output"), metavar="DIR",
-        help="where learn.png, metrics.csv, features.csv and config.json go (default: %(default)s)")  # fmt: skip
+        help=f"where {files} go (default: %(default)s)")  # fmt: skip
     add("--no-progress", action="store_true", help="no progress bar, however long the table is")
 
 # %% ../../nbs/apps/01_learn.ipynb #00ad4d27
 def run(args: argparse.Namespace) -> int:
     "Run `alberta-nb learn`: 0 when all is well, 2 for a table or an argument that cannot be used, 130 after Ctrl-C."
+    return run_job(args, "target", lambda **common: learn_table(target=args.target or "temp", **common), describe, save)
+
+
+def run_job(
+    args: argparse.Namespace, column: str, job: Callable[..., Any], describe: Callable[..., str],
+    save: Callable[..., list[Path]],
+) -> int:  # fmt: skip
+    "Run a job on a table with the arguments that all have, print what it gives, and write its files: the exit code."
     try:
-        shipped = args.file is None
-        require(shipped or args.target is not None, f"which column of {args.file}? Say --target COLUMN", TableError)
-        name = shipped_table().name if shipped else str(args.file)
+        which = f"which column of {args.file}? Say --{column} COLUMN"
+        require(args.file is None or getattr(args, column) is not None, which, TableError)
+        name = shipped_table().name if args.file is None else str(args.file)
         prepare(args.output)
-        learned = learn_table(
-            args.file, args.target or "temp", split_names(args.features), args.lags, split_names(args.optimizer) or [],
-            args.normalizer, args.step_size, args.meta_step_size, args.record_every, is_long(args),
+        learned = job(
+            table=args.file, features=split_names(args.features), lags=args.lags,
+            optimizers=split_names(args.optimizer) or [], normalizer=args.normalizer, step_size=args.step_size,
+            meta_step_size=args.meta_step_size, record_every=args.record_every, progress=is_long(args),
         )  # fmt: skip
         if learned.steps:
             print(describe(learned, name))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['report', 'LastValueState', 'LastValue', 'RunningMeanState', 'RunningMean', 'ChangeState', 'change_size',
-           'ChangeLearner', 'ScoreState', 'Scored', 'score']
+           'ChangeLearner', 'next_change', 'ScoreState', 'Scored', 'score']
 
 # %% ../../nbs/learners/02_baselines.ipynb #30c26e3d
 from typing import Any
@@ -115,17 +115,22 @@ class ChangeLearner(Settings):
         return self.learner.step_sizes(state.learner_state)
 
 # %% ../../nbs/learners/02_baselines.ipynb #5eedd903
+def next_change(state: ChangeState, target: Array, decay: float) -> tuple[ChangeState, Array]:
+    "The state that has seen `target`, but not yet its learner, and the change in units of the new size (1,)."
+    change = jnp.where(state.seen > 0, target - state.last, 0.0)
+    new = change_size(state, change, decay)
+    size = jnp.sqrt(new.mean_square)
+    relative = change / jnp.where(size > 0, size, 1.0)
+    return new.replace(last=target, seen=jnp.ones_like(state.seen)), relative[None]
+
+
 def _change_step(learner: ChangeLearner, state: ChangeState, time_step: TimeStep) -> UpdateResult:
     "Eqs. 1 and 2 around one step of the learner inside."
     target = time_step.target[0]
-    change = jnp.where(state.seen > 0, target - state.last, 0.0)
-    new = change_size(state, change, learner.decay)
-    size = jnp.sqrt(new.mean_square)
-    relative = change / jnp.where(size > 0, size, 1.0)
-    inner = learner.learner.step(state.learner_state, time_step.replace(target=relative[None]))
+    new, relative = next_change(state, target, learner.decay)
+    inner = learner.learner.step(state.learner_state, time_step.replace(target=relative))
     prediction = state.last + jnp.sqrt(state.mean_square) * inner.prediction[0]
-    new = new.replace(learner_state=inner.state, last=target, seen=jnp.ones_like(state.seen))
-    return report(new, prediction, target - prediction, inner.metrics[2])
+    return report(new.replace(learner_state=inner.state), prediction, target - prediction, inner.metrics[2])
 
 # %% ../../nbs/learners/02_baselines.ipynb #d4bbb125
 class ScoreState(State):
