@@ -93,7 +93,7 @@ def tdidbd_page(
         decay = gammas[t] * lamda
         metrics[t, 0], metrics[t, 1], metrics[t, 2], metrics[t, 3] = error * error, error, total / d, traces / d
 
-
+# %% ../../nbs/apps/05_bench_td.ipynb #473fd84b
 def numba_tdidbd(optimizer: TDIDBD, rows: tuple[np.ndarray, ...], compile_page: Any) -> Callable[[], np.ndarray]:
     "A run of `tdidbd_page` over transitions; the bias is a weight whose input is 1."
     x, rewards, next_x, gammas = rows

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NEVER', 'seeds_last', 'seeds_first', 'PAGE_NUMBERS', 'BLOCK_NUMBERS', 'MAX_STEPS', 'History', 'Spec', 'Window',
-           'Carry', 'is_finite', 'one_step', 'add_to_window', 'record_metrics', 'record_history', 'page_loop',
-           'blank_buffers', 'is_paged', 'noise_page', 'stepped_page', 'native_page', 'block_loop', 'run_block',
+           'Carry', 'is_finite', 'one_step', 'add_to_window', 'record_metrics', 'record_history', 'blank_buffers',
+           'page_loop', 'is_paged', 'noise_page', 'stepped_page', 'native_page', 'block_loop', 'run_block',
            'StreamPosition', 'NonFiniteError', 'Run', 'take_rows', 'Rows', 'time_step_like', 'no_rows', 'make_spec',
            'run_loop', 'stream_start']
 
@@ -138,6 +138,14 @@ def record_history(interval: int, value: Any, buffer: Any, filled: Array, due: A
     record = due == 0
     return _put(buffer, value, filled), filled + record.astype(jnp.int32), jnp.where(record, interval - 1, due - 1)
 
+
+def blank_buffers(spec: Spec, metrics: Any, kept: list[Any]) -> tuple[Any, ...]:
+    "Room for all rows that a page can record: of the metrics, and of each history."
+    metric_rows = spec.rows if spec.record_every == 1 else spec.rows // spec.record_every + 2
+    return _blank(metric_rows, metrics), *(
+        _blank(spec.rows // h.interval + 2, k) for h, k in zip(spec.histories, kept, strict=True)
+    )
+
 # %% ../../nbs/loops/00_engine.ipynb #769311b6
 NEVER = np.int32(2**31 - 1)
 
@@ -196,14 +204,6 @@ def page_loop(
     start = (carry, buffers, (jnp.int32(0),) * len(buffers), jnp.full(good.shape, NEVER))
     carry, buffers, _, bad = lax.fori_loop(0, steps, body, start)
     return carry, buffers, jnp.min(bad)
-
-
-def blank_buffers(spec: Spec, metrics: Any, kept: list[Any]) -> tuple[Any, ...]:
-    "Room for all rows that a page can record: of the metrics, and of each history."
-    metric_rows = spec.rows if spec.record_every == 1 else spec.rows // spec.record_every + 2
-    return _blank(metric_rows, metrics), *(
-        _blank(spec.rows // h.interval + 2, k) for h, k in zip(spec.histories, kept, strict=True)
-    )
 
 # %% ../../nbs/loops/00_engine.ipynb #22ac00d0
 def is_paged(stream: Any) -> bool:
@@ -275,8 +275,7 @@ def block_loop(
         return carry, following, _put(outs, out, jnp.maximum(k, 0)), jnp.minimum(bad, page_bad)
 
     # Page -1 has no steps: it is there to draw page 0 with the code that draws all others.
-    blank = jax.eval_shape(drawn, carry, jnp.int32(0)) if paged else ()
-    rows = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), blank)
+    rows = jax.tree.map(jnp.zeros_like, jax.eval_shape(drawn, carry, jnp.int32(0)) if paged else ())
     outs = _blank(spec.pages, jax.eval_shape(run_page, carry, rows, jnp.int32(0))[1])
     carry, _, outs, bad = lax.fori_loop(-1 if paged else 0, pages, body, (carry, rows, outs, NEVER))
     return carry, outs, bad
@@ -385,7 +384,7 @@ def _recorded_by(interval: int, t: int) -> int:
     "How many of the steps 0 to t - 1 are multiples of the interval."
     return -(-t // interval)
 
-
+# %% ../../nbs/loops/00_engine.ipynb #4d05500d
 class Rows:
     "What a run records: [metrics, *histories], each block's rows at their place; `num_steps` is None where unknown."
 
@@ -394,8 +393,11 @@ class Rows:
         self.counts += [functools.partial(_recorded_by, h.interval) for h in spec.histories]
         self.num_steps, self.room, self.parts = num_steps, [], {}  # type: ignore[var-annotated]
 
-    def add(self, start: int, columns: list[Any]) -> None:
-        "The rows that a block recorded from step `start`; adding them twice is adding them once."
+    def add(self, spec: Spec, carry: Carry, out: Any, start: int, steps: int) -> None:
+        "The rows of a block, `steps` steps from step `start`; adding them twice is adding them once."
+        if out is None:  # before the first block
+            return
+        columns = take_rows(spec, out, start, steps)
         if self.num_steps is None:
             self.parts[start] = columns
             return
@@ -473,14 +475,14 @@ def _source_blocks(
         if done == num_steps:  # a live source may have no further page for hours
             return
 
-# %% ../../nbs/loops/00_engine.ipynb #771509da
+# %% ../../nbs/loops/00_engine.ipynb #973a5a3f
 def _blocks(spec: Spec, carry: Carry, stream: Any, first: int, num_steps: int | None, policy: str) -> Iterator[Any]:
     "All blocks of a run, one after the other."
     if isinstance(stream, Source):
         return _source_blocks(spec, carry, stream, first, num_steps, policy)
     return _stream_blocks(spec, carry, first, num_steps or 0, policy)
 
-# %% ../../nbs/loops/00_engine.ipynb #973a5a3f
+
 def time_step_like(stream: Any, state: Any) -> Any:
     "Shapes and dtypes of a time step."
     if not isinstance(stream, Source):
@@ -595,29 +597,23 @@ def run_loop(
     num_steps = _check_steps(stream, num_steps, first)
     spec = make_spec(learner, stream, num_steps, position, seeds, record_every, histories, non_finite)
     carry = _start(spec, learner_state, position.state, stream)
-    rows = Rows(spec, num_steps)
-    last: Any = (spec, carry, None, 0, 0)  # a block: what its rows need, where it began, and its steps
-    interrupted, failure = False, None
-
-    def keep(block_spec: Spec, _: Carry, out: Any, start: int, steps: int) -> int:
-        rows.add(start, no_rows(spec, carry, stream) if out is None else take_rows(block_spec, out, start, steps))
-        return start + steps
-
+    rows, last = Rows(spec, num_steps), (spec, carry, None, 0, 0)  # a block, where it began, and its steps
+    stopped: BaseException | None = None
     with tqdm(total=num_steps, unit="step", unit_scale=True, disable=not progress) as bar:
         try:
             for block_spec, after, out, steps in _blocks(spec, carry, stream, first, num_steps, non_finite):
-                done = keep(*last) if last[2] is not None else 0  # while the block that has just begun is computed
-                last = (block_spec, after, out, done, steps)
+                rows.add(*last)  # while the block that has just begun is computed
+                last = (block_spec, after, out, last[3] + last[4], steps)
                 bar.update(steps)
-        except KeyboardInterrupt:
-            interrupted = True
-        except NonFiniteError as error:
-            failure = error
-    done = keep(*last)
-    run = _finish(spec, last[1], rows.joined(done), position, done, interrupted)
-    if failure is not None:
-        failure.result = run
-        raise failure
+        except (KeyboardInterrupt, NonFiniteError) as error:
+            stopped = error
+    rows.add(*last)
+    done, columns = last[3] + last[4], no_rows(spec, carry, stream) if last[2] is None else None
+    interrupted = isinstance(stopped, KeyboardInterrupt)
+    run = _finish(spec, last[1], columns or rows.joined(done), position, done, interrupted)
+    if isinstance(stopped, NonFiniteError):
+        stopped.result = run
+        raise stopped
     return run
 
 # %% ../../nbs/loops/00_engine.ipynb #ac3d78f8

@@ -191,12 +191,8 @@ class PackedState:
 class Stepper(PackedState):
     """A learner that takes one event at a time, for a service: one packed state, one place for the event.
 
-    Args:
-        learner: a learner whose `step` takes a `TimeStep`.
-        feature_dim: how many inputs an event has.
-        state: a learner state to go on from; a fresh one when None.
-        non_finite: "raise" at a NaN or infinite event, or "skip" it, learn nothing, and count it in `skipped`.
-
+    `learner`: one whose `step` takes a `TimeStep`, for events of `feature_dim` inputs. `state`: go on from this one.
+    `non_finite`: "raise" at a NaN or infinite event, or "skip" it, learn nothing, and count it in `skipped`.
     Not safe to share between threads. Raises ValueError and TypeError that name the argument.
     """
 
