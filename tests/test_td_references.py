@@ -1,21 +1,26 @@
-"""The numbers of the 19-state walk that others have measured, and the time of the whole sweep."""
+"""The numbers of the 19-state walk and of the relevance ring that others have measured, and the time of the sweep."""
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from alberta_nb.experiments.episodes import EpisodeErrors, episode_sweep
 from alberta_nb.experiments.sweep import sweep
+from alberta_nb.learners.bank import BankResult
 from alberta_nb.learners.linear import LinearLearner
 from alberta_nb.learners.td import TDLinearLearner
 from alberta_nb.loops.td import run_td_learning_loop
 from alberta_nb.normalizers import EMANormalizer
 from alberta_nb.optimizers.td_lambda import TDLambda
+from alberta_nb.optimizers.tdidbd import TDIDBD
 from alberta_nb.optimizers.true_online import TrueOnlineTD
-from alberta_nb.streams.chains import BoyanChain, RandomWalkChain, rms_value_error
+from alberta_nb.streams.chains import BoyanChain, RandomWalkChain, RelevanceRing, ring_sign, rms_value_error
+from alberta_nb.types import Settings, State, TDTimeStep, floats
 
 WALK = RandomWalkChain(19, left_reward=-1.0)
 # (lambda, alpha): TD(lambda), true online TD(lambda); 1,000 runs, standard error at most 0.003
@@ -103,3 +108,41 @@ def test_episode_errors_say_what_they_need() -> None:
         EpisodeErrors(learner, "walk")
     with pytest.raises(ValueError, match="episodes must be 1 or more"):
         EpisodeErrors(learner, WALK, 0)
+
+
+RING = RelevanceRing()
+
+
+class RingState(State):
+    learner: Any
+    steps: Any
+
+
+class OnTheRing(Settings):
+    """A learner whose metrics are its squared value error, the noise's part counted, and two mean step sizes."""
+
+    learner: Any
+
+    normalizer = None
+    time_step = TDTimeStep
+
+    def init(self, feature_dim: int) -> RingState:
+        return RingState(learner=self.learner.init(feature_dim), steps=jnp.uint32(0))
+
+    def step(self, state: RingState, time_step: TDTimeStep) -> BankResult:
+        after = self.learner.step(state.learner, time_step).state
+        truth = floats(RING.true_values, 10) * ring_sign(state.steps, RING.flip_interval)
+        error = jnp.mean(jnp.square(after.weights[:10] - truth)) + jnp.sum(jnp.square(after.weights[10:]))
+        sizes = jnp.broadcast_to(self.learner.step_sizes(after)["step_sizes"], (30,))
+        metrics = jnp.stack([error, jnp.mean(sizes[:10]), jnp.mean(sizes[10:])])
+        return BankResult(state=RingState(learner=after, steps=state.steps + 1), metrics=metrics)
+
+
+def test_relevance_ring() -> None:
+    optimizers = [TDLambda(0.005), TDLambda(0.02, 0.9), TDIDBD(0.05, 0.01, 0.9), TDIDBD(0.05, 0.05, 0.9)]
+    judges = [OnTheRing(learner) for learner in learners_of(optimizers)]
+    rows = np.asarray(sweep(judges, RING, 50_000, jax.random.split(jax.random.key(0), 8), record_every=5_000).metrics)
+    errors = np.sqrt(rows[:, 5:, :, 0].mean(axis=1)).mean(axis=0)
+    assert abs(errors[0] - 0.952) < 0.005 and abs(errors[1] - 0.940) < 0.005  # the reference's best fixed step sizes
+    assert abs(errors[2] - 0.586) < 0.02 and abs(errors[3] - 0.335) < 0.02  # measured by a second program
+    assert (rows[:, -1, 3, 1] > 15 * rows[:, -1, 3, 2]).all()

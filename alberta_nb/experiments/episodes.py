@@ -20,7 +20,7 @@ from ..types import Settings, State, TDTimeStep, check_int, filled, floats, requ
 
 # %% ../../nbs/experiments/01_episodes.ipynb #dad61e20
 class EpisodeErrorState(State):
-    "The `learner`'s state, `errors` (N,) after the first N episodes, NaN before, and how many `episodes` have ended ()."
+    "The `learner`'s state, `errors` (N,) after the first N episodes, NaN before, and how many `episodes` ended ()."
 
     learner: Any
     errors: Array
