@@ -3,6 +3,7 @@
 __version__ = "0.1.0"
 
 from alberta_nb.compile import native_loops
+from alberta_nb.experiments.episodes import EpisodeErrors, episode_sweep
 from alberta_nb.experiments.sweep import sweep, sweep_table
 from alberta_nb.learners.bank import LearnerBank
 from alberta_nb.learners.baselines import LastValue, RunningMean
@@ -109,6 +110,7 @@ __all__ = [
     "CyclicStream",
     "DynamicScaleShiftStream",
     "EMANormalizer",
+    "EpisodeErrors",
     "EMANormalizerState",
     "GymSource",
     "IDBD",
@@ -186,6 +188,7 @@ __all__ = [
     "compute_cumulative_error",
     "compute_running_mean",
     "compute_tracking_error",
+    "episode_sweep",
     "extract_metric",
     "ideal_returns",
     "make_scale_range",
