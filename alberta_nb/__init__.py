@@ -45,6 +45,7 @@ from alberta_nb.optimizers.bounders import AGCBounding, Bounder, ObGDBounding, b
 from alberta_nb.optimizers.idbd import IDBD, IDBDParamState, IDBDState
 from alberta_nb.optimizers.lms import LMS, LMSState
 from alberta_nb.optimizers.obgd import ObGD, ObGDState
+from alberta_nb.optimizers.optax import from_optax, to_optax
 from alberta_nb.rank_one import RankOne
 from alberta_nb.streams.base import ScanStream, Stream
 from alberta_nb.streams.scales import (
@@ -129,6 +130,7 @@ __all__ = [
     "compute_running_mean",
     "compute_tracking_error",
     "extract_metric",
+    "from_optax",
     "make_scale_range",
     "metrics_to_dicts",
     "native_loops",
@@ -141,4 +143,5 @@ __all__ = [
     "sparse_init",
     "sweep",
     "sweep_table",
+    "to_optax",
 ]

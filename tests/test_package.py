@@ -13,7 +13,7 @@ import alberta_nb
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(alberta_nb.__file__).parent
 RUN_TIME = {"jax", "numpy", "pandas", "matplotlib", "tqdm"}
-EXTRAS = {"notebook", "data", "dev"}
+EXTRAS = {"notebook", "data", "dev", "optax"}
 # What belongs to the making of the book, and what only an extra brings.
 FOREIGN = ("nbdev", "fastcore", "execnb", "pytest", "nbval", "numba", "sympy", "sklearn", "ipywidgets", "IPython")
 
