@@ -48,6 +48,7 @@ from alberta_nb.optimizers.obgd import ObGD, ObGDState
 from alberta_nb.optimizers.optax import from_optax, to_optax
 from alberta_nb.rank_one import RankOne
 from alberta_nb.streams.base import ScanStream, Stream
+from alberta_nb.streams.nonlinear import BitFlippingStream, DriftingTeacherStream, PermutedDigitsSource
 from alberta_nb.streams.scales import (
     DynamicScaleShiftStream,
     ScaledStreamWrapper,
@@ -73,8 +74,10 @@ __all__ = [
     "AutostepState",
     "BatchedLearningResult",
     "BatchedMLPResult",
+    "BitFlippingStream",
     "Bounder",
     "CyclicStream",
+    "DriftingTeacherStream",
     "DynamicScaleShiftStream",
     "EMANormalizer",
     "EMANormalizerState",
@@ -103,6 +106,7 @@ __all__ = [
     "Optimizer",
     "OptimizerUpdate",
     "PeriodicChangeStream",
+    "PermutedDigitsSource",
     "RandomWalkStream",
     "RankOne",
     "RunningMean",
