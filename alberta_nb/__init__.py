@@ -68,6 +68,8 @@ from alberta_nb.streams.chains import (
     rms_value_error,
 )
 from alberta_nb.streams.returns import SensorStream, TraceConditioningStream, ideal_returns, tail_weights
+from alberta_nb.optimizers.optax import from_optax, to_optax
+from alberta_nb.streams.nonlinear import BitFlippingStream, DriftingTeacherStream, PermutedDigitsSource
 from alberta_nb.streams.scales import (
     DynamicScaleShiftStream,
     ScaledStreamWrapper,
@@ -106,8 +108,10 @@ __all__ = [
     "BoyanChain",
     "Chain",
     "BatchedMLPResult",
+    "BitFlippingStream",
     "Bounder",
     "CyclicStream",
+    "DriftingTeacherStream",
     "DynamicScaleShiftStream",
     "EMANormalizer",
     "EpisodeErrors",
@@ -140,6 +144,7 @@ __all__ = [
     "OptimizerUpdate",
     "PeriodicChangeStream",
     "RandomWalkChain",
+    "PermutedDigitsSource",
     "RandomWalkStream",
     "RelevanceRing",
     "ReturnSource",
@@ -191,6 +196,7 @@ __all__ = [
     "episode_sweep",
     "extract_metric",
     "ideal_returns",
+    "from_optax",
     "make_scale_range",
     "metrics_to_dicts",
     "native_loops",
@@ -207,4 +213,5 @@ __all__ = [
     "sweep",
     "sweep_table",
     "tail_weights",
+    "to_optax",
 ]

@@ -13,10 +13,10 @@ import alberta_nb
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(alberta_nb.__file__).parent
 RUN_TIME = {"jax", "numpy", "pandas", "matplotlib", "tqdm"}
-EXTRAS = {"notebook", "data", "gym", "dev"}
+EXTRAS = {"notebook", "data", "gym", "optax", "dev"}
 # What belongs to the making of the book, and what only an extra brings.
 FOREIGN = ("nbdev", "fastcore", "execnb", "pytest", "nbval", "numba", "sympy", "sklearn", "ipywidgets", "IPython")
-FOREIGN += ("gymnasium",)
+FOREIGN += ("gymnasium", "optax")
 
 IMPORT_EVERYTHING = f"""
 import importlib, pkgutil, sys
