@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TeacherState', 'turn', 'DriftingTeacherStream', 'BitFlippingState', 'BitFlippingStream', 'digit_images',
-           'PermutedDigitsSource']
+           'ShuffledImages', 'PermutedDigitsSource']
 
 # %% ../../nbs/streams/07_nonlinear.ipynb #97c78ab3
 import functools
@@ -18,7 +18,7 @@ from jax import Array, lax
 
 from .. import noise
 from .base import Stream
-from .sources import Source, default_float
+from .sources import Source, as_table
 from ..types import State, TimeStep, check_int, check_number, require
 
 # %% ../../nbs/streams/07_nonlinear.ipynb #699ba545
@@ -150,33 +150,17 @@ def digit_images() -> tuple[np.ndarray, np.ndarray]:
         raise ImportError("scikit-learn is needed for the digits: pip install alberta_nb[data]") from error
     return data.data / 16.0, data.target
 
-# %% ../../nbs/streams/07_nonlinear.ipynb #bb9fb760
-class PermutedDigitsSource(Source):
-    """Digits in random order, their 64 pixels shuffled anew for each task; target +1 for digits of `positive`, else -1.
-
-    Args:
-        num_tasks, task_length: so many orders of pixels, each for so many steps; 1797 is each image once.
-        positive: the digits with target +1; the odd ones when not given.
-        seed: a whole number; the same seed gives the same steps.
-
-    Needs scikit-learn (extra `data`). Raises ImportError, TypeError or ValueError. After Dohare et al. 2024.
-    """
+# %% ../../nbs/streams/07_nonlinear.ipynb #a7d1c0e1
+class ShuffledImages(Source):
+    "Images (n, pixels) in random order, with targets (n,), and in every task with an order of the pixels of its own."
 
     finite = True
+    num_steps: int
 
-    def __init__(
-        self,
-        num_tasks: int = 100,
-        task_length: int = 1797,
-        positive: tuple[int, ...] = (1, 3, 5, 7, 9),
-        seed: int = 0,
-    ):
+    def __init__(self, images: Any, targets: Any, num_tasks: int, task_length: int, seed: int = 0):
         for name, value, low in (("num_tasks", num_tasks, 1), ("task_length", task_length, 1), ("seed", seed, 0)):
             check_int(name, value, low)
-        require(set(positive) < set(range(10)) and len(positive) > 0, f"positive must be some digits, got {positive!r}")
-        images, shown = digit_images()
-        self.images = images.astype(default_float())
-        self.targets = np.where(np.isin(shown, positive), 1.0, -1.0).astype(default_float())
+        self.images, self.targets = as_table("images", images, 2), as_table("targets", targets, 1)
         self.seed, self.task_length = seed, task_length
         self.num_steps, self.feature_dim = num_tasks * task_length, self.images.shape[1]
 
@@ -200,3 +184,26 @@ class PermutedDigitsSource(Source):
                 here = slice(max(task * self.task_length - start, 0), (task + 1) * self.task_length - start)
                 x[here] = self.images[which[here]][:, self.pixels(task)]
             yield TimeStep(observation=x, target=self.targets[which][:, None])  # type: ignore[arg-type]
+
+# %% ../../nbs/streams/07_nonlinear.ipynb #bb9fb760
+class PermutedDigitsSource(ShuffledImages):
+    """Digits in random order, their 64 pixels shuffled anew for each task; target +1 for digits of `positive`, else -1.
+
+    Args:
+        num_tasks, task_length: so many orders of pixels, each for so many steps; 1797 is each image once.
+        positive: the digits with target +1; the odd ones when not given.
+        seed: a whole number; the same seed gives the same steps.
+
+    Needs scikit-learn (extra `data`). Raises ImportError, TypeError or ValueError. After Dohare et al. 2024.
+    """
+
+    def __init__(
+        self,
+        num_tasks: int = 100,
+        task_length: int = 1797,
+        positive: tuple[int, ...] = (1, 3, 5, 7, 9),
+        seed: int = 0,
+    ):
+        require(set(positive) < set(range(10)) and len(positive) > 0, f"positive must be some digits, got {positive!r}")
+        images, shown = digit_images()
+        super().__init__(images, np.where(np.isin(shown, positive), 1.0, -1.0), num_tasks, task_length, seed)
