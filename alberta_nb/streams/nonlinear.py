@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TeacherState', 'turn', 'TurningTeacher', 'DriftingTeacherStream', 'BitFlippingState', 'threshold_units',
-           'BitFlippingStream', 'digit_images', 'ShuffledImages', 'PermutedDigitsSource']
+           'FlippingBits', 'BitFlippingStream', 'digit_images', 'ShuffledImages', 'PermutedDigitsSource']
 
 # %% ../../nbs/streams/07_nonlinear.ipynb #97c78ab3
 import functools
@@ -102,13 +102,9 @@ def threshold_units(state: BitFlippingState, observation: Array) -> Array:
     wants = jnp.matmul(state.weights, observation, precision=lax.Precision.HIGHEST)
     return jnp.sum(jnp.where(wants >= state.thresholds, state.output, 0.0))
 
-# %% ../../nbs/streams/07_nonlinear.ipynb #b4ad1430
-class BitFlippingStream(Stream):
-    """Slowly-changing regression: every `flip_interval` steps one of `slow_bits` flips; the others are drawn each step.
-
-    Observation: 0s and 1s (feature_dim,), the last one always 1; target: eq. 3 with `hidden_units` threshold units.
-    Source: Dohare et al. 2024, Methods (there T = 10,000, f = 15, beta = 0.7, 100 units).
-    """
+# %% ../../nbs/streams/07_nonlinear.ipynb #c7d1c0e1
+class FlippingBits(Stream):
+    "The settings of flipping bits, and their first state."
 
     feature_dim: int = 21
     slow_bits: int = 15
@@ -130,6 +126,14 @@ class BitFlippingStream(Stream):
         thresholds = m * self.beta - jnp.sum(1 - coins[:n, :m], axis=1)
         slow = coins[n, : self.slow_bits]
         return BitFlippingState(keys=keys, slow=slow, weights=weights, thresholds=thresholds, output=output)
+
+# %% ../../nbs/streams/07_nonlinear.ipynb #b4ad1430
+class BitFlippingStream(FlippingBits):
+    """Slowly-changing regression: every `flip_interval` steps one of `slow_bits` flips; the others are drawn each step.
+
+    Observation: 0s and 1s (feature_dim,), the last one always 1; target: eq. 3 with `hidden_units` threshold units.
+    Source: Dohare et al. 2024, Methods (there T = 10,000, f = 15, beta = 0.7, 100 units).
+    """
 
     def noise(self, state: BitFlippingState, idx: Any, rows: int) -> Any:
         steps = jnp.asarray(idx, jnp.uint32) + jnp.arange(rows, dtype=jnp.uint32)
