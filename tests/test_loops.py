@@ -154,7 +154,8 @@ def test_histories_hold_what_the_steps_left_behind() -> None:
         assert np.allclose(sizes.bias_step_sizes[k], state.optimizer_state.bias_step_size, rtol=1e-6)
     for k, step in enumerate(moments.recording_indices.tolist()):
         state = run_learning_loop(SCALED, WORLD, step + 1, KEY).state
-        assert np.allclose(moments.means[k], state.normalizer_state.mean, rtol=1e-6)
+        # a mean near 0 is a sum of terms of size 1, so its rounding is theirs
+        assert np.allclose(moments.means[k], state.normalizer_state.mean, rtol=1e-6, atol=3e-7)
         assert np.allclose(moments.variances[k], state.normalizer_state.var, rtol=1e-6)
 
 

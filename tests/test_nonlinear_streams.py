@@ -74,7 +74,7 @@ def test_the_teacher_is_the_network_that_it_is_said_to_be(float64: None) -> None
     seen, _ = watch(stream, KEY, 35)
     keys = np.asarray(stream.init(KEY).keys)
     # Row k of the table, read through the public drawing function of the stream's module.
-    rows = np.asarray(nonlinear.noise.normal(nonlinear.noise.bits(jnp.asarray(keys[1]), 0, 6, 4 * 4)), float)
+    rows = np.asarray(nonlinear.noise.normal(jnp.asarray(keys[1]), 0, 6, 4 * 4), float)
     for t in range(35):
         k, angle = t // 10, np.pi / 2 * (t % 10) / 10
         w = (np.cos(angle) * rows[k] + np.sin(angle) * rows[k + 1]).reshape(4, 4)

@@ -28,7 +28,7 @@ from alberta_nb import (
     TimeStep,
     make_scale_range,
 )
-from alberta_nb.noise import key_data
+from alberta_nb.noise import key_data, normal
 from alberta_nb.streams.base import watch
 from alberta_nb.streams.scales import StreamAround
 from alberta_nb.streams.synthetic import hold
@@ -398,7 +398,7 @@ def test_sutton_experiment_1() -> None:
 def test_hold(first: int, interval: int, cycle: int | None) -> None:
     key = key_data(jax.random.key(0))
     rows = jax.jit(hold, static_argnums=(2, 3, 4, 5))(key, jnp.uint32(first), 40, 2, interval, cycle)
-    table = np.asarray(jax.random.normal(jax.random.key(0), (100, 2)))
+    table = np.asarray(normal(key, 0, 100, 2))
     segment = np.arange(first, first + 40) // interval
     assert np.array_equal(rows, table[segment if cycle is None else segment % cycle])
 

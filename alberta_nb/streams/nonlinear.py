@@ -60,7 +60,7 @@ class TurningTeacher(Stream):
         rows, n, d = inputs.shape[0], self.hidden_units, self.feature_dim
         step = jnp.asarray(first, jnp.uint32) + jnp.arange(rows, dtype=jnp.uint32)
         segment = step[0] // np.uint32(self.turn_interval)
-        table = noise.normal(noise.bits(key, segment, (rows - 1) // self.turn_interval + 3, n * (d + 1)))
+        table = noise.normal(key, segment, (rows - 1) // self.turn_interval + 3, n * (d + 1))
         weights = turn(table, step, segment, self.turn_interval).reshape(rows, n, d + 1)
         units = jnp.sum(weights[:, :, :d] * (inputs / self.feature_std)[:, None], axis=2)
         return np.sqrt(2 / (n * d)) * jnp.sum(weights[:, :, d] * jnp.maximum(units, 0.0), axis=1)
@@ -73,7 +73,7 @@ class DriftingTeacherStream(TurningTeacher):
     """
 
     def noise(self, state: TeacherState, idx: Any, rows: int) -> Any:
-        drawn = noise.normal(noise.bits(state.keys[2], idx, rows, self.feature_dim + 1))
+        drawn = noise.normal(state.keys[2], idx, rows, self.feature_dim + 1)
         inputs = self.feature_std * drawn[:, :-1]
         return inputs, self.clean(state.keys[1], idx, inputs) + self.noise_std * drawn[:, -1]
 
