@@ -18,9 +18,10 @@ from .compile import side_by_side
 
 # %% ../nbs/04_lanes.ipynb #2d608908
 ELEMENTWISE = frozenset(
-    """abs add and atan2 bitcast_convert_type ceil clamp complex convert_element_type cos div eq erf erf_inv exp exp2 expm1
-    floor ge gt imag integer_pow is_finite le log log1p logistic lt max min mul ne neg nextafter not or pow real rem round
-    rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign sin sqrt square sub tan tanh xor""".split()
+    """abs add and atan2 bitcast_convert_type ceil clamp complex convert_element_type cos div eq erf erf_inv exp exp2
+    expm1 floor ge gt imag integer_pow is_finite le log log1p logistic lt max min mul ne neg nextafter not or pow real
+    rem round rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign sin sqrt square sub tan tanh
+    xor""".split()
 )
 
 

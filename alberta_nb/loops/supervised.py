@@ -363,9 +363,9 @@ def _one_result(run: Run, *histories: Any) -> LearningResult:
 
 def _batch_result(run: Run, sizes: Any, moments: Any, traces: Any = None) -> BatchedLearningResult:
     return BatchedLearningResult(
-        states=run.learner_state, metrics=jax.device_put(run.metrics), step_size_history=sizes, normalizer_history=moments,
-        stream_state=run.position, steps=run.steps, skipped=run.skipped, interrupted=run.interrupted,
-        trace_history=traces,
+        states=run.learner_state, metrics=jax.device_put(run.metrics), step_size_history=sizes,
+        normalizer_history=moments, stream_state=run.position, steps=run.steps, skipped=run.skipped,
+        interrupted=run.interrupted, trace_history=traces,
     )  # fmt: skip
 
 # %% ../../nbs/loops/01_supervised.ipynb #5c0550b8
