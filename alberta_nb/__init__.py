@@ -58,7 +58,7 @@ from alberta_nb.optimizers.td_lambda import TDLambda, TDLambdaState, TDOptimizer
 from alberta_nb.optimizers.tdidbd import TDIDBD, TDIDBDState
 from alberta_nb.optimizers.true_online import TrueOnlineTD, TrueOnlineTDState
 from alberta_nb.rank_one import RankOne
-from alberta_nb.streams.base import ScanStream, Stream
+from alberta_nb.streams.base import ScanStream, Stream, TDStream
 from alberta_nb.streams.chains import (
     BoyanChain,
     Chain,
@@ -176,6 +176,7 @@ __all__ = [
     "TDSequenceSource",
     "TDSource",
     "TDTableSource",
+    "TDStream",
     "TDTimeStep",
     "TDUpdateResult",
     "TableSource",

@@ -44,7 +44,7 @@ from alberta_nb import (
 )
 from alberta_nb.compile import vector_sum
 from alberta_nb.loops.engine import History, StreamPosition, run_loop, stream_start
-from alberta_nb.streams.base import watch
+from alberta_nb.streams.base import TDStream, watch
 from alberta_nb.streams.chains import borders, fall
 from alberta_nb.streams.sources import TableError
 from alberta_nb.types import State
@@ -69,6 +69,14 @@ CHAINS: list[Chain] = [
 STREAMS: list[Stream] = [*CHAINS, SensorStream(), ScaledStreamWrapper(BoyanChain(), [1.0, 2.0, 3.0, 4.0])]
 each_chain = pytest.mark.parametrize("chain", CHAINS, ids=lambda c: type(c).__name__)
 each_stream = pytest.mark.parametrize("stream", STREAMS, ids=lambda s: type(s).__name__)
+
+
+@each_stream
+def test_what_the_loops_accept(stream: Stream) -> None:
+    assert isinstance(stream, TDStream)
+    time_step, _ = stream.step(stream.init(KEY), jnp.uint32(0))
+    assert isinstance(time_step, TDTimeStep) and time_step.reward.shape == time_step.gamma.shape == (1,)
+    assert time_step.observation.shape == time_step.next_observation.shape == (stream.feature_dim,)
 
 
 class Weights(State):
