@@ -810,11 +810,11 @@ def test_updates_out_of_shape() -> None:
 
 
 def test_an_optimizer_must_report() -> None:
-    class Silent(ab.TDLambda):
+    class SilentTD(ab.TDLambda):
         def update(self, *args: Any, **kwargs: Any) -> Any:
             return super().update(*args, **kwargs).replace(metrics={})
 
-    learner = ab.TDLinearLearner(Silent())
+    learner = ab.TDLinearLearner(SilentTD())
     row = jax.tree.map(lambda a: a[0], transitions())
-    with pytest.raises(ValueError, match="Silent must report 'mean_step_size'"):
+    with pytest.raises(ValueError, match="SilentTD must report 'mean_step_size'"):
         td_step(learner, learner.init(D), row)
