@@ -93,7 +93,7 @@ from alberta_nb.streams.td_sources import (
     TDSource,
     TDTableSource,
 )
-from alberta_nb.types import Settings, State, TDTimeStep, TimeStep
+from alberta_nb.types import OffPolicyTimeStep, Settings, State, TDTimeStep, TimeStep
 
 __all__ = [
     "AGCBounding",
@@ -140,6 +140,7 @@ __all__ = [
     "ObGD",
     "ObGDBounding",
     "ObGDState",
+    "OffPolicyTimeStep",
     "Optimizer",
     "OptimizerUpdate",
     "PeriodicChangeStream",
