@@ -51,6 +51,7 @@ from alberta_nb.optimizers.autostep import Autostep, AutostepParamState, Autoste
 from alberta_nb.optimizers.autotdidbd import AutoTDIDBD, AutoTDIDBDState
 from alberta_nb.optimizers.base import Optimizer, OptimizerUpdate, optimizer_from_config
 from alberta_nb.optimizers.bounders import AGCBounding, Bounder, ObGDBounding, bounder_from_config
+from alberta_nb.optimizers.gradient_td import GTD, GTD2, TDC, GradientTDState
 from alberta_nb.optimizers.idbd import IDBD, IDBDParamState, IDBDState
 from alberta_nb.optimizers.lms import LMS, LMSState
 from alberta_nb.optimizers.obgd import ObGD, ObGDState
@@ -117,6 +118,9 @@ __all__ = [
     "EpisodeErrors",
     "EMANormalizerState",
     "GymSource",
+    "GTD",
+    "GTD2",
+    "GradientTDState",
     "IDBD",
     "IDBDParamState",
     "IDBDState",
@@ -165,6 +169,7 @@ __all__ = [
     "StreamPosition",
     "SuttonExperiment1Stream",
     "TDArraySource",
+    "TDC",
     "TDIDBD",
     "TDIDBDState",
     "TDIteratorSource",
