@@ -5,6 +5,8 @@ __version__ = "0.1.0"
 from alberta_nb.compile import native_loops
 from alberta_nb.experiments.episodes import EpisodeErrors, episode_sweep
 from alberta_nb.experiments.sweep import sweep, sweep_table
+from alberta_nb.horde.off_policy import BairdStream
+from alberta_nb.horde.policies import importance_ratios
 from alberta_nb.learners.bank import LearnerBank
 from alberta_nb.learners.baselines import LastValue, RunningMean
 from alberta_nb.learners.linear import LearnerState, LinearLearner, UpdateResult
@@ -105,6 +107,7 @@ __all__ = [
     "Autostep",
     "AutostepParamState",
     "AutostepState",
+    "BairdStream",
     "BatchedLearningResult",
     "BoyanChain",
     "Chain",
@@ -204,6 +207,7 @@ __all__ = [
     "extract_metric",
     "ideal_returns",
     "from_optax",
+    "importance_ratios",
     "make_scale_range",
     "metrics_to_dicts",
     "native_loops",

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 import alberta_nb as ab
+from alberta_nb.horde.off_policy import BAIRD_START, BairdStream
+from alberta_nb.horde.policies import importance_ratios
 from alberta_nb.optimizers.gradient_td import mean_traces, projected_error, td_system
+from alberta_nb.streams.base import watch
 
 N, M, D, GAMMA = 5, 3, 3, 0.9
 rng = np.random.default_rng(11)
@@ -176,3 +179,69 @@ def test_settings() -> None:
     assert ab.TDC(0.1).structure == ab.TDC(0.2, 0.9, 0.3).structure != ab.GTD2(0.1).structure
     with pytest.raises(ValueError, match="secondary_step_size must"):
         ab.GTD2(secondary_step_size=-1.0)
+
+
+# --- Baird's star, and policies ---
+
+
+def baird_weights(kind: str, alpha: float, beta: float, steps: int = 1000) -> np.ndarray:
+    "The weights after expected updates, from the book's start."
+    (a, b, c), w, h = BairdStream().expected_system(), np.array(BAIRD_START), np.zeros(8)
+    for _ in range(steps):
+        g = b - a @ w
+        push = {"TD": g, "TDC": g + (a.T - c) @ h, "GTD2": a.T @ h}[kind]
+        w, h = w + alpha * push, h + beta * (g - c @ h)
+    return w
+
+
+def value_error(w: Any) -> float:
+    "The root of the value error: all true values are 0."
+    return float(np.sqrt(np.mean((BairdStream().state_features @ np.asarray(w, np.float64)) ** 2)))
+
+
+def baird_run(optimizer: Any) -> Any:
+    learner = ab.TDLinearLearner(optimizer, use_bias=False)
+    state = learner.init(8).replace(weights=jnp.array(BAIRD_START))
+    return ab.run_td_learning_loop(learner, BairdStream(), 1000, jax.random.key(0), state).state.weights
+
+
+def test_bairds_star_td_diverges_and_its_gradient_does_not() -> None:
+    "Sutton and Barto 2018, Figures 11.2 and 11.5: with TDC the root of VE stays near 2 while the PBE goes to 0."
+    td = baird_weights("TD", 0.01, 0.0)
+    assert td[7] > 300 and (td[:6] > 100).all() and value_error(td) > 500
+    assert value_error(baird_run(ab.TDLambda(0.01))) > 100
+    for kind, optimizer in (("TDC", ab.TDC), ("GTD2", ab.GTD2)):
+        w = baird_weights(kind, 0.005, 0.05)
+        assert 1.9 < value_error(w) < 2.0 and projected_error(w, *BairdStream().expected_system()) < 1e-4
+        one = baird_run(optimizer(0.005, 0.0, 0.05))
+        assert value_error(one) < 4.0 and projected_error(one, *BairdStream().expected_system()) < 0.1
+
+
+def test_the_stars_ratios_and_states() -> None:
+    steps, _ = watch(BairdStream(), jax.random.key(1), 7000)
+    rho, arrived = np.asarray(steps.rho)[:, 0], np.asarray(steps.next_observation)[:, 7] == 2
+    assert np.array_equal(rho, 7.0 * arrived) and abs(rho.mean() - 1) < 0.1
+    visits = np.asarray(steps.observation) @ np.linalg.pinv(BairdStream().state_features)
+    np.testing.assert_allclose(visits.mean(axis=0), 1 / 7, atol=0.02)
+
+
+def test_importance_ratios() -> None:
+    def cautious(observation: Any, action: Any) -> Any:
+        return jnp.where(observation[0] > 0, 0.9, 0.1) * (action == 1)
+
+    args = ([cautious, None, lambda observation, action: 0.5], 0.25, jnp.array([1.0]), 1)
+    np.testing.assert_allclose(importance_ratios(*args), [3.6, 1.0, 2.0], rtol=1e-6)
+    np.testing.assert_array_equal(
+        jax.jit(lambda o, a: importance_ratios(args[0], 0.25, o, a))(*args[2:]), importance_ratios(*args)
+    )
+    wrong = [
+        ([], 0.5),
+        (["left"], 0.5),
+        ([None], 0.0),
+        ([None], 1.5),
+        ([lambda o, a: -0.1], 0.5),
+        ([lambda o, a: o], 0.5),
+    ]
+    for policies, chance in wrong:
+        with pytest.raises((TypeError, ValueError), match="target_policies|behaviour_probability"):
+            importance_ratios(policies, chance, jnp.zeros(2), 0)
