@@ -92,6 +92,8 @@ class TableReport:
 class LaggedSource(Source):
     """Row t of a table as a time step: the `lags` rows before it as observation (eq. 1), column `target` as target.
 
+    A subclass may predict several columns: `target` is a list of them, or None for all numeric ones; `targets` has them.
+
     Args:
         table: a data frame, or the path of a CSV or Parquet file, read in pieces.
         features: columns whose past is seen; all numeric ones when None. The target's own past always is.
@@ -104,15 +106,19 @@ class LaggedSource(Source):
     def __init__(
         self,
         table: Any,
-        target: str,
+        target: Any,
         features: Sequence[str] | None = None,
         lags: int = 24,
         piece_rows: int | None = None,
     ):
         check_int("lags", lags)
-        self.table, self.target, self.lags = open_table(table, piece_rows), str(target), lags
+        self.table, self.lags = open_table(table, piece_rows), lags
         numeric, self.ignored, self.first_piece = look_at(self.table)
-        wanted = [self.target, *(numeric if features is None else map(str, features))]
+        several = target if isinstance(target, list | tuple) else [target]
+        self.targets = numeric if target is None else list(dict.fromkeys(map(str, several)))
+        require(len(self.targets) > 0, f"{self.table.name} has no column to predict", TableError)
+        self.target = self.targets[0]
+        wanted = [*self.targets, *(numeric if features is None else map(str, features))]
         for name in wanted:
             self.table.position(name)
             require(name in numeric, f"{self.table.name}: column {name!r} holds no numbers", TableError)
@@ -127,46 +133,50 @@ class LaggedSource(Source):
         self.report = TableReport(self.ignored, self.table.renamed)
 
     def pages(self, first: int, rows: int) -> Iterator[TimeStep]:
-        return lagged_pages(self, first, rows)
+        return (TimeStep(observation=x, target=y) for x, y in lagged_pages(self, first, rows))
 
 # %% ../../nbs/apps/00_tables.ipynb #c415f809
-def lagged_pages(source: LaggedSource, first: int, rows: int) -> Iterator[TimeStep]:
-    "Time steps from number `first` on: the rows with a target, each with its past, which may lie in an earlier piece."
+def lagged_pages(source: LaggedSource, first: int, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Observations (n, feature_dim) and targets (n, len(source.targets)) from time step `first` on.
+
+    The rows with a target, each with its past, which may lie in an earlier piece.
+    """
     past, dtype, lags = None, default_float(), source.lags
-    for values, target in counted_pieces(source):
+    for values, targets in counted_pieces(source):
         past = np.repeat(values[:1], lags, axis=0) if past is None else past
         whole = np.vstack([past, values])
-        known = np.flatnonzero(np.isfinite(target))
+        known = np.flatnonzero(np.isfinite(targets).any(axis=1))
         known, first = known[first:], max(first - len(known), 0)
         for start in range(0, len(known), rows):
             at = known[start : start + rows]
             observation = lag_features(whole, at + lags, lags).astype(dtype)
-            yield TimeStep(observation=observation, target=target[at, None].astype(dtype))  # type: ignore[arg-type]
+            yield observation, targets[at].astype(dtype)
         past = whole[-lags:]
 
 # %% ../../nbs/apps/00_tables.ipynb #0cdd894e
 def counted_pieces(source: LaggedSource) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    "Pieces (rows, columns) without holes, counted from first values; targets (rows,), NaN where none is to predict."
+    "Pieces (rows, columns) without holes, counted from first values; targets (rows, n), NaN where none is to predict."
     report = source.report = TableReport(source.ignored, source.table.renamed)
-    every, at = np.arange(len(source.columns)), source.columns.index(source.target)
+    every, at = np.arange(len(source.columns)), [source.columns.index(name) for name in source.targets]
     origin, last, moved = np.full(len(every), np.nan), np.full(len(every), np.nan), np.zeros(len(every), bool)
     for values, bad in source.table.pieces(source.columns):
         report.add(source.columns, values, bad)
         there = np.isfinite(values)
-        known = np.isfinite(origin[at])
-        start = 0 if known else int(there[:, at].argmax()) + 1 if there[:, at].any() else len(values)
+        first = np.where(there.any(axis=0), there.argmax(axis=0) + 1, len(values))
+        starts = np.where(np.isfinite(origin), 0, first)[at]
+        start = int(starts.min())
         origin = source.origin = np.where(np.isnan(origin), values[there.argmax(axis=0), every], origin)
         moved |= np.any(there & (values != origin), axis=0)
         report.constant = [c for c, m, o in zip(source.columns, moved, origin, strict=True) if not m and o == o]
         report.empty = [c for c, o in zip(source.columns, origin, strict=True) if o != o]
         values = values - origin
         report.before_target += start
-        report.no_target += int(np.isnan(values[start:, at]).sum())
+        report.no_target += int(np.isnan(values[start:, at]).all(axis=1).sum())
         filled = fill_forward(values, last)
         last = filled[-1]
-        yield np.nan_to_num(filled), np.where(np.arange(len(values)) < start, np.nan, values[:, at])
-    nothing = f"{source.table.name}: column {source.target!r} has no value at all"
-    require(source.target not in report.empty, nothing, TableError)
+        yield np.nan_to_num(filled), np.where(np.arange(len(values))[:, None] < starts, np.nan, values[:, at])
+    nothing = f"{source.table.name}: column {', '.join(map(repr, source.targets))} has no value at all"
+    require(not set(source.targets) <= set(report.empty), nothing, TableError)
 
 # %% ../../nbs/apps/00_tables.ipynb #6405ff6d
 def guess_rows(table: Table) -> int:
