@@ -92,7 +92,7 @@ class TableReport:
 class LaggedSource(Source):
     """Row t of a table as a time step: the `lags` rows before it as observation (eq. 1), column `target` as target.
 
-    A subclass may predict several columns: `target` is a list of them, or None for all numeric ones; `targets` has them.
+    A subclass may predict several columns: `target` is a list, or None for all numeric ones; `targets` has them.
 
     Args:
         table: a data frame, or the path of a CSV or Parquet file, read in pieces.
