@@ -66,7 +66,7 @@ def size_sum(array: Array | RankOne) -> Array:
 
 
 def row_norms(array: Array | RankOne) -> Array:
-    "The length of each row of a matrix (fan_out,), the fan-in of one unit; the length () of a vector."
+    "The length of each row of a matrix (fan_out,), the fan-in of one unit; the length () of a vector or a number."
     if isinstance(array, RankOne):
         return jnp.abs(array.rows) * jnp.sqrt(vector_sum(array.columns * array.columns))
-    return jnp.sqrt(jnp.sum(array * array, axis=-1))
+    return jnp.abs(array) if not jnp.ndim(array) else jnp.sqrt(jnp.sum(array * array, axis=-1))
