@@ -133,7 +133,8 @@ class LaggedSource(Source):
         self.report = TableReport(self.ignored, self.table.renamed)
 
     def pages(self, first: int, rows: int) -> Iterator[TimeStep]:
-        return (TimeStep(observation=x, target=y) for x, y in lagged_pages(self, first, rows))
+        for x, y in lagged_pages(self, first, rows):
+            yield TimeStep(observation=x, target=y)  # type: ignore[arg-type]
 
 # %% ../../nbs/apps/00_tables.ipynb #c415f809
 def lagged_pages(source: LaggedSource, first: int, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
