@@ -142,9 +142,9 @@ def best_linear(features: Any, returns: Any, rcond: float = 1e-7) -> np.ndarray:
     require(fits, f"features (rows, d) and returns (rows, k) must have the same rows, got {x.shape} and {g.shape}")
     gram, cross = np.zeros((x.shape[1],) * 2), np.zeros((x.shape[1], g.shape[1]))
     for start in range(0, len(x), 4096):
-        part = x[start : start + 4096].astype(np.float64)
-        gram += part.T @ part
-        cross += part.T @ g[start : start + 4096]
+        part, here = x[start : start + 4096].astype(np.float64), g[start : start + 4096]
+        with np.errstate(invalid="ignore"):
+            gram, cross = gram + part.T @ part, cross + part.T @ here
     require(bool(np.isfinite(gram).all() and np.isfinite(cross).all()), "features and returns must be finite")
     values, vectors = np.linalg.eigh(gram)
     kept = values > rcond * values[-1]
