@@ -5,6 +5,14 @@ __version__ = "0.1.0"
 from alberta_nb.compile import native_loops
 from alberta_nb.experiments.episodes import EpisodeErrors, episode_sweep
 from alberta_nb.experiments.sweep import sweep, sweep_table
+from alberta_nb.horde.gvf import DemonType, GVFSpec, HordeSpec, create_horde_spec, horde_from_columns
+from alberta_nb.horde.horde import HordeLearner, HordeTimeStep, HordeUpdateResult
+from alberta_nb.horde.multi_head import (
+    HeadsTimeStep,
+    MultiHeadMLPLearner,
+    MultiHeadMLPState,
+    MultiHeadMLPUpdateResult,
+)
 from alberta_nb.horde.off_policy import BairdStream
 from alberta_nb.horde.policies import importance_ratios
 from alberta_nb.learners.bank import LearnerBank
@@ -24,6 +32,17 @@ from alberta_nb.loops.metrics import (
     metrics_to_dicts,
 )
 from alberta_nb.loops.mlp import BatchedMLPResult, run_mlp_learning_loop, run_mlp_learning_loop_batched
+from alberta_nb.loops.multi_head import (
+    BatchedHordeResult,
+    BatchedMultiHeadResult,
+    HordeLearningResult,
+    MultiHeadLearningResult,
+    multi_head_metrics_to_dicts,
+    run_horde_learning_loop,
+    run_horde_learning_loop_batched,
+    run_multi_head_learning_loop,
+    run_multi_head_learning_loop_batched,
+)
 from alberta_nb.loops.stepper import Stepper
 from alberta_nb.loops.supervised import (
     BatchedLearningResult,
@@ -99,6 +118,27 @@ from alberta_nb.streams.td_sources import (
 from alberta_nb.types import OffPolicyTimeStep, Settings, State, TDTimeStep, TimeStep
 
 __all__ = [
+    "DemonType",
+    "GVFSpec",
+    "HordeSpec",
+    "create_horde_spec",
+    "horde_from_columns",
+    "HordeLearner",
+    "HordeTimeStep",
+    "HordeUpdateResult",
+    "HeadsTimeStep",
+    "MultiHeadMLPLearner",
+    "MultiHeadMLPState",
+    "MultiHeadMLPUpdateResult",
+    "BatchedHordeResult",
+    "BatchedMultiHeadResult",
+    "HordeLearningResult",
+    "MultiHeadLearningResult",
+    "multi_head_metrics_to_dicts",
+    "run_horde_learning_loop",
+    "run_horde_learning_loop_batched",
+    "run_multi_head_learning_loop",
+    "run_multi_head_learning_loop_batched",
     "AGCBounding",
     "AbruptChangeStream",
     "ArraySource",

@@ -92,18 +92,12 @@ class TDLinearLearner(Learner):
         """Learn from a transition: two observations (feature_dim,), and `reward` and `gamma`, numbers or (1,).
 
         `gamma` discounts what comes after: 0 where an episode ends, and then `next_observation` is not read; negative
-        where the sequence was cut off, and then its size discounts and no trace leads on. `rho`, a number or (1,), is
-        the importance ratio of the action that was taken; None: learn on-policy.
+        where the sequence was cut off: its size discounts, and no trace leads on. `rho`: the action's importance ratio.
         """
         check_state(state, self.state_kinds, TDLearnerState)
         d = state.weights.shape[0]
         ends = vector("observation", observation, d), vector("next_observation", next_observation, d)
-        if isinstance(gamma, int | float):
-            check_number("gamma", gamma, -1.0, 1.0)
-        if isinstance(rho, int | float):
-            check_number("rho", rho, 0.0)
-        numbers = vector("reward", reward, 1), vector("gamma", gamma, 1), None if rho is None else vector("rho", rho, 1)
-        return _td_update(self.structure, state, *ends, *numbers)
+        return _td_update(self.structure, state, *ends, *_checked(reward, gamma, rho))
 
     def step(self, state: TDLearnerState, time_step: TDTimeStep) -> TDUpdateResult:
         "`update` on a transition, unchecked: what the loops compile."
@@ -115,6 +109,15 @@ class TDLinearLearner(Learner):
         return {"eligibility_traces": z, "bias_eligibility_traces": bias_z}
 
 # %% ../../nbs/learners/03_td.ipynb #78360c65
+def _checked(reward: Any, gamma: Any, rho: Any) -> tuple[Any, Any, Any]:
+    "Reward, discount, and importance ratio or None, as numbers or (1,)."
+    if isinstance(gamma, int | float):
+        check_number("gamma", gamma, -1.0, 1.0)
+    if isinstance(rho, int | float):
+        check_number("rho", rho, 0.0)
+    return vector("reward", reward, 1), vector("gamma", gamma, 1), None if rho is None else vector("rho", rho, 1)
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _td_update(
     learner: TDLinearLearner, state: TDLearnerState, x: Array, next_x: Array, reward: Array, gamma: Array, rho: Any
