@@ -5,6 +5,16 @@ __version__ = "0.1.0"
 from alberta_nb.compile import native_loops
 from alberta_nb.experiments.episodes import EpisodeErrors, episode_sweep
 from alberta_nb.experiments.sweep import sweep, sweep_table
+from alberta_nb.horde.gvf import DemonType, GVFSpec, HordeSpec, create_horde_spec, horde_from_columns
+from alberta_nb.horde.horde import HordeLearner, HordeTimeStep, HordeUpdateResult
+from alberta_nb.horde.multi_head import (
+    HeadsTimeStep,
+    MultiHeadMLPLearner,
+    MultiHeadMLPState,
+    MultiHeadMLPUpdateResult,
+)
+from alberta_nb.horde.off_policy import BairdStream
+from alberta_nb.horde.policies import importance_ratios
 from alberta_nb.learners.bank import LearnerBank
 from alberta_nb.learners.baselines import LastValue, RunningMean
 from alberta_nb.learners.linear import LearnerState, LinearLearner, UpdateResult
@@ -22,6 +32,17 @@ from alberta_nb.loops.metrics import (
     metrics_to_dicts,
 )
 from alberta_nb.loops.mlp import BatchedMLPResult, run_mlp_learning_loop, run_mlp_learning_loop_batched
+from alberta_nb.loops.multi_head import (
+    BatchedHordeResult,
+    BatchedMultiHeadResult,
+    HordeLearningResult,
+    MultiHeadLearningResult,
+    multi_head_metrics_to_dicts,
+    run_horde_learning_loop,
+    run_horde_learning_loop_batched,
+    run_multi_head_learning_loop,
+    run_multi_head_learning_loop_batched,
+)
 from alberta_nb.loops.stepper import Stepper
 from alberta_nb.loops.supervised import (
     BatchedLearningResult,
@@ -51,6 +72,7 @@ from alberta_nb.optimizers.autostep import Autostep, AutostepParamState, Autoste
 from alberta_nb.optimizers.autotdidbd import AutoTDIDBD, AutoTDIDBDState
 from alberta_nb.optimizers.base import Optimizer, OptimizerUpdate, optimizer_from_config
 from alberta_nb.optimizers.bounders import AGCBounding, Bounder, ObGDBounding, bounder_from_config
+from alberta_nb.optimizers.gradient_td import GTD, GTD2, TDC, GradientTDState
 from alberta_nb.optimizers.idbd import IDBD, IDBDParamState, IDBDState
 from alberta_nb.optimizers.lms import LMS, LMSState
 from alberta_nb.optimizers.obgd import ObGD, ObGDState
@@ -93,9 +115,30 @@ from alberta_nb.streams.td_sources import (
     TDSource,
     TDTableSource,
 )
-from alberta_nb.types import Settings, State, TDTimeStep, TimeStep
+from alberta_nb.types import OffPolicyTimeStep, Settings, State, TDTimeStep, TimeStep
 
 __all__ = [
+    "DemonType",
+    "GVFSpec",
+    "HordeSpec",
+    "create_horde_spec",
+    "horde_from_columns",
+    "HordeLearner",
+    "HordeTimeStep",
+    "HordeUpdateResult",
+    "HeadsTimeStep",
+    "MultiHeadMLPLearner",
+    "MultiHeadMLPState",
+    "MultiHeadMLPUpdateResult",
+    "BatchedHordeResult",
+    "BatchedMultiHeadResult",
+    "HordeLearningResult",
+    "MultiHeadLearningResult",
+    "multi_head_metrics_to_dicts",
+    "run_horde_learning_loop",
+    "run_horde_learning_loop_batched",
+    "run_multi_head_learning_loop",
+    "run_multi_head_learning_loop_batched",
     "AGCBounding",
     "AbruptChangeStream",
     "ArraySource",
@@ -104,6 +147,7 @@ __all__ = [
     "Autostep",
     "AutostepParamState",
     "AutostepState",
+    "BairdStream",
     "BatchedLearningResult",
     "BoyanChain",
     "Chain",
@@ -117,6 +161,9 @@ __all__ = [
     "EpisodeErrors",
     "EMANormalizerState",
     "GymSource",
+    "GTD",
+    "GTD2",
+    "GradientTDState",
     "IDBD",
     "IDBDParamState",
     "IDBDState",
@@ -140,6 +187,7 @@ __all__ = [
     "ObGD",
     "ObGDBounding",
     "ObGDState",
+    "OffPolicyTimeStep",
     "Optimizer",
     "OptimizerUpdate",
     "PeriodicChangeStream",
@@ -164,6 +212,7 @@ __all__ = [
     "StreamPosition",
     "SuttonExperiment1Stream",
     "TDArraySource",
+    "TDC",
     "TDIDBD",
     "TDIDBDState",
     "TDIteratorSource",
@@ -198,6 +247,7 @@ __all__ = [
     "extract_metric",
     "ideal_returns",
     "from_optax",
+    "importance_ratios",
     "make_scale_range",
     "metrics_to_dicts",
     "native_loops",

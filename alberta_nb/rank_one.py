@@ -16,7 +16,10 @@ from .types import State
 
 # %% ../nbs/05_rank_one.ipynb #fc43860e
 class RankOne(State):
-    "The matrix `rows` (fan_out,) times `columns` (fan_in,), kept as these two; it can be scaled and added to an array."
+    """The matrix `rows` (fan_out,) times `columns` (fan_in,), kept as these two; it can be scaled and added to an array.
+
+    With one number as `rows` () it is a vector, of one unit.
+    """
 
     rows: Array
     columns: Array
@@ -24,13 +27,13 @@ class RankOne(State):
     __array_ufunc__ = None  # numpy, too, leaves the arithmetic to the methods below
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def shape(self) -> tuple[int, ...]:
         "The shape of the matrix."
-        return self.rows.shape[-1], self.columns.shape[-1]
+        return *self.rows.shape, self.columns.shape[-1]
 
     def dense(self) -> Array:
         "The matrix itself (fan_out, fan_in)."
-        return self.rows[:, None] * self.columns
+        return self.rows[..., None] * self.columns
 
     def __mul__(self, factor: Any) -> "RankOne":
         return self.replace(rows=factor * self.rows)  # a number, or one number for each row (fan_out,)
@@ -63,7 +66,7 @@ def size_sum(array: Array | RankOne) -> Array:
 
 
 def row_norms(array: Array | RankOne) -> Array:
-    "The length of each row of a matrix (fan_out,), the fan-in of one unit; the length () of a vector."
+    "The length of each row of a matrix (fan_out,), the fan-in of one unit; the length () of a vector or a number."
     if isinstance(array, RankOne):
         return jnp.abs(array.rows) * jnp.sqrt(vector_sum(array.columns * array.columns))
-    return jnp.sqrt(jnp.sum(array * array, axis=-1))
+    return jnp.abs(array) if not jnp.ndim(array) else jnp.sqrt(jnp.sum(array * array, axis=-1))

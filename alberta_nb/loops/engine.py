@@ -12,7 +12,6 @@ __all__ = ['NEVER', 'seeds_last', 'seeds_first', 'PAGE_NUMBERS', 'PAGE_ROWS', 'B
 # %% ../../nbs/loops/00_engine.ipynb #4d7acc88
 import dataclasses
 import functools
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -495,8 +494,7 @@ def time_step_like(stream: Any, state: Any) -> Any:
     if not isinstance(stream, Source):
         return jax.eval_shape(stream.step, state, jnp.uint32(0))[0]
     kind, floats = stream.time_step, jnp.result_type(float)
-    shapes = kind.shapes(stream.feature_dim)
-    return kind(**{name: jax.ShapeDtypeStruct(shape, floats) for name, shape in shapes.items()})
+    return kind(**{name: jax.ShapeDtypeStruct(shape, floats) for name, shape in stream.shapes().items()})
 
 
 def no_rows(spec: Spec, carry: Carry, stream: Any) -> list[Any]:
@@ -524,8 +522,7 @@ def make_spec(
     require(non_finite in ("raise", "skip"), f"non_finite must be 'raise' or 'skip', got {non_finite!r}")
     structure = getattr(learner, "structure", learner)
     if isinstance(stream, Source):
-        numbers = sum(math.prod(shape) for shape in stream.time_step.shapes(stream.feature_dim).values())
-        rows = _given_rows(numbers, num_steps)
+        rows = _given_rows(stream.numbers, num_steps)
         return Spec(structure, None, rows, 1, record_every, histories, "trust", seeds)
     rows, pages = _page_size(_numbers(stream) * (whole_lanes(np.size(position.steps)) if seeds else 1))
     policy = {"raise": "flag", "skip": "skip"}[non_finite]

@@ -43,6 +43,15 @@ class Source:
     num_steps: int | None = None
     finite: bool = False  # True where all numbers are known to be finite: then pages are not looked at again
 
+    @property
+    def numbers(self) -> int:
+        "How many numbers a step takes, about: what decides how many steps are learned from in one go."
+        return self.feature_dim + 1
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        "The shape of every field of a time step."
+        return self.time_step.shapes(self.feature_dim)
+
     def pages(self, first: int, rows: int) -> Iterator[Any]:
         "Time steps from number `first` on, at most `rows` at a time: observation (n, feature_dim), target (n, 1)."
         raise NotImplementedError
