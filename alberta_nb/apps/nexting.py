@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'next_changes', 'NextingLearner', 'nexting_step', 'NextingSource', 'Nexted', 'score_demon',
-           'make_nexting_learner', 'next_everything', 'zeros_like', 'judge', 'describe', 'draw', 'draw_demon',
-           'settings', 'save', 'add_arguments', 'run']
+           'make_nexting_learner', 'next_everything', 'one_pass', 'judge', 'describe', 'draw', 'draw_demon', 'settings',
+           'save', 'add_arguments', 'run']
 
-# %% ../../nbs/apps/07_nexting.ipynb #a08cfcf7
+# %% ../../nbs/apps/07_nexting.ipynb #15588f36
 import argparse
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ import alberta_nb
 from ..horde.gvf import horde_from_columns
 from ..horde.horde import HordeLearner, HordeTimeStep
 
-# %% ../../nbs/apps/07_nexting.ipynb #3e31d4b3
+# %% ../../nbs/apps/07_nexting.ipynb #4b1076c7
 from alberta_nb.apps.learn import (
     add_table_arguments,
     choose_window,
@@ -55,7 +55,7 @@ from ..streams.sources import TableError
 from ..streams.td_sources import with_next
 from ..types import Settings, TDTimeStep, check_int, check_number, filled, require
 
-# %% ../../nbs/apps/07_nexting.ipynb #2162a061
+# %% ../../nbs/apps/07_nexting.ipynb #775c0808
 def next_changes(state: ChangeState, values: Array, decay: float) -> tuple[ChangeState, Array]:
     "`next_change` for many columns (n,): a column without a value keeps its memory, and its change is NaN."
     known = values == values
@@ -64,7 +64,7 @@ def next_changes(state: ChangeState, values: Array, decay: float) -> tuple[Chang
     kept = {name: jnp.where(known, getattr(new, name), getattr(state, name)) for name in fields}
     return new.replace(**kept), jnp.where(known, relative[0], jnp.nan)
 
-# %% ../../nbs/apps/07_nexting.ipynb #efbd03b1
+# %% ../../nbs/apps/07_nexting.ipynb #dda1fe37
 class NextingLearner(Settings):
     """A Horde that predicts the discounted mean of every column: its last value, and the return of its changes (eq. 1).
 
@@ -103,7 +103,7 @@ class NextingLearner(Settings):
         "One transition for all demons: `prediction` (n_demons,), from before anything moved."
         return nexting_step(self, state, time_step)
 
-# %% ../../nbs/apps/07_nexting.ipynb #03c7299d
+# %% ../../nbs/apps/07_nexting.ipynb #73ce7f7b
 def nexting_step(learner: NextingLearner, state: ChangeState, time_step: TDTimeStep) -> UpdateResult:
     "Eq. 1 around one step of the Horde inside."
     new, changes = next_changes(state, time_step.reward, learner.decay)
@@ -115,7 +115,7 @@ def nexting_step(learner: NextingLearner, state: ChangeState, time_step: TDTimeS
         state=new.replace(learner_state=inner.state), prediction=prediction, error=inner.td_errors, metrics=prediction
     )
 
-# %% ../../nbs/apps/07_nexting.ipynb #b24762aa
+# %% ../../nbs/apps/07_nexting.ipynb #c9db9318
 class NextingSource(LaggedSource):
     "Rows t and t + 1 of a table as transitions whose rewards are all columns that are to be predicted; keeps those."
 
@@ -133,7 +133,7 @@ class NextingSource(LaggedSource):
             require(count <= self.most_rows, f"{many} make that many in {self.most_rows:,} rows", TableError)
             yield TDTimeStep(observation=x[:-1], reward=y[:-1], next_observation=x[1:], gamma=ones)  # type: ignore[arg-type]
 
-# %% ../../nbs/apps/07_nexting.ipynb #b50d9de1
+# %% ../../nbs/apps/07_nexting.ipynb #a3e1197e
 @dataclasses.dataclass
 class Nexted:
     "What `next_everything` gives back: three tidy data frames, what the table was like, and how the run ended."
@@ -154,7 +154,7 @@ class Nexted:
     seconds: float = 0.0
     interrupted: bool = False
 
-# %% ../../nbs/apps/07_nexting.ipynb #9d3c079d
+# %% ../../nbs/apps/07_nexting.ipynb #0bfe6d0b
 def score_demon(told: np.ndarray, cumulants: np.ndarray, gamma: float, origin: float, window: int) -> dict[str, Any]:
     """What a demon's predictions (rows,) were worth, from its column (rows,) counted from `origin`, NaN where missing.
 
@@ -179,7 +179,7 @@ def score_demon(told: np.ndarray, cumulants: np.ndarray, gamma: float, origin: f
         "shown": np.stack([base["last value"], told[rows[:count]], actual], axis=1)[-window:] + origin,
     }  # fmt: skip
 
-# %% ../../nbs/apps/07_nexting.ipynb #09e219ae
+# %% ../../nbs/apps/07_nexting.ipynb #bad562f2
 OPTIMIZERS = ("autotdidbd", "tdlambda", "tdidbd", "trueonline")
 
 
@@ -198,7 +198,7 @@ def make_nexting_learner(
     spec = horde_from_columns(columns, gammas, trace_decay)
     return NextingLearner(HordeLearner(spec, hidden_sizes=(), optimizer=made, normalizer=make_normalizer(normalizer)))
 
-# %% ../../nbs/apps/07_nexting.ipynb #8b00faf3
+# %% ../../nbs/apps/07_nexting.ipynb #a2b3eb00
 def next_everything(
     table: Any = None, columns: Sequence[str] | None = None, gammas: Sequence[float] = (0.0, 0.8, 0.95),
     features: Sequence[str] | None = None, lags: int = 24, optimizers: Sequence[str] = OPTIMIZERS[:1],
@@ -224,28 +224,28 @@ def next_everything(
     source.most_rows = MOST_PREDICTIONS // len(learner.columns)
     every = choose_window(source) if record_every is None else record_every
     check_int("record_every", every)
-    compiling, _ = timed(run_td_learning_loop, learner, zeros_like(source))
+    return one_pass(learner, source, list(gammas), every, window, progress)
+
+# %% ../../nbs/apps/07_nexting.ipynb #bbddc8ea
+def one_pass(
+    learner: NextingLearner, source: NextingSource, gammas: list[float], every: int, window: int, progress: bool
+) -> Nexted:
+    "Compile on a few rows of zeros, learn, and judge."
+    import pandas as pd
+
+    zeros = pd.DataFrame(np.zeros((3, len(source.columns))), columns=source.columns)
+    compiling, _ = timed(run_td_learning_loop, learner, NextingSource(zeros, source.targets, lags=source.lags))
     seconds, run = timed(run_td_learning_loop, learner, source, progress=progress)
     found = Nexted(
         learner=learner, errors=None, windows=None, predictions=None, columns=source.columns, targets=source.targets,
-        gammas=list(gammas), lags=lags, origin=dict(zip(source.columns, source.origin.tolist(), strict=True)),
+        gammas=gammas, lags=source.lags, origin=dict(zip(source.columns, source.origin.tolist(), strict=True)),
         report=source.report, record_every=every, steps=run.steps, compiling=compiling, seconds=seconds,
         interrupted=run.interrupted,
     )  # fmt: skip
-    return judge(
-        found, np.asarray(run.metrics), np.concatenate(source.kept or [np.zeros((0, len(source.targets)))]), window
-    )
+    cumulants = np.concatenate([np.zeros((0, len(source.targets))), *source.kept])
+    return judge(found, np.asarray(run.metrics), cumulants, window)
 
-
-def zeros_like(source: NextingSource) -> NextingSource:
-    "A table of zeros with the same columns: for compiling."
-    import pandas as pd
-
-    return NextingSource(
-        pd.DataFrame(np.zeros((3, len(source.columns))), columns=source.columns), source.targets, lags=source.lags
-    )
-
-# %% ../../nbs/apps/07_nexting.ipynb #0ba5166b
+# %% ../../nbs/apps/07_nexting.ipynb #b3cbd65f
 def judge(found: Nexted, told: np.ndarray, cumulants: np.ndarray, window: int) -> Nexted:
     "Hold all predictions (rows, n_demons) against what followed. Raises TableError where no future is known."
     import pandas as pd
@@ -278,7 +278,7 @@ def judge(found: Nexted, told: np.ndarray, cumulants: np.ndarray, window: int) -
         predictions=pd.concat(shown, ignore_index=True)[[*order, "last_value", "prediction", "actual"]],
     )
 
-# %% ../../nbs/apps/07_nexting.ipynb #10710dc4
+# %% ../../nbs/apps/07_nexting.ipynb #76e1c19a
 def describe(nexted: Nexted, name: str) -> str:
     "What the table was like, how each column was predicted at each time scale, and what was left out."
     table = nexted.errors.pivot(index="column", columns="gamma", values="skill").reindex(nexted.targets)
@@ -301,7 +301,7 @@ def describe(nexted: Nexted, name: str) -> str:
         speed(nexted, len(nexted.errors)).replace("learners", "demons"),  # type: ignore[arg-type]
     ])  # fmt: skip
 
-# %% ../../nbs/apps/07_nexting.ipynb #c596ec36
+# %% ../../nbs/apps/07_nexting.ipynb #14332c7e
 def draw(nexted: Nexted, most: int = 10, most_gammas: int = 5) -> Any:
     "A matplotlib figure: the last rows of each column at each time scale, what followed, and what was predicted."
     from matplotlib.figure import Figure
@@ -335,7 +335,7 @@ def draw_demon(axes: Any, here: Any) -> None:
         axes.set_ylim(seen.min() - margin, seen.max() + margin)
     axes.tick_params(labelsize=7)
 
-# %% ../../nbs/apps/07_nexting.ipynb #0934b1c6
+# %% ../../nbs/apps/07_nexting.ipynb #fa6569d0
 def settings(nexted: Nexted, name: str) -> dict[str, Any]:
     "Everything that rebuilds the Horde, and what was done to the table, as JSON can hold it."
     finite = {k: v if np.isfinite(v) else None for k, v in nexted.origin.items()}
@@ -358,7 +358,7 @@ def save(nexted: Nexted, folder: Path, name: str) -> list[Path]:
     frames = {"errors.csv": nexted.errors, "metrics.csv": nexted.windows, "predictions.csv": nexted.predictions}
     return save_files(folder, "nexting.png", draw(nexted), frames, lambda: settings(nexted, name))
 
-# %% ../../nbs/apps/07_nexting.ipynb #a9cd445b
+# %% ../../nbs/apps/07_nexting.ipynb #1e9b3186
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     "The arguments of `alberta-nb nexting`."
     files = "nexting.png, errors.csv, metrics.csv, predictions.csv and config.json"
