@@ -245,3 +245,19 @@ def test_importance_ratios() -> None:
     for policies, chance in wrong:
         with pytest.raises((TypeError, ValueError), match="target_policies|behaviour_probability"):
             importance_ratios(policies, chance, jnp.zeros(2), 0)
+
+
+@pytest.mark.parametrize("optimizer", [ab.TDLambda(0.03, 0.7), ab.TDC(0.03, 0.7, 0.1), ab.GTD2(0.03, 0.7, 0.1)])
+def test_demons_of_a_horde_are_learners_with_their_own_ratios(float64: None, optimizer: Any) -> None:
+    steps = transitions(gammas=(0.9,))
+    rhos = np.random.default_rng(7).uniform(0, 2, (40, 2))
+    spec = ab.create_horde_spec([ab.GVFSpec(n, "prediction", 0.9, 0.7, cumulant_index=0) for n in ("a", "b")])
+    horde = ab.HordeLearner(spec, hidden_sizes=(), optimizer=optimizer)
+    first = horde.init(D, jax.random.key(0))
+    first = first.replace(params=jax.tree.map(jnp.zeros_like, first.params))
+    xs, rewards, following = (np.array(column) for column in list(zip(*steps, strict=True))[:3])
+    result = ab.run_horde_learning_loop(horde, first, xs, rewards[:, None], following, rhos=rhos)
+    for k in range(2):
+        alone = run(optimizer, [(*step, float(rho)) for step, rho in zip(steps, rhos[:, k], strict=True)])
+        np.testing.assert_allclose(result.state.params.weights[0][k], alone.weights, rtol=1e-12)
+        np.testing.assert_allclose(result.state.params.biases[0][k], alone.bias, rtol=1e-12)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BAIRD_START', 'BairdStream']
 
-# %% ../../nbs/horde/04_off_policy.ipynb #49eee1fd
+# %% ../../nbs/horde/04_off_policy.ipynb #46f87a0a
 import functools
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..optimizers.gradient_td import td_system
 from ..streams.chains import Chain, ChainModel, check_chain
 from ..types import OffPolicyTimeStep, floats
 
-# %% ../../nbs/horde/04_off_policy.ipynb #16ab3ba1
+# %% ../../nbs/horde/04_off_policy.ipynb #34f7bb1b
 BAIRD_START = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 10.0, 1.0)  # the weights at the start (Sutton and Barto 2018, Fig. 11.2)
 
 
