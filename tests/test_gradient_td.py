@@ -263,6 +263,20 @@ def test_demons_of_a_horde_are_learners_with_their_own_ratios(float64: None, opt
         np.testing.assert_allclose(result.state.params.biases[0][k], alone.bias, rtol=1e-12)
 
 
+def test_a_record_with_ratios(float64: None) -> None:
+    steps, rhos = transitions(), np.random.default_rng(9).uniform(0, 2, 40)
+    arrays = [np.array(column) for column in zip(*steps, strict=True)]
+    learner = ab.TDLinearLearner(ab.TDC(0.05, 0.6))
+    result = ab.run_td_learning_loop(learner, ab.TDArraySource(*arrays, rhos=rhos))
+    by_hand = run(learner.optimizer, [(*step, float(rho)) for step, rho in zip(steps, rhos, strict=True)])
+    assert gap(result.state, by_hand) < 1e-12
+    with pytest.raises(ValueError, match="rho must be None: TDIDBD"):
+        ab.run_td_learning_loop(ab.TDLinearLearner(), ab.TDArraySource(*arrays, rhos=rhos))
+    for wrong in (-rhos, rhos[1:]):
+        with pytest.raises(ValueError, match="rhos must"):
+            ab.TDArraySource(*arrays, rhos=wrong)
+
+
 # --- an environment ---
 
 
