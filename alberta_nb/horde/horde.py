@@ -6,7 +6,8 @@
 __all__ = ['Questions', 'HordeTimeStep', 'HordeUpdateResult', 'td_targets', 'step_gammas', 'HordeStructure', 'horde_step',
            'HordeLearner', 'first_horde', 'cumulants_width', 'check_step', 'check_lamdas']
 
-# %% ../../nbs/horde/02_horde.ipynb #8840915d
+# %% ../../nbs/horde/02_horde.ipynb #0e6ad3b0
+import dataclasses
 import functools
 from typing import Any
 
@@ -32,7 +33,7 @@ from ..optimizers.bounders import Bounder
 from ..optimizers.td_lambda import TDOptimizer, discounted
 from ..types import Settings, State, floats, require, vector
 
-# %% ../../nbs/horde/02_horde.ipynb #c507cff7
+# %% ../../nbs/horde/02_horde.ipynb #ddace36c
 class Questions(State):
     "The numbers of all questions, each (n_demons,): they live in the state, so that compiled code does not know them."
 
@@ -88,7 +89,7 @@ class HordeUpdateResult(State):
 
     metrics = property(lambda self: self.per_demon_metrics)
 
-# %% ../../nbs/horde/02_horde.ipynb #054a3bc5
+# %% ../../nbs/horde/02_horde.ipynb #8b3e4c1e
 def td_targets(cumulants: Array, gammas: Array, terminal_rewards: Array, next_values: Array | None) -> Array:
     "c + (1 - g) z + g V(s') of every demon; where g is 0, V(s') is not read. A negative g counts by its size."
     later = 0.0 if next_values is None else discounted(gammas, next_values)
@@ -100,7 +101,7 @@ def step_gammas(questions: Questions, time_step: HordeTimeStep) -> Array:
     gammas = questions.gammas if time_step.gammas is None else time_step.gammas
     return gammas if time_step.terminated is None else jnp.where(time_step.terminated != 0.0, 0.0, gammas)
 
-# %% ../../nbs/horde/02_horde.ipynb #9acac0ff
+# %% ../../nbs/horde/02_horde.ipynb #d7bcaf77
 class HordeStructure(Settings):
     "What compiled code knows of a Horde: its learner, whether anything is discounted, and whether cumulants are selected."
 
@@ -110,8 +111,9 @@ class HordeStructure(Settings):
 
     def like(self, feature_dim: int) -> Any:
         "Shapes and dtypes of a state."
-        n, kind = self.heads.n_heads, jnp.result_type(float)
-        column, places = jax.ShapeDtypeStruct((n,), kind), jax.ShapeDtypeStruct((n,), jnp.int32)
+        n = self.heads.n_heads
+        column: Any = jax.ShapeDtypeStruct((n,), jnp.result_type(float))
+        places: Any = jax.ShapeDtypeStruct((n,), jnp.int32)
         asked = Questions(gammas=column, lamdas=column, terminal_rewards=column, places=places)
         return self.heads.like(feature_dim).replace(questions=asked)
 
@@ -144,7 +146,7 @@ def horde_step(horde: HordeStructure, state: MultiHeadMLPState, time_step: Horde
         trunk_bounding_metric=learned.trunk_bounding_metric,
     )
 
-# %% ../../nbs/horde/02_horde.ipynb #26e16797
+# %% ../../nbs/horde/02_horde.ipynb #fe06030d
 class HordeLearner(Settings):
     """Demons that share one trunk: a question for each head (Sutton et al. 2011).
 
@@ -176,10 +178,8 @@ class HordeLearner(Settings):
     @functools.cached_property
     def learner(self) -> MultiHeadMLPLearner:
         "The learner of all heads."
-        names = ("hidden_sizes", "optimizer", "step_size", "bounder", "normalizer", "sparsity", "leaky_relu_slope")
-        names = (*names, "use_layer_norm", "head_optimizer")
         products = tuple(demon.gamma * demon.lamda for demon in self.horde_spec.demons)
-        settings = {name: getattr(self, name) for name in names}
+        settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)[1:]}
         return MultiHeadMLPLearner(len(products), **settings, per_head_gamma_lamda=products)
 
     n_demons = property(lambda self: len(self.horde_spec.demons))
@@ -236,7 +236,7 @@ class HordeLearner(Settings):
         "`update` on a time step, unchecked: what the loops compile."
         return horde_step(self.structure, state, time_step)
 
-# %% ../../nbs/horde/02_horde.ipynb #1aebff5d
+# %% ../../nbs/horde/02_horde.ipynb #9d71aefd
 def first_horde(horde: HordeLearner, feature_dim: int, key: Any) -> MultiHeadMLPState:
     "The first state of the learner, with the questions."
     state, spec = horde.learner.init(feature_dim, key), horde.horde_spec
