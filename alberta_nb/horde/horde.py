@@ -6,7 +6,7 @@
 __all__ = ['Questions', 'HordeTimeStep', 'HordeUpdateResult', 'td_targets', 'step_gammas', 'HordeStructure', 'horde_step',
            'HordeLearner', 'first_horde', 'cumulants_width', 'check_step', 'check_lamdas']
 
-# %% ../../nbs/horde/02_horde.ipynb #0e6ad3b0
+# %% ../../nbs/horde/02_horde.ipynb #add6f2a2
 import dataclasses
 import functools
 from typing import Any
@@ -33,7 +33,7 @@ from ..optimizers.bounders import Bounder
 from ..optimizers.td_lambda import TDOptimizer, discounted
 from ..types import Settings, State, floats, require, vector
 
-# %% ../../nbs/horde/02_horde.ipynb #ddace36c
+# %% ../../nbs/horde/02_horde.ipynb #7ed5a9eb
 class Questions(State):
     "The numbers of all questions, each (n_demons,): they live in the state, so that compiled code does not know them."
 
@@ -89,7 +89,7 @@ class HordeUpdateResult(State):
 
     metrics = property(lambda self: self.per_demon_metrics)
 
-# %% ../../nbs/horde/02_horde.ipynb #8b3e4c1e
+# %% ../../nbs/horde/02_horde.ipynb #b257664a
 def td_targets(cumulants: Array, gammas: Array, terminal_rewards: Array, next_values: Array | None) -> Array:
     "c + (1 - g) z + g V(s') of every demon; where g is 0, V(s') is not read. A negative g counts by its size."
     later = 0.0 if next_values is None else discounted(gammas, next_values)
@@ -101,7 +101,7 @@ def step_gammas(questions: Questions, time_step: HordeTimeStep) -> Array:
     gammas = questions.gammas if time_step.gammas is None else time_step.gammas
     return gammas if time_step.terminated is None else jnp.where(time_step.terminated != 0.0, 0.0, gammas)
 
-# %% ../../nbs/horde/02_horde.ipynb #d7bcaf77
+# %% ../../nbs/horde/02_horde.ipynb #b63f2990
 class HordeStructure(Settings):
     "What compiled code knows of a Horde: its learner, whether anything is discounted, and whether cumulants are selected."
 
@@ -146,7 +146,7 @@ def horde_step(horde: HordeStructure, state: MultiHeadMLPState, time_step: Horde
         trunk_bounding_metric=learned.trunk_bounding_metric,
     )
 
-# %% ../../nbs/horde/02_horde.ipynb #fe06030d
+# %% ../../nbs/horde/02_horde.ipynb #06395a80
 class HordeLearner(Settings):
     """Demons that share one trunk: a question for each head (Sutton et al. 2011).
 
@@ -236,7 +236,7 @@ class HordeLearner(Settings):
         "`update` on a time step, unchecked: what the loops compile."
         return horde_step(self.structure, state, time_step)
 
-# %% ../../nbs/horde/02_horde.ipynb #9d71aefd
+# %% ../../nbs/horde/02_horde.ipynb #ca093074
 def first_horde(horde: HordeLearner, feature_dim: int, key: Any) -> MultiHeadMLPState:
     "The first state of the learner, with the questions."
     state, spec = horde.learner.init(feature_dim, key), horde.horde_spec
@@ -250,7 +250,7 @@ def first_horde(horde: HordeLearner, feature_dim: int, key: Any) -> MultiHeadMLP
     asked = Questions(gammas=gammas, lamdas=lamdas, terminal_rewards=ends, places=places)
     return state.replace(questions=asked, head_optimizer_states=states)
 
-
+# %% ../../nbs/horde/02_horde.ipynb #b1c4e3a2
 def cumulants_width(horde: HordeLearner, width: int) -> None:
     "Raise ValueError unless an array of so many cumulants has one for each demon."
     if horde.structure.selects:
@@ -284,7 +284,7 @@ def check_lamdas(horde: HordeLearner) -> None:
     what = "gammas: no demon of this Horde has gamma * lamda above 0, so no traces are kept for its lamdas;"
     require(not horde.lacks_traces, f"{what} set the gamma of a demon that uses them, or lamda = 0 for all")
 
-
+# %% ../../nbs/horde/02_horde.ipynb #2cfd50c7
 @functools.partial(jax.jit, static_argnums=0)
 def _horde_update(
     horde: HordeStructure, state: MultiHeadMLPState, x: Array, next_x: Array, given: dict[str, Any]
