@@ -13,6 +13,8 @@ from alberta_nb.horde.multi_head import (
     MultiHeadMLPState,
     MultiHeadMLPUpdateResult,
 )
+from alberta_nb.horde.off_policy import BairdStream
+from alberta_nb.horde.policies import importance_ratios
 from alberta_nb.learners.bank import LearnerBank
 from alberta_nb.learners.baselines import LastValue, RunningMean
 from alberta_nb.learners.linear import LearnerState, LinearLearner, UpdateResult
@@ -70,6 +72,7 @@ from alberta_nb.optimizers.autostep import Autostep, AutostepParamState, Autoste
 from alberta_nb.optimizers.autotdidbd import AutoTDIDBD, AutoTDIDBDState
 from alberta_nb.optimizers.base import Optimizer, OptimizerUpdate, optimizer_from_config
 from alberta_nb.optimizers.bounders import AGCBounding, Bounder, ObGDBounding, bounder_from_config
+from alberta_nb.optimizers.gradient_td import GTD, GTD2, TDC, GradientTDState
 from alberta_nb.optimizers.idbd import IDBD, IDBDParamState, IDBDState
 from alberta_nb.optimizers.lms import LMS, LMSState
 from alberta_nb.optimizers.obgd import ObGD, ObGDState
@@ -112,7 +115,7 @@ from alberta_nb.streams.td_sources import (
     TDSource,
     TDTableSource,
 )
-from alberta_nb.types import Settings, State, TDTimeStep, TimeStep
+from alberta_nb.types import OffPolicyTimeStep, Settings, State, TDTimeStep, TimeStep
 
 __all__ = [
     "DemonType",
@@ -144,6 +147,7 @@ __all__ = [
     "Autostep",
     "AutostepParamState",
     "AutostepState",
+    "BairdStream",
     "BatchedLearningResult",
     "BoyanChain",
     "Chain",
@@ -157,6 +161,9 @@ __all__ = [
     "EpisodeErrors",
     "EMANormalizerState",
     "GymSource",
+    "GTD",
+    "GTD2",
+    "GradientTDState",
     "IDBD",
     "IDBDParamState",
     "IDBDState",
@@ -180,6 +187,7 @@ __all__ = [
     "ObGD",
     "ObGDBounding",
     "ObGDState",
+    "OffPolicyTimeStep",
     "Optimizer",
     "OptimizerUpdate",
     "PeriodicChangeStream",
@@ -204,6 +212,7 @@ __all__ = [
     "StreamPosition",
     "SuttonExperiment1Stream",
     "TDArraySource",
+    "TDC",
     "TDIDBD",
     "TDIDBDState",
     "TDIteratorSource",
@@ -238,6 +247,7 @@ __all__ = [
     "extract_metric",
     "ideal_returns",
     "from_optax",
+    "importance_ratios",
     "make_scale_range",
     "metrics_to_dicts",
     "native_loops",

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['require', 'check_number', 'check_int', 'State', 'in_state', 'Settings', 'filled', 'scalar', 'vector', 'floats',
-           'TimeStep', 'TDTimeStep']
+           'TimeStep', 'TDTimeStep', 'OffPolicyTimeStep']
 
 # %% ../nbs/00_types.ipynb #21a5bb53
 import dataclasses
@@ -216,3 +216,14 @@ class TDTimeStep(State):
         "The part that a learner reads: behind the end of an episode there is nothing, whatever was observed there."
         where = np.where if isinstance(self.gamma, np.ndarray) else jnp.where
         return self.replace(next_observation=where(self.gamma == 0.0, 0.0, self.next_observation))
+
+# %% ../nbs/00_types.ipynb #5f1c0a22
+class OffPolicyTimeStep(TDTimeStep):
+    "A transition with the importance ratio `rho` (1,) of its action: target policy over behaviour policy."
+
+    rho: Array
+
+    @staticmethod
+    def shapes(feature_dim: int) -> dict[str, tuple[int, ...]]:
+        "The shape of every field."
+        return TDTimeStep.shapes(feature_dim) | {"rho": (1,)}

@@ -419,13 +419,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_table_arguments(
-    parser: argparse.ArgumentParser, column: str, optimizers: list[str], more: list[str], files: str
-) -> None:
-    "What every job on a table asks for: `column` names the option of the column that is predicted."
+    parser: argparse.ArgumentParser, column: str, optimizers: list[str], more: list[str], files: str,
+    text: str = "the column to predict (of the weather: temp)",
+) -> None:  # fmt: skip
+    "What every job on a table asks for: `column` names the option of what is predicted, and `text` says what it is."
     add = parser.add_argument
     add("file", nargs="?", metavar="FILE", help="a .csv, .tsv (also .gz) or .parquet file, rows in the order of time; "
         "without it, a year of hourly weather that ships with the package")  # fmt: skip
-    add(f"--{column}", metavar="COLUMN", help="the column to predict (of the weather: temp)")
+    add(f"--{column}", metavar="COLUMN", help=text)
     add(
         "--features",
         metavar="A,B,...",
@@ -450,12 +451,12 @@ def run(args: argparse.Namespace) -> int:
 
 def run_job(
     args: argparse.Namespace, column: str, job: Callable[..., Any], describe: Callable[..., str],
-    save: Callable[..., list[Path]],
+    save: Callable[..., list[Path]], needed: bool = True,
 ) -> int:  # fmt: skip
     "Run a job on a table with the arguments that all have, print what it gives, and write its files: the exit code."
     try:
         which = f"which column of {args.file}? Say --{column} COLUMN"
-        require(args.file is None or getattr(args, column) is not None, which, TableError)
+        require(args.file is None or not needed or getattr(args, column) is not None, which, TableError)
         name = shipped_table().name if args.file is None else str(args.file)
         prepare(args.output)
         learned = job(

@@ -26,7 +26,7 @@ from alberta_nb.learners.linear import (
 from ..normalizers import Normalizer
 from ..optimizers.td_lambda import TDOptimizer, discounted
 from ..optimizers.tdidbd import TDIDBD
-from ..types import State, TDTimeStep, check_number, floats, vector
+from ..types import OffPolicyTimeStep, State, TDTimeStep, check_number, floats, vector
 
 # %% ../../nbs/learners/03_td.ipynb #a59a1e8c
 class TDLearnerState(LearnerState):
@@ -57,7 +57,8 @@ def td_step(learner: Any, state: TDLearnerState, time_step: TDTimeStep) -> TDUpd
         next_x = learner.normalizer.normalize_only(normalizer_state, next_x)
     value, next_value = (weighted_sum(state.weights, state.bias, end) for end in (x, next_x))
     td_error = time_step.reward[0] + discounted(gamma, next_value) - value
-    move = learner.optimizer.update(state.optimizer_state, td_error, x, next_x, gamma, float(learner.use_bias))
+    ratio = {"rho": time_step.rho[0]} if isinstance(time_step, OffPolicyTimeStep) else {}
+    move = learner.optimizer.update(state.optimizer_state, td_error, x, next_x, gamma, float(learner.use_bias), **ratio)
     means = [reported(learner.optimizer, move, name) for name in ("mean_step_size", "mean_eligibility_trace")]
     return TDUpdateResult(
         state=after_move(state, move, normalizer_state),
@@ -85,19 +86,18 @@ class TDLinearLearner(Learner):
         check_learner(self, TDOptimizer)
 
     def update(
-        self, state: TDLearnerState, observation: Array, reward: Array, next_observation: Array, gamma: Array
-    ) -> TDUpdateResult:
+        self, state: TDLearnerState, observation: Array, reward: Array, next_observation: Array, gamma: Array,
+        rho: Any = None,
+    ) -> TDUpdateResult:  # fmt: skip
         """Learn from a transition: two observations (feature_dim,), and `reward` and `gamma`, numbers or (1,).
 
         `gamma` discounts what comes after: 0 where an episode ends, and then `next_observation` is not read; negative
-        where the sequence was cut off, and then its size discounts and no trace leads on.
+        where the sequence was cut off: its size discounts, and no trace leads on. `rho`: the action's importance ratio.
         """
         check_state(state, self.state_kinds, TDLearnerState)
         d = state.weights.shape[0]
         ends = vector("observation", observation, d), vector("next_observation", next_observation, d)
-        if isinstance(gamma, int | float):
-            check_number("gamma", gamma, -1.0, 1.0)
-        return _td_update(self.structure, state, *ends, vector("reward", reward, 1), vector("gamma", gamma, 1))
+        return _td_update(self.structure, state, *ends, *_checked(reward, gamma, rho))
 
     def step(self, state: TDLearnerState, time_step: TDTimeStep) -> TDUpdateResult:
         "`update` on a transition, unchecked: what the loops compile."
@@ -109,9 +109,20 @@ class TDLinearLearner(Learner):
         return {"eligibility_traces": z, "bias_eligibility_traces": bias_z}
 
 # %% ../../nbs/learners/03_td.ipynb #78360c65
+def _checked(reward: Any, gamma: Any, rho: Any) -> tuple[Any, Any, Any]:
+    "Reward, discount, and importance ratio or None, as numbers or (1,)."
+    if isinstance(gamma, int | float):
+        check_number("gamma", gamma, -1.0, 1.0)
+    if isinstance(rho, int | float):
+        check_number("rho", rho, 0.0)
+    return vector("reward", reward, 1), vector("gamma", gamma, 1), None if rho is None else vector("rho", rho, 1)
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _td_update(
-    learner: TDLinearLearner, state: TDLearnerState, x: Array, next_x: Array, reward: Array, gamma: Array
+    learner: TDLinearLearner, state: TDLearnerState, x: Array, next_x: Array, reward: Array, gamma: Array, rho: Any
 ) -> TDUpdateResult:
-    ends = {"observation": floats(x, -1), "next_observation": floats(next_x, -1)}
-    return td_step(learner, state, TDTimeStep(**ends, reward=floats(reward, 1), gamma=floats(gamma, 1)))
+    fields = {"observation": floats(x, -1), "next_observation": floats(next_x, -1)}
+    fields |= {"reward": floats(reward, 1), "gamma": floats(gamma, 1)}
+    time_step = TDTimeStep(**fields) if rho is None else OffPolicyTimeStep(**fields, rho=floats(rho, 1))
+    return td_step(learner, state, time_step)

@@ -22,6 +22,7 @@ from alberta_nb.optimizers.td_lambda import (
     blank_traces,
     kept_traces,
     next_traces,
+    on_policy_only,
     td_metrics,
 )
 from .tdidbd import TDIDBDState, error_slope, step_size_start
@@ -144,8 +145,9 @@ class AutoTDIDBD(TDOptimizer):
 
     def update(
         self, state: AutoTDIDBDState, td_error: Array, observation: Array, next_observation: Array, gamma: Array,
-        bias_input: float = 1.0,
+        bias_input: float = 1.0, rho: Array | None = None,
     ) -> TDOptimizerUpdate:  # fmt: skip
+        on_policy_only(self, rho)
         xs, next_xs = (observation, bias_input), (next_observation, bias_input)
         published, bounds = self.overshoot == "published", self.log_step_size_bounds or LINEAR_BOUNDS
         return autotdidbd_update(state, floats(td_error), xs, next_xs, floats(gamma), published, bounds)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['TRACES', 'TDOptimizerUpdate', 'TDOptimizer', 'discounted', 'accumulating_trace', 'replacing_trace', 'TraceState',
-           'blank_traces', 'next_traces', 'kept_traces', 'td_metrics', 'TDLambdaState', 'td_lambda_update', 'TDLambda']
+           'blank_traces', 'importance_weighted', 'next_traces', 'on_policy_only', 'kept_traces', 'td_metrics',
+           'TDLambdaState', 'td_lambda_update', 'TDLambda']
 
 # %% ../../nbs/optimizers/05_td_lambda.ipynb #ab06591f
 from abc import ABC, abstractmethod
@@ -43,7 +44,7 @@ class TDOptimizer(Settings, ABC):
     @abstractmethod
     def update(
         self, state: Any, td_error: Array, observation: Array, next_observation: Array, gamma: Array,
-        bias_input: float = 1.0,
+        bias_input: float = 1.0, rho: Array | None = None,
     ) -> TDOptimizerUpdate:  # fmt: skip
         """The change of weights and bias for one transition.
 
@@ -53,6 +54,8 @@ class TDOptimizer(Settings, ABC):
             gamma: the discount of what comes after s' (), 0 where an episode ends; then s' is not read. Negative where
                 the sequence was cut off: its size discounts, and no trace leads on.
             bias_input: the input of the bias: 1, or 0 for a learner without one.
+            rho: the importance ratio of the action that was taken (), 0 or more; None: learn on-policy. An optimizer
+                that has no off-policy form raises ValueError.
         """
 
     @abstractmethod
@@ -114,10 +117,24 @@ def blank_traces(feature_dim: int, trace_decay: Any) -> dict[str, Array]:
     }
 
 # %% ../../nbs/optimizers/05_td_lambda.ipynb #5cedb77f
-def next_traces(state: TraceState, x: Array, bias_input: Any, rule: Any = accumulating_trace) -> tuple[Array, Array]:
-    "The traces after the present state's features joined them: weights and bias."
-    z, bias_z = state.eligibility_traces, state.bias_eligibility_trace
-    return rule(z, state.decay, x), rule(bias_z, state.decay, bias_input)
+def importance_weighted(rho: Array | None, z: Array) -> Array:
+    "rho z, or z as it is on-policy (Sutton and Barto 2018, Eq. 12.25)."
+    return z if rho is None else rho * z
+
+
+def next_traces(
+    state: TraceState, x: Array, bias_input: Any, rule: Any = accumulating_trace, rho: Array | None = None
+) -> tuple[Array, Array]:
+    "The traces after the present state's features joined them, times the importance ratio: weights and bias."
+    zs, xs = (state.eligibility_traces, state.bias_eligibility_trace), (x, bias_input)
+    z, bias_z = (importance_weighted(rho, rule(z, state.decay, x)) for z, x in zip(zs, xs, strict=True))
+    return z, bias_z
+
+
+def on_policy_only(optimizer: Any, rho: Array | None, why: str = "") -> None:
+    "Raise ValueError where an optimizer without an off-policy form is given an importance ratio."
+    message = f"rho must be None: {type(optimizer).__name__}{why} learns on-policy only; TDLambda, GTD and TDC take it"
+    require(rho is None, message)
 
 
 def kept_traces(z: Array, bias_z: Array, gamma: Array) -> dict[str, Array]:
@@ -141,10 +158,10 @@ class TDLambdaState(TraceState):
 
 
 def td_lambda_update(
-    state: TDLambdaState, delta: Array, x: Array, gamma: Array, bias_input: Any, rule: Any
+    state: TDLambdaState, delta: Array, x: Array, gamma: Array, bias_input: Any, rule: Any, rho: Array | None = None
 ) -> TDOptimizerUpdate:
     "Every weight by step_size delta z (Sutton and Barto 2018, Eq. 12.7)."
-    z, bias_z = next_traces(state, x, bias_input, rule)
+    z, bias_z = next_traces(state, x, bias_input, rule, rho)
     scale = state.step_size * delta
     return TDOptimizerUpdate(
         weight_delta=scale * z,
@@ -160,7 +177,7 @@ class TDLambda(TDOptimizer):
     Args:
         step_size: alpha, 0 or more.
         trace_decay: lambda in [0, 1].
-        trace: "accumulating", or "replacing", in which a feature that speaks again starts anew.
+        trace: "accumulating", or "replacing", in which a feature that speaks again starts anew; on-policy only.
 
     The trace decays by the discount that led into a state, so that the reward at the end of an episode is credited to
     all of it, and the next one starts clean. Raises TypeError or ValueError for a setting out of range.
@@ -180,9 +197,12 @@ class TDLambda(TDOptimizer):
 
     def update(
         self, state: TDLambdaState, td_error: Array, observation: Array, next_observation: Array, gamma: Array,
-        bias_input: float = 1.0,
+        bias_input: float = 1.0, rho: Array | None = None,
     ) -> TDOptimizerUpdate:  # fmt: skip
-        return td_lambda_update(state, floats(td_error), observation, floats(gamma), bias_input, TRACES[self.trace])
+        if self.trace == "replacing":
+            on_policy_only(self, rho, " with replacing traces")
+        rule = TRACES[self.trace]
+        return td_lambda_update(state, floats(td_error), observation, floats(gamma), bias_input, rule, rho)
 
     def step_sizes(self, state: TDLambdaState) -> tuple[Array, Array]:
         return state.step_size, state.step_size

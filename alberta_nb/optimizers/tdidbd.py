@@ -21,6 +21,7 @@ from alberta_nb.optimizers.td_lambda import (
     discounted,
     kept_traces,
     next_traces,
+    on_policy_only,
     td_metrics,
 )
 from ..types import check_number, floats, in_state, require
@@ -111,8 +112,9 @@ class TDIDBD(TDOptimizer):
 
     def update(
         self, state: TDIDBDState, td_error: Array, observation: Array, next_observation: Array, gamma: Array,
-        bias_input: float = 1.0,
+        bias_input: float = 1.0, rho: Array | None = None,
     ) -> TDOptimizerUpdate:  # fmt: skip
+        on_policy_only(self, rho)
         xs, next_xs = (observation, bias_input), (next_observation, bias_input)
         bounds = self.log_step_size_bounds or LINEAR_BOUNDS
         return tdidbd_update(state, floats(td_error), xs, next_xs, floats(gamma), self.use_semi_gradient, bounds)

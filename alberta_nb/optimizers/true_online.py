@@ -17,6 +17,7 @@ from alberta_nb.optimizers.td_lambda import (
     TraceState,
     blank_traces,
     kept_traces,
+    on_policy_only,
     td_metrics,
 )
 from ..types import check_number, filled, floats, in_state, scalar
@@ -75,8 +76,9 @@ class TrueOnlineTD(TDOptimizer):
 
     def update(
         self, state: TrueOnlineTDState, td_error: Array, observation: Array, next_observation: Array, gamma: Array,
-        bias_input: float = 1.0,
+        bias_input: float = 1.0, rho: Array | None = None,
     ) -> TDOptimizerUpdate:  # fmt: skip
+        on_policy_only(self, rho)
         return true_online_update(state, floats(td_error), observation, floats(gamma), bias_input)
 
     def step_sizes(self, state: TrueOnlineTDState) -> tuple[Array, Array]:
