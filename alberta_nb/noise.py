@@ -50,7 +50,7 @@ def key_data(key: Any) -> Array:
     wanted = "key must come from jax.random.key or jax.random.PRNGKey"
     require(is_key, f"{wanted}, got dtype {data.dtype} and shape {data.shape}", TypeError)
     if data.shape[-1] == 2:
-        return jax.device_put(data)
+        return data if isinstance(data, Array) else jax.device_put(data)
     words = jnp.moveaxis(jnp.asarray(data), -1, 0)
     return jnp.stack(threefry(words[:2], words[2], words[3]), axis=-1)
 

@@ -56,6 +56,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> int:
     """Pages of 64 steps, blocks of two pages: a run of some hundred steps crosses many of both."""
     monkeypatch.setattr(engine, "PAGE_NUMBERS", 1)
     monkeypatch.setattr(engine, "BLOCK_NUMBERS", 2 * 64 * 2 * (2 * D + 1))
+    monkeypatch.setattr(engine, "GIVEN_NUMBERS", 64 * 2 * (2 * D + 1))
     return 256
 
 

@@ -7,13 +7,14 @@ __all__ = ['plain_walk', 'NUMBA_PAGE', 'Workload', 'WORKLOADS', 'FIRST_CALL', 'M
            'plain_walk_loop', 'plain_arrays', 'walk_page', 'lms_page', 'idbd_page', 'autostep_page', 'numba_pages',
            'numba_learner', 'numba_walk', 'Race', 'timed', 'run_race', 'race_rows', 'Plan', 'workload',
            'bench_optimizers', 'with_numba', 'walk_contenders', 'walk_workload', 'array_contenders', 'array_workload',
-           'seed_contenders', 'seed_workload', 'fresh_plain_walk', 'repeat_workload', 'service_contenders',
+           'seed_contenders', 'seed_workload', 'fresh_plain_walk', 'pure_run', 'repeat_workload', 'service_contenders',
            'call_workload', 'fresh_process', 'session_races', 'bench', 'bench_table', 'bench_figure', 'machine',
            'write_bench', 'add_arguments', 'run']
 
 # %% ../../nbs/apps/02_bench.ipynb #84dfcf98
 import argparse
 import functools
+import itertools
 import json
 import os
 import platform
@@ -37,6 +38,7 @@ from tqdm.auto import tqdm
 from .tables import replacing
 from ..compile import use_native
 from ..learners.linear import LinearLearner
+from ..loops.engine import Carry, make_spec, run_block, stream_start
 from ..loops.stepper import Stepper
 from ..loops.supervised import run_learning_loop, run_learning_loop_batched
 from ..optimizers.autostep import Autostep
@@ -404,21 +406,30 @@ def fresh_plain_walk(optimizer: Optimizer, num_steps: int, key: Array) -> Any:
     return jax.jit(functools.partial(plain_walk_loop, optimizer, 20, num_steps))(key)
 
 
+def pure_run(learner: LinearLearner, stream: RandomWalkStream, num_steps: int) -> Any:
+    "What the compiled function of one short run gives, called by itself with everything at hand."
+    position = stream_start(stream, jax.random.key(0))
+    spec = make_spec(learner, stream, num_steps, position, False, 1, (), "raise")
+    state, none = learner.init(stream.feature_dim), np.zeros((), np.uint32)
+    carry = Carry(learner=state, stream=position.state, window=None, due=(), skipped=none)  # type: ignore[arg-type]
+    return lambda: run_block(spec, carry, 0, num_steps)
+
+
 @workload("d", "a repeated short run")
 def repeat_workload(plan: Plan) -> Iterator[Race]:
-    optimizer, stream, seeds = IDBD(0.005, meta_step_size=2.5e-5), RandomWalkStream(20), iter(range(10**9))
-    short, long = 10_000, plan.steps(1_000_000)
+    optimizer, stream, short, long = IDBD(0.005, meta_step_size=2.5e-5), RandomWalkStream(20), 10_000, 1_000_000
+    keys = itertools.cycle(jax.block_until_ready([jax.random.key(i) for i in range(100)]))
 
     def library(num_steps: int) -> Any:
         learner = LinearLearner(IDBD(0.005, meta_step_size=2.5e-5))  # equal, not the same: it must not compile again
-        return tuple(run_learning_loop(learner, stream, num_steps, jax.random.key(next(seeds))))
+        return tuple(run_learning_loop(learner, stream, num_steps, next(keys)))
 
+    run, steps, calls = pure_run(LinearLearner(optimizer), stream, short), plan.steps(long), max(10, plan.steps(100))
     contenders = {
-        "library": timed(lambda: [library(short) for _ in range(10)], 10, 1e3),
-        "pure run": timed(lambda: library(long), long / short, 1e3),
-        "plain loop, compiled anew": timed(
-            lambda: fresh_plain_walk(optimizer, short, jax.random.key(next(seeds))), 1, 1e3
-        ),
+        "library": timed(lambda: [library(short) for _ in range(calls)], calls, 1e3),
+        "pure run": timed(lambda: [jax.block_until_ready(run()) for _ in range(calls)], calls, 1e3),
+        "its share of a long run": timed(lambda: library(steps), steps / short, 1e3),
+        "plain loop, compiled anew": timed(lambda: fresh_plain_walk(optimizer, short, next(keys)), 1, 1e3),
     }
     yield Race(f"{short:,} steps, IDBD, d=20", "ms/call", contenders, {"pure run": 1 / 1.3})
 

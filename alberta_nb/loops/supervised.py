@@ -160,7 +160,7 @@ def _check_world(learner: Any, stream: Any) -> None:
     "Fail when learner or stream lacks what a loop needs."
     fits = hasattr(learner, "init") and hasattr(learner, "step")
     require(fits, f"learner must have init and step, got {type(learner).__name__}", TypeError)
-    fits = isinstance(stream, Source | ScanStream)
+    fits = isinstance(stream, Source | Stream | ScanStream)  # a protocol is asked last: it looks at every name
     what = f"got {type(stream).__name__}"
     require(fits, f"stream must have feature_dim, init and step, or be a Source, {what}", TypeError)
     check_int("stream.feature_dim", stream.feature_dim)
@@ -202,15 +202,16 @@ def _histories(learner: Any, tracking: dict[Tracked, Any], num_steps: int | None
     return tuple(History(config.interval, kind.read) for kind, config in asked.items())
 
 # %% ../../nbs/loops/01_supervised.ipynb #33845a81
-def _fit_leaf(name: str, leaf: Any, like: Any, seeds: int | None) -> Array:
+def _fit_leaf(name: Callable[[], str], leaf: Any, like: Any, seeds: int | None) -> Array:
     if not (isinstance(leaf, Array) and leaf.dtype == like.dtype and not getattr(leaf, "weak_type", False)):
         leaf = jnp.asarray(leaf, like.dtype)
-    if seeds is None:
-        require(leaf.shape == like.shape, f"{name} must have shape {like.shape}, got {leaf.shape}")
+    every = like.shape if seeds is None else (seeds, *like.shape)
+    if leaf.shape == every:
         return leaf
-    every = (seeds, *like.shape)
-    require(leaf.shape in (like.shape, every), f"{name} must have shape {like.shape} or {every}, got {leaf.shape}")
-    return leaf if leaf.shape == every else jnp.broadcast_to(leaf, every)
+    if leaf.shape == like.shape:
+        return jnp.broadcast_to(leaf, every)
+    shapes = " or ".join(map(str, dict.fromkeys((like.shape, every))))
+    raise ValueError(f"{name()} must have shape {shapes}, got {leaf.shape}")
 
 
 def fit_state(name: str, state: Any, like: Any, seeds: int | None = None) -> Any:
@@ -218,17 +219,16 @@ def fit_state(name: str, state: Any, like: Any, seeds: int | None = None) -> Any
 
     Raises TypeError for another structure and ValueError for another shape, naming the leaf.
     """
-    wanted, tree = jax.tree_util.tree_flatten_with_path(like)
-    leaves, found = jax.tree.flatten(state)
-    tree, found = cast(Any, tree), cast(Any, found)
-    what = f"{name} must be a {type(like).__name__} of the same settings"
-    require(
-        found == tree,
-        f"{what}, got a {type(state).__name__} with {len(leaves)} leaves ({tree.num_leaves} expected)",
-        TypeError,
-    )
-    pairs = zip(leaves, wanted, strict=True)
-    return tree.unflatten([_fit_leaf(name + jax.tree_util.keystr(path), leaf, w, seeds) for leaf, (path, w) in pairs])
+    (wanted, tree), (leaves, found) = jax.tree.flatten(like), jax.tree.flatten(state)
+    if found != tree:
+        what = f"{name} must be a {type(like).__name__} of the same settings"
+        raise TypeError(f"{what}, got a {type(state).__name__} with {len(leaves)} leaves ({len(wanted)} expected)")
+
+    def path(i: int) -> str:
+        return name + jax.tree_util.keystr(jax.tree_util.tree_flatten_with_path(like)[0][i][0])
+
+    pairs = enumerate(zip(leaves, wanted, strict=True))
+    return tree.unflatten([_fit_leaf(functools.partial(path, i), leaf, w, seeds) for i, (leaf, w) in pairs])
 
 # %% ../../nbs/loops/01_supervised.ipynb #65ba7471
 @functools.lru_cache(maxsize=256)

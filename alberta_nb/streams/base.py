@@ -90,7 +90,7 @@ class Stream(Settings):
 
     def init(self, key: Array) -> Any:
         "The first state, from a JAX key of either kind."
-        return _first(self, key_data(key))
+        return _first(self, key if isinstance(key, Array) else key_data(key))
 
     def step(self, state: Any, idx: Any) -> tuple[Any, Any]:
         "Time step number `idx` (uint32) and the next state: the numbers that a page of noise gives."
@@ -99,7 +99,7 @@ class Stream(Settings):
 # %% ../../nbs/streams/00_base.ipynb #951f1f6b
 @functools.partial(jax.jit, static_argnums=0)
 def _first(stream: Stream, key: Array) -> Any:
-    return stream.start(key)
+    return stream.start(key_data(key))
 
 
 @functools.partial(jax.jit, static_argnums=0)

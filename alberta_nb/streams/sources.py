@@ -46,7 +46,7 @@ class Source:
     @property
     def numbers(self) -> int:
         "How many numbers a step takes, about: what decides how many steps are learned from in one go."
-        return self.feature_dim + 1
+        return sum(math.prod(shape) for shape in self.shapes().values())
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         "The shape of every field of a time step."
