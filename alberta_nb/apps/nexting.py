@@ -7,7 +7,7 @@ __all__ = ['OPTIMIZERS', 'next_changes', 'NextingLearner', 'nexting_step', 'Next
            'make_nexting_learner', 'next_everything', 'one_pass', 'judge', 'describe', 'draw', 'draw_demon', 'settings',
            'save', 'add_arguments', 'run']
 
-# %% ../../nbs/apps/07_nexting.ipynb #12a3936e
+# %% ../../nbs/apps/07_nexting.ipynb #393adf1b
 import argparse
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ import alberta_nb
 from ..horde.gvf import horde_from_columns
 from ..horde.horde import HordeLearner, HordeTimeStep
 
-# %% ../../nbs/apps/07_nexting.ipynb #9e083065
+# %% ../../nbs/apps/07_nexting.ipynb #bbd44b51
 from alberta_nb.apps.learn import (
     add_table_arguments,
     choose_window,
@@ -55,7 +55,7 @@ from ..streams.sources import TableError
 from ..streams.td_sources import with_next
 from ..types import Settings, TDTimeStep, check_int, check_number, filled, require
 
-# %% ../../nbs/apps/07_nexting.ipynb #85e664ae
+# %% ../../nbs/apps/07_nexting.ipynb #73bd855a
 def next_changes(state: ChangeState, values: Array, decay: float) -> tuple[ChangeState, Array]:
     "`next_change` for many columns (n,): a column without a value keeps its memory, and its change is NaN."
     known = values == values
@@ -64,7 +64,7 @@ def next_changes(state: ChangeState, values: Array, decay: float) -> tuple[Chang
     kept = {name: jnp.where(known, getattr(new, name), getattr(state, name)) for name in fields}
     return new.replace(**kept), jnp.where(known, relative[0], jnp.nan)
 
-# %% ../../nbs/apps/07_nexting.ipynb #3efac5b6
+# %% ../../nbs/apps/07_nexting.ipynb #a1ecb5fe
 class NextingLearner(Settings):
     """A Horde that predicts the discounted mean of every column: its last value, and the return of its changes (eq. 1).
 
@@ -86,6 +86,7 @@ class NextingLearner(Settings):
         what = f"horde must be a HordeLearner, got {type(self.horde).__name__}"
         require(isinstance(self.horde, HordeLearner), what, TypeError)
         check_number("decay", self.decay, 0.0, 1.0)
+        require(bool((self.columns >= 0).all()), "horde: every demon must have a cumulant_index of 0 or more")
 
     @property
     def columns(self) -> np.ndarray:
@@ -103,7 +104,7 @@ class NextingLearner(Settings):
         "One transition for all demons: `prediction` (n_demons,), from before anything moved."
         return nexting_step(self, state, time_step)
 
-# %% ../../nbs/apps/07_nexting.ipynb #9963d922
+# %% ../../nbs/apps/07_nexting.ipynb #bca1e010
 def nexting_step(learner: NextingLearner, state: ChangeState, time_step: TDTimeStep) -> UpdateResult:
     "Eq. 1 around one step of the Horde inside."
     new, changes = next_changes(state, time_step.reward, learner.decay)
@@ -115,7 +116,7 @@ def nexting_step(learner: NextingLearner, state: ChangeState, time_step: TDTimeS
         state=new.replace(learner_state=inner.state), prediction=prediction, error=inner.td_errors, metrics=prediction
     )
 
-# %% ../../nbs/apps/07_nexting.ipynb #ef7ab12c
+# %% ../../nbs/apps/07_nexting.ipynb #0884da8e
 class NextingSource(LaggedSource):
     "Rows t and t + 1 of a table as transitions whose rewards are all columns that are to be predicted; keeps those."
 
@@ -133,7 +134,7 @@ class NextingSource(LaggedSource):
             require(count <= self.most_rows, f"{many} make that many in {self.most_rows:,} rows", TableError)
             yield TDTimeStep(observation=x[:-1], reward=y[:-1], next_observation=x[1:], gamma=ones)  # type: ignore[arg-type]
 
-# %% ../../nbs/apps/07_nexting.ipynb #a97496b7
+# %% ../../nbs/apps/07_nexting.ipynb #11cf1fbd
 @dataclasses.dataclass
 class Nexted:
     "What `next_everything` gives back: three tidy data frames, what the table was like, and how the run ended."
@@ -154,7 +155,7 @@ class Nexted:
     seconds: float = 0.0
     interrupted: bool = False
 
-# %% ../../nbs/apps/07_nexting.ipynb #3f5e0a12
+# %% ../../nbs/apps/07_nexting.ipynb #13da33e2
 def score_demon(told: np.ndarray, cumulants: np.ndarray, gamma: float) -> dict[str, Any]:
     """What a demon's predictions (rows,) were worth, from its column (rows,), NaN where missing: its scores.
 
@@ -179,7 +180,7 @@ def score_demon(told: np.ndarray, cumulants: np.ndarray, gamma: float) -> dict[s
         "shown": np.stack([base["last value"], told[rows[:count]], actual], axis=1),
     }  # fmt: skip
 
-# %% ../../nbs/apps/07_nexting.ipynb #c61ca416
+# %% ../../nbs/apps/07_nexting.ipynb #026c4db5
 OPTIMIZERS = ("autotdidbd", "tdlambda", "tdidbd", "trueonline")
 
 
@@ -198,7 +199,7 @@ def make_nexting_learner(
     spec = horde_from_columns(columns, gammas, trace_decay)
     return NextingLearner(HordeLearner(spec, hidden_sizes=(), optimizer=made, normalizer=make_normalizer(normalizer)))
 
-# %% ../../nbs/apps/07_nexting.ipynb #c8ecd120
+# %% ../../nbs/apps/07_nexting.ipynb #c1818153
 def next_everything(
     table: Any = None, columns: Sequence[str] | None = None, gammas: Sequence[float] = (0.0, 0.8, 0.95),
     features: Sequence[str] | None = None, lags: int = 24, optimizers: Sequence[str] = OPTIMIZERS[:1],
@@ -226,7 +227,7 @@ def next_everything(
     check_int("record_every", every)
     return one_pass(learner, source, list(gammas), every, window, progress)
 
-# %% ../../nbs/apps/07_nexting.ipynb #281e0ab7
+# %% ../../nbs/apps/07_nexting.ipynb #6307d4e5
 def one_pass(
     learner: NextingLearner, source: NextingSource, gammas: list[float], every: int, window: int, progress: bool
 ) -> Nexted:
@@ -245,7 +246,7 @@ def one_pass(
     cumulants = np.concatenate([np.zeros((0, len(source.targets))), *source.kept])
     return judge(found, np.asarray(run.metrics), cumulants, window)
 
-# %% ../../nbs/apps/07_nexting.ipynb #7119d420
+# %% ../../nbs/apps/07_nexting.ipynb #41b9bb17
 def judge(found: Nexted, told: np.ndarray, cumulants: np.ndarray, window: int) -> Nexted:
     "Hold all predictions (rows, n_demons) against what followed. Raises TableError where no future is known."
     import pandas as pd
@@ -278,7 +279,7 @@ def judge(found: Nexted, told: np.ndarray, cumulants: np.ndarray, window: int) -
         predictions=pd.concat(shown, ignore_index=True)[[*order, "last_value", "prediction", "actual"]],
     )
 
-# %% ../../nbs/apps/07_nexting.ipynb #d7d9ec75
+# %% ../../nbs/apps/07_nexting.ipynb #6b8c0906
 def describe(nexted: Nexted, name: str) -> str:
     "What the table was like, how each column was predicted at each time scale, and what was left out."
     table = nexted.errors.pivot(index="column", columns="gamma", values="skill").reindex(nexted.targets)
@@ -301,7 +302,7 @@ def describe(nexted: Nexted, name: str) -> str:
         speed(nexted, len(nexted.errors)).replace("learners", "demons"),  # type: ignore[arg-type]
     ])  # fmt: skip
 
-# %% ../../nbs/apps/07_nexting.ipynb #15152f51
+# %% ../../nbs/apps/07_nexting.ipynb #82f4669c
 def draw(nexted: Nexted, most: int = 10, most_gammas: int = 5) -> Any:
     "A matplotlib figure: the last rows of each column at each time scale, what followed, and what was predicted."
     from matplotlib.figure import Figure
@@ -341,7 +342,7 @@ def draw_demon(axes: Any, here: Any) -> None:
         axes.set_yticks([])
     axes.tick_params(labelsize=7)
 
-# %% ../../nbs/apps/07_nexting.ipynb #a59408e4
+# %% ../../nbs/apps/07_nexting.ipynb #3b10f18e
 def settings(nexted: Nexted, name: str) -> dict[str, Any]:
     "Everything that rebuilds the Horde, and what was done to the table, as JSON can hold it."
     finite = {k: v if np.isfinite(v) else None for k, v in nexted.origin.items()}
@@ -364,7 +365,7 @@ def save(nexted: Nexted, folder: Path, name: str) -> list[Path]:
     frames = {"errors.csv": nexted.errors, "metrics.csv": nexted.windows, "predictions.csv": nexted.predictions}
     return save_files(folder, "nexting.png", draw(nexted), frames, lambda: settings(nexted, name))
 
-# %% ../../nbs/apps/07_nexting.ipynb #eb620315
+# %% ../../nbs/apps/07_nexting.ipynb #7d2ece0c
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     "The arguments of `alberta-nb nexting`."
     files = "nexting.png, errors.csv, metrics.csv, predictions.csv and config.json"
