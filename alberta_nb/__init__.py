@@ -13,6 +13,7 @@ from alberta_nb.horde.multi_head import (
     MultiHeadMLPState,
     MultiHeadMLPUpdateResult,
 )
+from alberta_nb.horde.gym import play_horde
 from alberta_nb.horde.off_policy import BairdStream
 from alberta_nb.horde.policies import importance_ratios
 from alberta_nb.learners.bank import LearnerBank
@@ -253,6 +254,7 @@ __all__ = [
     "native_loops",
     "normalizer_from_config",
     "optimizer_from_config",
+    "play_horde",
     "rms_value_error",
     "run_learning_loop",
     "run_learning_loop_batched",

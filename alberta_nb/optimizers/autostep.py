@@ -161,6 +161,8 @@ class Autostep(AutostepArrays, Optimizer):
     meta_step_size: float = in_state(0.01)
     tau: float = in_state(10000.0)
 
+    splits_error = True  # inputs and errors have scales of their own
+
     def __post_init__(self) -> None:
         check_number("initial_step_size", self.initial_step_size, 0.0, open_low=True)
         check_number("meta_step_size", self.meta_step_size, 0.0)

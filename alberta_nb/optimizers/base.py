@@ -37,6 +37,7 @@ class Optimizer(Settings, ABC):
     "Base of the optimizers: frozen settings, with `init` and `update` as pure functions of what they are given."
 
     scales_gradients = False  # True: a step is a number times the gradient, which may then come as a `RankOne`
+    splits_error = False  # True: wants error and gradient apart, also where the gradient is a sum over many errors
 
     @abstractmethod
     def init(self, feature_dim: int) -> Any:
