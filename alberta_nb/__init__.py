@@ -69,6 +69,7 @@ from alberta_nb.normalizers import (
     WelfordNormalizerState,
     normalizer_from_config,
 )
+from alberta_nb.optimizers.adaptive_obgd import ScaledLinearState, ScaledLMS, ScaledState
 from alberta_nb.optimizers.autostep import Autostep, AutostepParamState, AutostepState
 from alberta_nb.optimizers.autotdidbd import AutoTDIDBD, AutoTDIDBDState
 from alberta_nb.optimizers.base import Optimizer, OptimizerUpdate, optimizer_from_config
@@ -200,6 +201,9 @@ __all__ = [
     "RankOne",
     "RunningMean",
     "ScaleDriftStream",
+    "ScaledLMS",
+    "ScaledLinearState",
+    "ScaledState",
     "ScaledStreamWrapper",
     "ScanStream",
     "SensorStream",
