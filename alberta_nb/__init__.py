@@ -2,6 +2,9 @@
 
 __version__ = "0.1.0"
 
+from alberta_nb.apps.learn import learn_table
+from alberta_nb.apps.nexting import next_everything
+from alberta_nb.apps.predict_return import predict_returns
 from alberta_nb.compile import native_loops
 from alberta_nb.experiments.episodes import EpisodeErrors, episode_sweep
 from alberta_nb.experiments.sweep import sweep, sweep_table
@@ -253,12 +256,15 @@ __all__ = [
     "ideal_returns",
     "from_optax",
     "importance_ratios",
+    "learn_table",
     "make_scale_range",
     "metrics_to_dicts",
     "native_loops",
+    "next_everything",
     "normalizer_from_config",
     "optimizer_from_config",
     "play_horde",
+    "predict_returns",
     "rms_value_error",
     "run_learning_loop",
     "run_learning_loop_batched",
