@@ -21,7 +21,6 @@ from ..learners.mlp import MLPLearner
 from ..loops.mlp import run_mlp_learning_loop, run_mlp_learning_loop_batched
 from ..optimizers.autostep import Autostep
 from ..optimizers.bounders import ObGDBounding
-from ..optimizers.lms import LMS
 from ..streams.synthetic import RandomWalkStream
 
 # %% ../../nbs/apps/06_bench_networks.ipynb #36cb2d6b
@@ -82,7 +81,7 @@ NETWORKS = {
     "LMS + ObGD": (MLPLearner(bounder=ObGDBounding()), 4.0),
     "LMS + ObGD, traces": (MLPLearner(bounder=ObGDBounding(), gamma=0.9, lamda=0.8), 1.8),
     "Autostep + ObGD, traces": (
-        MLPLearner(optimizer=Autostep(0.001), bounder=ObGDBounding(), gamma=0.9, lamda=0.8),
+        MLPLearner(optimizer=Autostep(0.001, 0.01, 10_000.0), bounder=ObGDBounding(), gamma=0.9, lamda=0.8),
         1.3,
     ),
 }  # each with the least ratio that is asked for

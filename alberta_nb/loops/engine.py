@@ -433,7 +433,7 @@ def _first_bad(page: Any) -> int:
 
 
 def _pad(page: Any, rows: int) -> Any:
-    "The page with room up to `rows` rows, which the compiled loop never reads: nobody fills it, and JAX takes it as it is."
+    "The page with room up to `rows` rows; the compiled loop never reads it, so nobody fills it."
 
     def fill(a: np.ndarray) -> np.ndarray:
         if len(a) == rows:

@@ -219,7 +219,8 @@ def fit_state(name: str, state: Any, like: Any, seeds: int | None = None) -> Any
 
     Raises TypeError for another structure and ValueError for another shape, naming the leaf.
     """
-    (wanted, tree), (leaves, found) = jax.tree.flatten(like), jax.tree.flatten(state)
+    wanted, tree = cast(Any, jax.tree.flatten(like))
+    leaves, found = cast(Any, jax.tree.flatten(state))
     if found != tree:
         what = f"{name} must be a {type(like).__name__} of the same settings"
         raise TypeError(f"{what}, got a {type(state).__name__} with {len(leaves)} leaves ({len(wanted)} expected)")
