@@ -7,7 +7,7 @@ __all__ = ['SIZES', 'SCALES', 'bench_horde_learner', 'horde_rows', 'plain_featur
            'plain_horde', 'plain_start', 'numba_forward', 'numba_backward', 'numba_heads', 'numba_move', 'horde_page',
            'numba_horde', 'horde_contenders', 'horde_workload', 'fresh_horde', 'horde_calls', 'horde_call_workload']
 
-# %% ../../nbs/apps/08_bench_horde.ipynb #f9b41963
+# %% ../../nbs/apps/08_bench_horde.ipynb #ec5100fd
 import functools
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ from ..loops.multi_head import run_horde_learning_loop
 from ..optimizers.bounders import ObGDBounding
 from ..optimizers.lms import LMS
 
-# %% ../../nbs/apps/08_bench_horde.ipynb #ed8be207
+# %% ../../nbs/apps/08_bench_horde.ipynb #381ab02f
 SIZES = (20, 128, 128)
 SCALES = ((0.0, 0.0), (0.9, 0.8))
 
@@ -44,7 +44,7 @@ def horde_rows(n: int, steps: int) -> tuple[np.ndarray, ...]:
     cumulants = np.tanh(x[1:] @ random.standard_normal((SIZES[0], n), np.float32))
     return x[:-1], cumulants, x[1:]
 
-# %% ../../nbs/apps/08_bench_horde.ipynb #f3713a1a
+# %% ../../nbs/apps/08_bench_horde.ipynb #66e29fc3
 def plain_features(trunk: Any, x: Array) -> Array:
     "The hidden layers: dense, layer norm, leaky ReLU."
     for w, b in trunk:
@@ -55,14 +55,17 @@ def plain_features(trunk: Any, x: Array) -> Array:
 
 
 def plain_demon(demon: Any, scale: tuple[float, float], cumulant: Array, features: Array, following: Array) -> Any:
-    "One head: its next state, its error, and what it tells the trunk."
+    "One head: its next state, its error, and what it tells the trunk; without a cumulant it stays as it is."
     w, b, z, bias_z = demon
     gamma, lamda = scale
-    error = cumulant + gamma * (jnp.dot(w, following) + b) - (jnp.dot(w, features) + b)
+    active = jnp.logical_not(jnp.isnan(cumulant))
+    error = jnp.where(active, cumulant + gamma * (jnp.dot(w, following) + b) - (jnp.dot(w, features) + b), 0.0)
     z, bias_z = gamma * lamda * z + features, gamma * lamda * bias_z + 1.0
     overshoot = 2.0 * jnp.maximum(jnp.abs(error), 1.0) * (jnp.sum(jnp.abs(z)) + jnp.abs(bias_z))
     step = error / jnp.maximum(overshoot, 1.0)
-    return (w + step * z, b + step * bias_z, z, bias_z), error, error * w
+    new = w + step * z, b + step * bias_z, z, bias_z
+    metrics = jnp.where(active, jnp.stack([error * error, error, jnp.ones(())]), jnp.nan)
+    return jax.tree.map(lambda a, o: jnp.where(active, a, o), new, demon), error, error * w, metrics
 
 
 def plain_horde_step(scales: Any, carry: Any, row: tuple[Array, ...]) -> tuple[Any, Array]:
@@ -71,16 +74,15 @@ def plain_horde_step(scales: Any, carry: Any, row: tuple[Array, ...]) -> tuple[A
     features, pull = jax.vjp(lambda t: plain_features(t, x), trunk)
     following = plain_features(trunk, next_x)
     results = [plain_demon(d, s, c, features, following) for d, s, c in zip(demons, scales, cumulants, strict=True)]
-    new, errors, cotangents = zip(*results, strict=True)
+    new, errors, cotangents, metrics = zip(*results, strict=True)
     (steps,) = pull(sum(cotangents))
     total = sum(jnp.abs(e) for e in errors)
-    size = sum(jnp.sum(jnp.abs(s)) for s in jax.tree.leaves(steps)) / total
+    size = sum(jnp.sum(jnp.abs(s)) for s in jax.tree.leaves(steps)) / jnp.where(total > 0, total, 1.0)
     factor = 1.0 / jnp.maximum(2.0 * jnp.maximum(total, 1.0) * size, 1.0)
     trunk = jax.tree.map(lambda a, s: a + factor * s, trunk, steps)
-    metrics = jnp.stack([jnp.stack([e * e, e, jnp.ones(())]) for e in errors])
-    return (trunk, list(new)), metrics
+    return (trunk, list(new)), jnp.stack(metrics)
 
-# %% ../../nbs/apps/08_bench_horde.ipynb #7435d81d
+# %% ../../nbs/apps/08_bench_horde.ipynb #beb2d655
 @functools.partial(jax.jit, static_argnums=0)
 def plain_horde(scales: tuple[tuple[float, float], ...], start: Any, rows: tuple[Array, ...]) -> tuple[Any, Array]:
     "Learn from given transitions; the metrics (steps, n_demons, 3)."
@@ -94,7 +96,7 @@ def plain_start(learner: HordeLearner, state: Any) -> tuple[Any, Any]:
     scales = tuple((d.gamma, d.lamda) for d in learner.horde_spec.demons)
     return scales, (list(zip(weights, biases, strict=True)), demons)
 
-# %% ../../nbs/apps/08_bench_horde.ipynb #9c2a0c49
+# %% ../../nbs/apps/08_bench_horde.ipynb #d9263b3a
 def numba_forward(w: np.ndarray, b: np.ndarray, x: np.ndarray, normed: np.ndarray, out: np.ndarray) -> Any:
     "One hidden layer into `normed` and `out`; gives the factor of its layer norm."
     n, mean, var = b.size, np.float32(0), np.float32(0)
@@ -125,7 +127,7 @@ def numba_backward(cotangent: np.ndarray, normed: np.ndarray, scale: Any) -> Non
     for j in range(n):
         cotangent[j] = scale * (cotangent[j] - mean - normed[j] * along)
 
-# %% ../../nbs/apps/08_bench_horde.ipynb #2b42078e
+# %% ../../nbs/apps/08_bench_horde.ipynb #9a5c6049
 def numba_heads(
     w: np.ndarray, b: np.ndarray, z: np.ndarray, bias_z: np.ndarray, gammas: np.ndarray, decays: np.ndarray,
     f: np.ndarray, next_f: np.ndarray, cumulants: np.ndarray, cotangent: np.ndarray, metrics: np.ndarray,
@@ -162,7 +164,7 @@ def numba_move(w: np.ndarray, b: np.ndarray, rows: np.ndarray, x: np.ndarray, fa
         for i in range(x.size):
             w[j, i] += step * x[i]
 
-# %% ../../nbs/apps/08_bench_horde.ipynb #40d7220c
+# %% ../../nbs/apps/08_bench_horde.ipynb #fc395ae0
 def horde_page(
     w1: np.ndarray, b1: np.ndarray, w2: np.ndarray, b2: np.ndarray, w: np.ndarray, b: np.ndarray, z: np.ndarray,
     bias_z: np.ndarray, gammas: np.ndarray, decays: np.ndarray, xs: np.ndarray, cs: np.ndarray, next_xs: np.ndarray,
@@ -190,7 +192,7 @@ def horde_page(
         move(w2, b2, cot2, out1, factor)
         move(w1, b1, cot1, xs[t], factor)
 
-# %% ../../nbs/apps/08_bench_horde.ipynb #485e0258
+# %% ../../nbs/apps/08_bench_horde.ipynb #ff35629b
 def numba_horde(
     learner: HordeLearner, state: Any, rows: tuple[np.ndarray, ...], compile_page: Any
 ) -> Callable[[], np.ndarray]:
@@ -208,7 +210,7 @@ def numba_horde(
 
     return run
 
-# %% ../../nbs/apps/08_bench_horde.ipynb #b6f97d50
+# %% ../../nbs/apps/08_bench_horde.ipynb #75af1e4b
 def horde_contenders(n: int, steps: int, plain_steps: int) -> dict[str, Callable[[], float] | None]:
     "The library, the plain loop where it compiles in a bearable time, and numba, on the same transitions."
     learner, rows = bench_horde_learner(n), horde_rows(n, steps)
@@ -240,7 +242,7 @@ def horde_workload(plan: Plan) -> Iterator[Race]:
         if plan.quick:
             return
 
-# %% ../../nbs/apps/08_bench_horde.ipynb #673657f4
+# %% ../../nbs/apps/08_bench_horde.ipynb #7badb8b3
 def fresh_horde(n: int, slopes: Iterator[float]) -> Callable[[], float]:
     "The time of a first run of so many demons, in seconds: another slope is another program."
 
