@@ -17,6 +17,7 @@ from alberta_nb.horde.off_policy import BairdStream
 from alberta_nb.horde.policies import importance_ratios
 from alberta_nb.learners.bank import LearnerBank
 from alberta_nb.learners.baselines import LastValue, RunningMean
+from alberta_nb.learners.diagnostics import Diagnostics, diagnose
 from alberta_nb.learners.linear import LearnerState, LinearLearner, UpdateResult
 from alberta_nb.learners.td import TDLearnerState, TDLinearLearner, TDUpdateResult
 from alberta_nb.learners.mlp import MLPLearner, MLPLearnerState, MLPUpdateResult
@@ -155,6 +156,7 @@ __all__ = [
     "BitFlippingStream",
     "Bounder",
     "CyclicStream",
+    "Diagnostics",
     "DriftingTeacherStream",
     "DynamicScaleShiftStream",
     "EMANormalizer",
@@ -243,6 +245,7 @@ __all__ = [
     "compute_cumulative_error",
     "compute_running_mean",
     "compute_tracking_error",
+    "diagnose",
     "episode_sweep",
     "extract_metric",
     "ideal_returns",
