@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['effective_rank', 'dead_and_saturated', 'length', 'rehearse_step', 'step_size_range', 'Diagnostics', 'hidden_activity',
-           'rehearse', 'diagnose']
+           'rehearse_all', 'rehearse', 'diagnose']
 
-# %% ../../nbs/learners/07_diagnostics.ipynb #938a06e4
+# %% ../../nbs/learners/07_diagnostics.ipynb #fc8336be
 import functools
 from typing import Any
 
@@ -20,7 +20,7 @@ from .mlp import MLPLearner, MLPLearnerState, check_network_state
 from .network import forward, gradient
 from ..types import State, TimeStep, require
 
-# %% ../../nbs/learners/07_diagnostics.ipynb #0152186d
+# %% ../../nbs/learners/07_diagnostics.ipynb #aa986f93
 def effective_rank(features: Array) -> Array:
     "Over how many axes the rows of a table (samples, units) are spread (): exp of the entropy of Eq. 1; 0 for zeros."
     sizes = jnp.linalg.svd(features, compute_uv=False)
@@ -29,12 +29,17 @@ def effective_rank(features: Array) -> Array:
     entropy = -jnp.sum(shares * jnp.log(jnp.where(shares > 0, shares, 1.0)))
     return jnp.where(total == 0, 0.0, jnp.exp(entropy))
 
-# %% ../../nbs/learners/07_diagnostics.ipynb #d38bf811
+# %% ../../nbs/learners/07_diagnostics.ipynb #53e64fcb
 def dead_and_saturated(before: Array) -> tuple[Array, Array]:
-    "The shares () of units that are never above 0, and always, from what goes into the activations (samples, units)."
-    return jnp.mean(jnp.all(before <= 0, axis=0)), jnp.mean(jnp.all(before > 0, axis=0))
+    """The shares () of units that are never above 0, and always, from what goes into the activations (samples, units).
 
-# %% ../../nbs/learners/07_diagnostics.ipynb #a0a738f1
+    Rows of NaN are left out; NaN where there is nothing else.
+    """
+    known = jnp.any(before == before)
+    shares = jnp.mean(~jnp.any(before > 0, axis=0)), jnp.mean(~jnp.any(before <= 0, axis=0))
+    return jnp.where(known, shares[0], jnp.nan), jnp.where(known, shares[1], jnp.nan)
+
+# %% ../../nbs/learners/07_diagnostics.ipynb #67c451df
 def length(array: Array) -> Array:
     "The length () of an array of any shape."
     return jnp.sqrt(jnp.sum(array * array))
@@ -53,7 +58,7 @@ def rehearse_step(learner: Any, state: MLPLearnerState, time_step: TimeStep) -> 
     of_lms = [jnp.abs(before) * length(g.rows) * length(g.columns) for g in gradients.weights]
     return result.state, (before, after, jnp.stack(moves), jnp.stack(of_lms))
 
-# %% ../../nbs/learners/07_diagnostics.ipynb #daf6c479
+# %% ../../nbs/learners/07_diagnostics.ipynb #01d1aea0
 def step_size_range(state: Any) -> Array:
     "Smallest, median and largest step size (3,) in an optimizer's state of one array; NaN where it holds none."
     if hasattr(state, "log_step_sizes"):
@@ -63,7 +68,7 @@ def step_size_range(state: Any) -> Array:
     sizes = jnp.asarray(sizes, jnp.result_type(float))
     return jnp.stack([jnp.min(sizes), jnp.median(sizes), jnp.max(sizes)])
 
-# %% ../../nbs/learners/07_diagnostics.ipynb #9df1ad41
+# %% ../../nbs/learners/07_diagnostics.ipynb #64c083c8
 class Diagnostics(State):
     """What one look at a network saw.
 
@@ -84,7 +89,7 @@ class Diagnostics(State):
     step_sizes: Array
     overshoot_ratio: Array
 
-# %% ../../nbs/learners/07_diagnostics.ipynb #9636c1b8
+# %% ../../nbs/learners/07_diagnostics.ipynb #1040c94f
 def hidden_activity(learner: Any, state: MLPLearnerState, observations: Array) -> list[Array]:
     "What goes into the activations of each hidden layer (samples, units), the normaliser's statistics frozen."
 
@@ -95,30 +100,45 @@ def hidden_activity(learner: Any, state: MLPLearnerState, observations: Array) -
     return jax.vmap(one)(observations)
 
 
-def _over(total: Array, parts: Array) -> Array:
+def rehearse_all(learner: Any, state: MLPLearnerState, time_steps: TimeStep, good: Array) -> Any:
+    "What `rehearse_step` measures, for all time steps (samples, ...); zeros for those that are not good."
+
+    def step(state: MLPLearnerState, row: tuple[TimeStep, Array]) -> tuple[MLPLearnerState, Any]:
+        learn = functools.partial(rehearse_step, learner)
+        blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(learn, state, row[0])[1])
+        return lax.cond(row[1], learn, lambda state, _: (state, blank), state, row[0])
+
+    return lax.scan(step, state, (time_steps, good))[1]
+
+# %% ../../nbs/learners/07_diagnostics.ipynb #3bf5895e
+def _over(parts: Array, total: Array) -> Array:
     return jnp.where(total > 0, parts / jnp.where(total > 0, total, 1.0), jnp.nan)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def rehearse(learner: Any, state: MLPLearnerState, time_steps: TimeStep) -> Diagnostics:
-    "`diagnose`, unchecked: what the loops call."
-    activity = hidden_activity(learner, state, time_steps.observation)
+    "`diagnose`, unchecked: what the loops call. NaN where no time step is finite."
+    time_steps = jax.tree.map(lambda a: a.astype(jnp.result_type(float)), time_steps)
+    good = jnp.isfinite(time_steps.observation).all(axis=1) & jnp.isfinite(time_steps.target).all(axis=1)
+    count = jnp.sum(good)
+    activity = [jnp.where(good[:, None], a, jnp.nan) for a in hidden_activity(learner, state, time_steps.observation)]
     features = [jnp.where(a > 0, a, learner.leaky_relu_slope * a) for a in activity]
+    ranks = [effective_rank(jnp.where(good[:, None], f, 0.0)) for f in features]
     shares = [dead_and_saturated(a) for a in activity]
-    before, after, moves, of_lms = lax.scan(functools.partial(rehearse_step, learner), state, time_steps)[1]
+    before, after, moves, of_lms = rehearse_all(learner, state, time_steps, good)
     weights = state.params.weights
     return Diagnostics(
-        effective_ranks=jnp.array([effective_rank(f) for f in features]),
+        effective_ranks=jnp.where(count > 0, jnp.array(ranks), jnp.nan),
         dead=jnp.array([dead for dead, _ in shares]),
         saturated=jnp.array([saturated for _, saturated in shares]),
         weight_norms=jnp.stack([length(w) for w in weights]),
-        update_norms=jnp.mean(moves, axis=0),
-        effective_step_sizes=_over(jnp.sum(of_lms, axis=0), jnp.sum(moves, axis=0)),
+        update_norms=_over(jnp.sum(moves, axis=0), count),
+        effective_step_sizes=_over(jnp.sum(moves, axis=0), jnp.sum(of_lms, axis=0)),
         step_sizes=jnp.stack([step_size_range(s) for s in state.optimizer_states[: len(weights)]]),
-        overshoot_ratio=_over(jnp.sum(before * before), jnp.sum(before * after)),
+        overshoot_ratio=_over(jnp.sum(before * after), jnp.sum(before * before)),
     )
 
-# %% ../../nbs/learners/07_diagnostics.ipynb #279735bf
+# %% ../../nbs/learners/07_diagnostics.ipynb #b36060d4
 def diagnose(learner: MLPLearner, state: MLPLearnerState, time_steps: TimeStep) -> Diagnostics:
     """Look at a network through some samples, and rehearse learning from them; the state stays as it is.
 
@@ -132,12 +152,11 @@ def diagnose(learner: MLPLearner, state: MLPLearnerState, time_steps: TimeStep) 
     feature_dim = check_network_state(state, learner)
     samples = isinstance(time_steps, TimeStep)
     require(samples, f"time_steps must be a TimeStep of arrays, got {type(time_steps).__name__}", TypeError)
-    kind = jnp.result_type(float)
-    x, y = np.asarray(time_steps.observation, kind), np.asarray(time_steps.target, kind)
-    fits = x.ndim == 2 and x.shape[1] == feature_dim and y.size == len(x)
+    x, y = np.asarray(time_steps.observation), np.asarray(time_steps.target)
+    fits = x.ndim == 2 and x.shape[1] == feature_dim and y.size == len(x) > 0
     want = f"(samples, {feature_dim}) and (samples, 1)"
     require(fits, f"time_steps must have observation and target of shapes {want}, got {x.shape} and {y.shape}")
-    y = y.reshape(-1, 1)
-    good = np.isfinite(x).all(axis=1) & np.isfinite(y[:, 0])
-    require(bool(good.any()), f"time_steps must have a finite sample, got none in {len(x)}")
-    return rehearse(learner.structure, state, TimeStep(observation=x[good], target=y[good]))  # type: ignore[arg-type]
+    good = bool((np.isfinite(x).all(axis=1) & np.isfinite(y.ravel())).any())
+    require(good, f"time_steps must have a finite sample, got none in {len(x)}")
+    probe: Any = TimeStep(observation=x, target=y.reshape(-1, 1))  # type: ignore[arg-type]
+    return rehearse(learner.structure, state, probe)
