@@ -32,7 +32,13 @@ from alberta_nb.loops.metrics import (
     extract_metric,
     metrics_to_dicts,
 )
-from alberta_nb.loops.mlp import BatchedMLPResult, run_mlp_learning_loop, run_mlp_learning_loop_batched
+from alberta_nb.loops.mlp import (
+    BatchedMLPResult,
+    DiagnosticsConfig,
+    DiagnosticsHistory,
+    run_mlp_learning_loop,
+    run_mlp_learning_loop_batched,
+)
 from alberta_nb.loops.multi_head import (
     BatchedHordeResult,
     BatchedMultiHeadResult,
@@ -157,6 +163,8 @@ __all__ = [
     "Bounder",
     "CyclicStream",
     "Diagnostics",
+    "DiagnosticsConfig",
+    "DiagnosticsHistory",
     "DriftingTeacherStream",
     "DynamicScaleShiftStream",
     "EMANormalizer",
