@@ -65,7 +65,7 @@ class DiagnosticsConfig(Settings):
     "Look at the network every `interval` steps, and rehearse with the `probe_steps` steps that come next."
 
     interval: int
-    probe_steps: int = 100
+    probe_steps: int = 64
 
     def __post_init__(self) -> None:
         check_int("interval", self.interval)
@@ -206,10 +206,6 @@ def joined_looks(looks: list[Any], interval: int) -> DiagnosticsHistory | None:
     return DiagnosticsHistory(**vars(history), recording_indices=jnp.asarray(interval * np.arange(len(looks))))
 
 # %% ../../nbs/loops/05_mlp.ipynb #6bd0c835
-def _each(fn: Any, now: list[Any], cores: ThreadPoolExecutor) -> list[Any]:
-    return [fn(now[0]), *cores.map(fn, now[1:])]  # the first one compiles
-
-
 def _chunk(run: Any, now: list[Any], steps: int, cores: ThreadPoolExecutor) -> tuple[list[Any], NonFiniteError | None]:
     "So many steps of every seed, or as many as all can make, and the error of the one that can make the fewest."
 
@@ -219,7 +215,7 @@ def _chunk(run: Any, now: list[Any], steps: int, cores: ThreadPoolExecutor) -> t
         except NonFiniteError as error:
             return error
 
-    ended = _each(attempt, now, cores)
+    ended = [attempt(now[0]), *cores.map(attempt, now[1:])]  # the first one compiles
     steps_made = [e.step - int(now[0][1].steps) for e in ended if isinstance(e, NonFiniteError)]
     if not steps_made:
         return ended, None
@@ -269,9 +265,7 @@ def run_apart(
         try:
             while starts[-1] < total and failure is None:
                 if diagnostics is not None and total - starts[-1] >= size:
-                    looks.append(
-                        _each(functools.partial(look_at, learner, stream, diagnostics.probe_steps), now, cores)
-                    )
+                    looks.append([look_at(learner, stream, diagnostics.probe_steps, seed) for seed in now])
                 ended, failure = _chunk(run, now, min(size, total - starts[-1]), cores)
                 if ended:
                     now = [(result.state, result.stream_state) for result in ended]
