@@ -21,6 +21,7 @@ from alberta_nb.horde.off_policy import BairdStream
 from alberta_nb.horde.policies import importance_ratios
 from alberta_nb.learners.bank import LearnerBank
 from alberta_nb.learners.baselines import LastValue, RunningMean
+from alberta_nb.learners.diagnostics import Diagnostics, diagnose
 from alberta_nb.learners.linear import LearnerState, LinearLearner, UpdateResult
 from alberta_nb.learners.td import TDLearnerState, TDLinearLearner, TDUpdateResult
 from alberta_nb.learners.mlp import MLPLearner, MLPLearnerState, MLPUpdateResult
@@ -35,7 +36,13 @@ from alberta_nb.loops.metrics import (
     extract_metric,
     metrics_to_dicts,
 )
-from alberta_nb.loops.mlp import BatchedMLPResult, run_mlp_learning_loop, run_mlp_learning_loop_batched
+from alberta_nb.loops.mlp import (
+    BatchedMLPResult,
+    DiagnosticsConfig,
+    DiagnosticsHistory,
+    run_mlp_learning_loop,
+    run_mlp_learning_loop_batched,
+)
 from alberta_nb.loops.multi_head import (
     BatchedHordeResult,
     BatchedMultiHeadResult,
@@ -160,6 +167,9 @@ __all__ = [
     "BitFlippingStream",
     "Bounder",
     "CyclicStream",
+    "Diagnostics",
+    "DiagnosticsConfig",
+    "DiagnosticsHistory",
     "DriftingTeacherStream",
     "DynamicScaleShiftStream",
     "EMANormalizer",
@@ -251,6 +261,7 @@ __all__ = [
     "compute_cumulative_error",
     "compute_running_mean",
     "compute_tracking_error",
+    "diagnose",
     "episode_sweep",
     "extract_metric",
     "ideal_returns",
