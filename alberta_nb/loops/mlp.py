@@ -32,6 +32,7 @@ from alberta_nb.loops.supervised import (
     run_learning_loop_batched,
 )
 from ..noise import key_data
+from ..streams.base import Stream
 from ..streams.sources import ArraySource, IteratorSource, Source, TableSource
 from ..types import Settings, State, TimeStep, check_int, require
 
@@ -166,7 +167,10 @@ def _positions(stream: Any, keys: Any, position: Any, seeds: int) -> list[Stream
         clock: Any = np.zeros((), np.uint32)
         return [StreamPosition(state=None, steps=clock)] * seeds
     require(keys is not None, "keys is needed: JAX random keys, one for each seed", TypeError)
-    return [stream_start(stream, keys[k]) for k in range(seeds)]
+    each = (
+        np.asarray(key_data(keys)) if isinstance(stream, Stream) else keys
+    )  # a key taken out by JAX takes milliseconds
+    return [stream_start(stream, each[k]) for k in range(seeds)]
 
 # %% ../../nbs/loops/05_mlp.ipynb #50038ec6
 @functools.partial(jax.jit, static_argnums=(0, 3))
@@ -216,6 +220,8 @@ def _chunk(run: Any, now: list[Any], steps: int, cores: ThreadPoolExecutor) -> t
             return error
 
     ended = [attempt(now[0]), *cores.map(attempt, now[1:])]  # the first one compiles
+    if any(getattr(e, "interrupted", False) for e in ended):  # Ctrl-C was heard within: all seeds stay where they were
+        raise KeyboardInterrupt
     steps_made = [e.step - int(now[0][1].steps) for e in ended if isinstance(e, NonFiniteError)]
     if not steps_made:
         return ended, None
