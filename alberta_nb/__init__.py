@@ -16,10 +16,12 @@ from alberta_nb.horde.multi_head import (
     MultiHeadMLPState,
     MultiHeadMLPUpdateResult,
 )
+from alberta_nb.horde.gym import play_horde
 from alberta_nb.horde.off_policy import BairdStream
 from alberta_nb.horde.policies import importance_ratios
 from alberta_nb.learners.bank import LearnerBank
 from alberta_nb.learners.baselines import LastValue, RunningMean
+from alberta_nb.learners.diagnostics import Diagnostics, diagnose
 from alberta_nb.learners.linear import LearnerState, LinearLearner, UpdateResult
 from alberta_nb.learners.td import TDLearnerState, TDLinearLearner, TDUpdateResult
 from alberta_nb.learners.mlp import MLPLearner, MLPLearnerState, MLPUpdateResult
@@ -34,7 +36,13 @@ from alberta_nb.loops.metrics import (
     extract_metric,
     metrics_to_dicts,
 )
-from alberta_nb.loops.mlp import BatchedMLPResult, run_mlp_learning_loop, run_mlp_learning_loop_batched
+from alberta_nb.loops.mlp import (
+    BatchedMLPResult,
+    DiagnosticsConfig,
+    DiagnosticsHistory,
+    run_mlp_learning_loop,
+    run_mlp_learning_loop_batched,
+)
 from alberta_nb.loops.multi_head import (
     BatchedHordeResult,
     BatchedMultiHeadResult,
@@ -71,6 +79,7 @@ from alberta_nb.normalizers import (
     WelfordNormalizerState,
     normalizer_from_config,
 )
+from alberta_nb.optimizers.adaptive_obgd import ScaledLinearState, ScaledLMS, ScaledState
 from alberta_nb.optimizers.autostep import Autostep, AutostepParamState, AutostepState
 from alberta_nb.optimizers.autotdidbd import AutoTDIDBD, AutoTDIDBDState
 from alberta_nb.optimizers.base import Optimizer, OptimizerUpdate, optimizer_from_config
@@ -158,6 +167,9 @@ __all__ = [
     "BitFlippingStream",
     "Bounder",
     "CyclicStream",
+    "Diagnostics",
+    "DiagnosticsConfig",
+    "DiagnosticsHistory",
     "DriftingTeacherStream",
     "DynamicScaleShiftStream",
     "EMANormalizer",
@@ -202,6 +214,9 @@ __all__ = [
     "RankOne",
     "RunningMean",
     "ScaleDriftStream",
+    "ScaledLMS",
+    "ScaledLinearState",
+    "ScaledState",
     "ScaledStreamWrapper",
     "ScanStream",
     "SensorStream",
@@ -246,6 +261,7 @@ __all__ = [
     "compute_cumulative_error",
     "compute_running_mean",
     "compute_tracking_error",
+    "diagnose",
     "episode_sweep",
     "extract_metric",
     "ideal_returns",
@@ -258,6 +274,7 @@ __all__ = [
     "next_everything",
     "normalizer_from_config",
     "optimizer_from_config",
+    "play_horde",
     "predict_returns",
     "rms_value_error",
     "run_learning_loop",

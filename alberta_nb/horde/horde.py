@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['Questions', 'HordeTimeStep', 'HordeUpdateResult', 'td_targets', 'step_gammas', 'HordeStructure', 'horde_step',
-           'HordeLearner', 'first_horde', 'cumulants_width', 'check_step', 'check_lamdas']
+           'heads_of', 'places_of', 'structure_of', 'lacks_traces', 'HordeSettings', 'first_horde', 'cumulants_width',
+           'check_step', 'check_lamdas', 'HordeLearner']
 
-# %% ../../nbs/horde/02_horde.ipynb #8840915d
+# %% ../../nbs/horde/02_horde.ipynb #d487f3aa
+import dataclasses
 import functools
 from typing import Any
 
@@ -32,7 +34,7 @@ from ..optimizers.bounders import Bounder
 from ..optimizers.td_lambda import TDOptimizer, discounted
 from ..types import Settings, State, floats, require, vector
 
-# %% ../../nbs/horde/02_horde.ipynb #c507cff7
+# %% ../../nbs/horde/02_horde.ipynb #b35e30e7
 class Questions(State):
     "The numbers of all questions, each (n_demons,): they live in the state, so that compiled code does not know them."
 
@@ -41,7 +43,7 @@ class Questions(State):
     terminal_rewards: Array
     places: Array  # of the cumulant in the given array
 
-
+# %% ../../nbs/horde/02_horde.ipynb #69728dab
 class HordeTimeStep(State):
     """What a stream for a Horde gives: one transition, as all demons see it.
 
@@ -67,7 +69,7 @@ class HordeTimeStep(State):
             following = xp.where(xp.any(self.gammas != 0.0, axis=-1, keepdims=True), following, 0.0)
         return self.replace(cumulants=without_nan(self.cumulants), next_observation=following)
 
-
+# %% ../../nbs/horde/02_horde.ipynb #7bb7233c
 class HordeUpdateResult(State):
     """One step of learning of all demons.
 
@@ -88,7 +90,7 @@ class HordeUpdateResult(State):
 
     metrics = property(lambda self: self.per_demon_metrics)
 
-# %% ../../nbs/horde/02_horde.ipynb #054a3bc5
+# %% ../../nbs/horde/02_horde.ipynb #405aa5b8
 def td_targets(cumulants: Array, gammas: Array, terminal_rewards: Array, next_values: Array | None) -> Array:
     "c + (1 - g) z + g V(s') of every demon; where g is 0, V(s') is not read. A negative g counts by its size."
     later = 0.0 if next_values is None else discounted(gammas, next_values)
@@ -100,7 +102,7 @@ def step_gammas(questions: Questions, time_step: HordeTimeStep) -> Array:
     gammas = questions.gammas if time_step.gammas is None else time_step.gammas
     return gammas if time_step.terminated is None else jnp.where(time_step.terminated != 0.0, 0.0, gammas)
 
-# %% ../../nbs/horde/02_horde.ipynb #9acac0ff
+# %% ../../nbs/horde/02_horde.ipynb #8bd99d9f
 class HordeStructure(Settings):
     "What compiled code knows of a Horde: its learner, whether anything is discounted, and whether cumulants are selected."
 
@@ -110,15 +112,16 @@ class HordeStructure(Settings):
 
     def like(self, feature_dim: int) -> Any:
         "Shapes and dtypes of a state."
-        n, kind = self.heads.n_heads, jnp.result_type(float)
-        column, places = jax.ShapeDtypeStruct((n,), kind), jax.ShapeDtypeStruct((n,), jnp.int32)
+        n = self.heads.n_heads
+        column: Any = jax.ShapeDtypeStruct((n,), jnp.result_type(float))
+        places: Any = jax.ShapeDtypeStruct((n,), jnp.int32)
         asked = Questions(gammas=column, lamdas=column, terminal_rewards=column, places=places)
         return self.heads.like(feature_dim).replace(questions=asked)
 
     def step(self, state: MultiHeadMLPState, time_step: HordeTimeStep) -> HordeUpdateResult:
         return horde_step(self, state, time_step)
 
-
+# %% ../../nbs/horde/02_horde.ipynb #c82e531a
 def horde_step(horde: HordeStructure, state: MultiHeadMLPState, time_step: HordeTimeStep) -> HordeUpdateResult:
     "One transition: scale both ends, predict at both, compare every demon with its target, move."
     learner, asked = horde.heads, state.questions
@@ -144,14 +147,34 @@ def horde_step(horde: HordeStructure, state: MultiHeadMLPState, time_step: Horde
         trunk_bounding_metric=learned.trunk_bounding_metric,
     )
 
-# %% ../../nbs/horde/02_horde.ipynb #26e16797
-class HordeLearner(Settings):
-    """Demons that share one trunk: a question for each head (Sutton et al. 2011).
+# %% ../../nbs/horde/02_horde.ipynb #8c4763c0
+def heads_of(horde: Any) -> MultiHeadMLPLearner:
+    "The learner of all heads: the settings of the Horde, and gamma lamda of each question."
+    products = tuple(demon.gamma * demon.lamda for demon in horde.horde_spec.demons)
+    settings = {f.name: getattr(horde, f.name) for f in dataclasses.fields(horde)[1:]}
+    return MultiHeadMLPLearner(len(products), **settings, per_head_gamma_lamda=products)
 
-    `horde_spec`: the questions; their gamma times lamda decays the heads' traces, the trunk keeps none. With
-    `hidden_sizes=()` demons are linear, and `optimizer` may be a TDOptimizer, in which lamda replaces its own trace
-    decay. Everything else as in `MultiHeadMLPLearner`. Raises TypeError or ValueError that names the setting.
-    """
+
+def places_of(horde: Any) -> np.ndarray:
+    "For each demon the place of its cumulant in the given array."
+    index = horde.horde_spec.field("cumulant_index", int)
+    return np.where(index < 0, np.arange(len(index)), index).astype(np.int32)
+
+
+def structure_of(horde: Any) -> HordeStructure:
+    "What compiled code knows."
+    selects = any(demon.cumulant_index >= 0 for demon in horde.horde_spec.demons)
+    return HordeStructure(horde.learner.structure, bool(horde.horde_spec.field("gamma").any()), selects)
+
+
+def lacks_traces(horde: Any) -> bool:
+    "Whether discounts from outside would ask for traces that the questions' own discounts do not."
+    kept = horde.learner.has_traces or isinstance(horde.learner.of_heads, TDOptimizer)
+    return not kept and bool(horde.horde_spec.field("lamda").any())
+
+# %% ../../nbs/horde/02_horde.ipynb #94800c65
+class HordeSettings(Settings):
+    "The settings of a Horde, checked, and what follows from them. Raises TypeError or ValueError that names one."
 
     horde_spec: HordeSpec
     hidden_sizes: tuple[int, ...] = (128, 128)
@@ -166,6 +189,11 @@ class HordeLearner(Settings):
 
     time_step = HordeTimeStep
     seeds_apart = True
+    n_demons = property(lambda self: len(self.horde_spec.demons))
+    learner = functools.cached_property(heads_of)
+    places = functools.cached_property(places_of)
+    structure = functools.cached_property(structure_of)  # type: ignore[assignment]
+    lacks_traces = functools.cached_property(lacks_traces)
 
     def __post_init__(self) -> None:
         spec = self.horde_spec
@@ -173,42 +201,80 @@ class HordeLearner(Settings):
         object.__setattr__(self, "hidden_sizes", self.learner.hidden_sizes)
         object.__setattr__(self, "optimizer", self.learner.optimizer)
 
-    @functools.cached_property
-    def learner(self) -> MultiHeadMLPLearner:
-        "The learner of all heads."
-        names = ("hidden_sizes", "optimizer", "step_size", "bounder", "normalizer", "sparsity", "leaky_relu_slope")
-        names = (*names, "use_layer_norm", "head_optimizer")
-        products = tuple(demon.gamma * demon.lamda for demon in self.horde_spec.demons)
-        settings = {name: getattr(self, name) for name in names}
-        return MultiHeadMLPLearner(len(products), **settings, per_head_gamma_lamda=products)
+    def like(self, feature_dim: int) -> Any:
+        "Shapes and dtypes of a state."
+        return self.structure.like(feature_dim)
 
-    n_demons = property(lambda self: len(self.horde_spec.demons))
+# %% ../../nbs/horde/02_horde.ipynb #df6b994b
+def first_horde(horde: HordeSettings, feature_dim: int, key: Any) -> MultiHeadMLPState:
+    "The first state of the learner, with the questions."
+    state, spec = horde.learner.init(feature_dim, key), horde.horde_spec
+    places = jnp.asarray(horde.places)
+    gammas, lamdas, ends = (jnp.asarray(spec.field(name)) for name in ("gamma", "lamda", "terminal_reward"))
+    states = state.head_optimizer_states
+    if isinstance(horde.learner.of_heads, TDOptimizer):
+        what = f"optimizer: the state of {type(horde.learner.of_heads).__name__} must have trace_decay, for each demon's lamda"
+        require(hasattr(states, "trace_decay"), what, TypeError)
+        states = states.replace(trace_decay=lamdas)
+    asked = Questions(gammas=gammas, lamdas=lamdas, terminal_rewards=ends, places=places)
+    return state.replace(questions=asked, head_optimizer_states=states)
 
-    @functools.cached_property
-    def places(self) -> np.ndarray:
-        "For each demon the place of its cumulant in the given array."
-        index = self.horde_spec.field("cumulant_index", int)
-        return np.where(index < 0, np.arange(len(index)), index).astype(np.int32)
+# %% ../../nbs/horde/02_horde.ipynb #416f4b78
+def cumulants_width(horde: HordeSettings, width: int) -> None:
+    "Raise ValueError unless an array of so many cumulants has one for each demon."
+    if horde.structure.selects:
+        need = int(horde.places.max()) + 1
+        require(width >= need, f"cumulants must hold {need} numbers or more for these questions, got {width}")
+    else:
+        require(width == horde.n_demons, f"cumulants must have shape ({horde.n_demons},), got ({width},)")
 
-    @functools.cached_property
-    def structure(self) -> HordeStructure:  # type: ignore[override]
-        "What compiled code knows: demons that differ only in numbers share it."
-        selects = any(demon.cumulant_index >= 0 for demon in self.horde_spec.demons)
-        return HordeStructure(self.learner.structure, bool(self.horde_spec.field("gamma").any()), selects)
 
-    @functools.cached_property
-    def lacks_traces(self) -> bool:
-        "Whether discounts from outside would ask for traces that the questions' own discounts do not."
-        kept = self.learner.has_traces or isinstance(self.learner.of_heads, TDOptimizer)
-        return not kept and bool(self.horde_spec.field("lamda").any())
+def check_step(
+    horde: HordeSettings, state: Any, cumulants: Any, gammas: Any, terminated: Any, rhos: Any
+) -> dict[str, Any]:
+    "What came with a transition, checked, without the parts that are None."
+    check_heads_state(state, horde.learner)
+    n, shape = horde.n_demons, np.shape(cumulants)
+    require(len(shape) == 1, f"cumulants must have one dimension, got shape {shape}")
+    cumulants_width(horde, shape[0])
+    given = {"cumulants": vector("cumulants", cumulants, shape[0])}
+    if gammas is not None:
+        check_lamdas(horde)
+        given["gammas"] = vector("gammas", gammas, n)
+    if terminated is not None:
+        given["terminated"] = vector("terminated", terminated, 1)
+    if rhos is not None:
+        given["rhos"] = vector("rhos", rhos, n)
+    return given
+
+
+def check_lamdas(horde: HordeSettings) -> None:
+    "Raise ValueError where discounts from outside would ask for traces that are not there."
+    what = "gammas: no demon of this Horde has gamma * lamda above 0, so no traces are kept for its lamdas;"
+    require(not horde.lacks_traces, f"{what} set the gamma of a demon that uses them, or lamda = 0 for all")
+
+# %% ../../nbs/horde/02_horde.ipynb #670a6f93
+@functools.partial(jax.jit, static_argnums=0)
+def _horde_update(
+    horde: HordeStructure, state: MultiHeadMLPState, x: Array, next_x: Array, given: dict[str, Any]
+) -> Any:
+    fields = {name: floats(value, -1) for name, value in given.items()}
+    return horde_step(
+        horde, state, HordeTimeStep(observation=floats(x, -1), next_observation=floats(next_x, -1), **fields)
+    )
+
+# %% ../../nbs/horde/02_horde.ipynb #4a624f02
+class HordeLearner(HordeSettings):
+    """Demons that share one trunk: a question for each head (Sutton et al. 2011).
+
+    `horde_spec`: the questions; their gamma times lamda decays the heads' traces, the trunk keeps none. With
+    `hidden_sizes=()` demons are linear, and `optimizer` may be a TDOptimizer, in which lamda replaces its own trace
+    decay. Everything else as in `MultiHeadMLPLearner`. Raises TypeError or ValueError that names the setting.
+    """
 
     def init(self, feature_dim: int, key: Any) -> MultiHeadMLPState:
         "The first state for `feature_dim` inputs: sparse random weights, biases 0."
         return first_horde(self, feature_dim, key)
-
-    def like(self, feature_dim: int) -> Any:
-        "Shapes and dtypes of a state."
-        return self.structure.like(feature_dim)
 
     def predict(self, state: MultiHeadMLPState, observation: Array) -> Array:
         "The predictions of all demons (n_demons,) for an observation (feature_dim,)."
@@ -235,61 +301,3 @@ class HordeLearner(Settings):
     def step(self, state: MultiHeadMLPState, time_step: HordeTimeStep) -> HordeUpdateResult:
         "`update` on a time step, unchecked: what the loops compile."
         return horde_step(self.structure, state, time_step)
-
-# %% ../../nbs/horde/02_horde.ipynb #1aebff5d
-def first_horde(horde: HordeLearner, feature_dim: int, key: Any) -> MultiHeadMLPState:
-    "The first state of the learner, with the questions."
-    state, spec = horde.learner.init(feature_dim, key), horde.horde_spec
-    places = jnp.asarray(horde.places)
-    gammas, lamdas, ends = (jnp.asarray(spec.field(name)) for name in ("gamma", "lamda", "terminal_reward"))
-    states = state.head_optimizer_states
-    if isinstance(horde.learner.of_heads, TDOptimizer):
-        what = f"optimizer: the state of {type(horde.learner.of_heads).__name__} must have trace_decay, for each demon's lamda"
-        require(hasattr(states, "trace_decay"), what, TypeError)
-        states = states.replace(trace_decay=lamdas)
-    asked = Questions(gammas=gammas, lamdas=lamdas, terminal_rewards=ends, places=places)
-    return state.replace(questions=asked, head_optimizer_states=states)
-
-
-def cumulants_width(horde: HordeLearner, width: int) -> None:
-    "Raise ValueError unless an array of so many cumulants has one for each demon."
-    if horde.structure.selects:
-        need = int(horde.places.max()) + 1
-        require(width >= need, f"cumulants must hold {need} numbers or more for these questions, got {width}")
-    else:
-        require(width == horde.n_demons, f"cumulants must have shape ({horde.n_demons},), got ({width},)")
-
-
-def check_step(
-    horde: HordeLearner, state: Any, cumulants: Any, gammas: Any, terminated: Any, rhos: Any
-) -> dict[str, Any]:
-    "What came with a transition, checked, without the parts that are None."
-    check_heads_state(state, horde.learner)
-    n, shape = horde.n_demons, np.shape(cumulants)
-    require(len(shape) == 1, f"cumulants must have one dimension, got shape {shape}")
-    cumulants_width(horde, shape[0])
-    given = {"cumulants": vector("cumulants", cumulants, shape[0])}
-    if gammas is not None:
-        check_lamdas(horde)
-        given["gammas"] = vector("gammas", gammas, n)
-    if terminated is not None:
-        given["terminated"] = vector("terminated", terminated, 1)
-    if rhos is not None:
-        given["rhos"] = vector("rhos", rhos, n)
-    return given
-
-
-def check_lamdas(horde: HordeLearner) -> None:
-    "Raise ValueError where discounts from outside would ask for traces that are not there."
-    what = "gammas: no demon of this Horde has gamma * lamda above 0, so no traces are kept for its lamdas;"
-    require(not horde.lacks_traces, f"{what} set the gamma of a demon that uses them, or lamda = 0 for all")
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _horde_update(
-    horde: HordeStructure, state: MultiHeadMLPState, x: Array, next_x: Array, given: dict[str, Any]
-) -> Any:
-    fields = {name: floats(value, -1) for name, value in given.items()}
-    return horde_step(
-        horde, state, HordeTimeStep(observation=floats(x, -1), next_observation=floats(next_x, -1), **fields)
-    )

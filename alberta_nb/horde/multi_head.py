@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['MultiHeadMLPState', 'MultiHeadMLPUpdateResult', 'HeadsTimeStep', 'without_nan', 'Seen', 'heads_forward', 'Lesson',
            'kept', 'next_head_traces', 'parameter_step_sizes', 'mean_size', 'Moved', 'move_heads', 'move_td_heads',
-           'move_trunk', 'bound_trunk', 'learn_heads', 'multi_head_step', 'stacked', 'first_heads', 'check_heads',
-           'MultiHeadMLPLearner', 'check_heads_state']
+           'move_trunk', 'trunk_steps', 'learn_heads', 'multi_head_step', 'stacked', 'first_heads', 'check_heads',
+           'HeadSettings', 'check_heads_state', 'MultiHeadMLPLearner']
 
-# %% ../../nbs/horde/01_multi_head.ipynb #de806fce
+# %% ../../nbs/horde/01_multi_head.ipynb #61a482ab
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ from ..optimizers.td_lambda import TDOptimizer
 from ..rank_one import RankOne, dense, size_sum
 from ..types import Settings, State, check_int, check_number, filled, floats, in_state, require, vector
 
-# %% ../../nbs/horde/01_multi_head.ipynb #b2f96a65
+# %% ../../nbs/horde/01_multi_head.ipynb #9a030f03
 class MultiHeadMLPState(State):
     """All that a trunk with many heads remembers; whatever belongs to a head has the heads as its first axis.
 
@@ -71,7 +71,7 @@ class MultiHeadMLPUpdateResult(State):
 
     metrics = property(lambda self: self.per_head_metrics)
 
-
+# %% ../../nbs/horde/01_multi_head.ipynb #2f9505df
 class HeadsTimeStep(State):
     "What a stream for many heads gives: an `observation` (feature_dim,) and `targets` (n_heads,), NaN for none."
 
@@ -88,7 +88,7 @@ def without_nan(values: Any) -> Any:
     where = np.where if isinstance(values, np.ndarray) else jnp.where
     return where(values != values, 0.0, values)
 
-# %% ../../nbs/horde/01_multi_head.ipynb #5545b1f3
+# %% ../../nbs/horde/01_multi_head.ipynb #ebffb7de
 class Seen(NamedTuple):
     "What a look at an observation gives: the heads' `values` (n_heads,), the last `features`, and the trunk's `layers`."
 
@@ -103,7 +103,7 @@ def heads_forward(params: MLPParams, x: Array, slope: float = 0.01, use_layer_no
     values = jnp.matmul(params.weights[-1], features, precision=lax.Precision.HIGHEST) + params.biases[-1]
     return Seen(values, features, layers)
 
-# %% ../../nbs/horde/01_multi_head.ipynb #b815cf4c
+# %% ../../nbs/horde/01_multi_head.ipynb #668024fd
 class Lesson(NamedTuple):
     "What there is to learn at one step."
 
@@ -133,7 +133,7 @@ def next_head_traces(state: MultiHeadMLPState, features: Array, lesson: Lesson) 
         new = lesson.rhos[:, None] * new[0], lesson.rhos * new[1]
     return kept(lesson.active, new, state.traces)
 
-# %% ../../nbs/horde/01_multi_head.ipynb #969aec6a
+# %% ../../nbs/horde/01_multi_head.ipynb #65673d48
 def parameter_step_sizes(state: Any) -> Array | None:
     "The step sizes that a per-parameter state holds, one for all or one for each; None where it holds none."
     if hasattr(state, "log_step_sizes"):
@@ -148,9 +148,9 @@ def mean_size(states: Sequence[Any], steps: Sequence[Any], directions: Sequence[
         sums = [sum(size_sum(a) for a in arrays) for arrays in (steps, directions)]
         return sums[0] / jnp.where(sums[1] == 0.0, 1.0, sums[1])
     weights, bias = (jnp.mean(jnp.asarray(sizes)) for sizes in found)
-    return weights + (bias - weights) / (directions[0].shape[-1] + 1)  # exact where all are equal
+    return weights + (bias - weights) / (directions[0].shape[-1] + 1)  # exact where all share one
 
-# %% ../../nbs/horde/01_multi_head.ipynb #2375291c
+# %% ../../nbs/horde/01_multi_head.ipynb #5a362129
 class Moved(NamedTuple):
     "What a step makes of the heads."
 
@@ -179,7 +179,7 @@ def move_heads(learner: Any, state: MultiHeadMLPState, features: Array, lesson: 
     arrays, states, sizes = jax.vmap(one)(state.head_optimizer_states, old, traces, ratios, lesson.errors)
     return Moved(arrays, states, traces, sizes)
 
-# %% ../../nbs/horde/01_multi_head.ipynb #96549092
+# %% ../../nbs/horde/01_multi_head.ipynb #3db0d580
 def move_td_heads(learner: Any, state: MultiHeadMLPState, features: Array, lesson: Lesson) -> Moved:
     "Every head as a linear learner of temporal differences, with a TD optimizer's state of its own."
     x, next_x, gammas = lesson.transition
@@ -195,7 +195,7 @@ def move_td_heads(learner: Any, state: MultiHeadMLPState, features: Array, lesso
     arrays, states, sizes = jax.vmap(one)(state.head_optimizer_states, *old, lesson.errors, gammas, ratios)
     return Moved(arrays, states, None, sizes)
 
-# %% ../../nbs/horde/01_multi_head.ipynb #e7b81cd9
+# %% ../../nbs/horde/01_multi_head.ipynb #f6d74d3c
 def move_trunk(
     learner: Any, state: MultiHeadMLPState, layers: Sequence[Layer], errors: Array, active: Array
 ) -> tuple[tuple[Array, ...], tuple[Any, ...], Array]:
@@ -208,28 +208,28 @@ def move_trunk(
         return (), (), jnp.ones_like(errors[0])
     cotangent = jnp.matmul(errors, state.params.weights[-1], precision=lax.Precision.HIGHEST)
     gradients = hidden_gradient(old.weights, layers, cotangent, learner.leaky_relu_slope, learner.use_layer_norm)
-    scales = learner.optimizer.scales_gradients
-    given = [g if scales else dense(g) for g in gradients.arrays()]
-    steps, new = learner.optimizer.update_from_gradients(states, given, None)
-    steps, report = bound_trunk(learner.bounder, steps, errors, old.arrays())
-    moved = tuple(a + s for a, s in zip(old.arrays(), steps, strict=True))
-    learned = jnp.any(active)
-    choose = functools.partial(jnp.where, learned)
-    return jax.tree.map(choose, (moved, tuple(new)), (old.arrays(), states)) + (report,)
-
-
-def bound_trunk(
-    bounder: Bounder | None, steps: Sequence[Any], errors: Array, params: Sequence[Array]
-) -> tuple[Sequence[Any], Array]:
-    "The trunk's steps, which hold the errors already, bounded as those of one learner with the sum of all errors."
     total = vector_sum(jnp.abs(errors))
-    if bounder is None:
-        return steps, jnp.ones_like(total)
-    share = 1.0 / jnp.where(total == 0.0, 1.0, total)
-    steps, report = bounder.bound([share * s for s in steps], total, params)
-    return [total * s for s in steps], report
+    steps, new = trunk_steps(learner.optimizer, states, gradients.arrays(), total)
+    report = jnp.ones_like(total)
+    if learner.bounder is not None:
+        steps, report = learner.bounder.bound(steps, total, old.arrays())
+    moved = tuple(a + total * s for a, s in zip(old.arrays(), steps, strict=True))
+    choose = functools.partial(jnp.where, jnp.any(active))
+    return *jax.tree.map(choose, (moved, tuple(new)), (old.arrays(), states)), report
 
-# %% ../../nbs/horde/01_multi_head.ipynb #8d34f91d
+
+def trunk_steps(
+    optimizer: Optimizer, states: Sequence[Any], gradients: Sequence[Any], total: Array
+) -> tuple[list[Any], Sequence[Any]]:
+    "The trunk's steps over the sum of sizes of all errors, which the gradients hold as a factor, and the next states."
+    share = 1.0 / jnp.where(total == 0.0, 1.0, total)
+    given = [g if optimizer.scales_gradients else dense(g) for g in gradients]
+    if optimizer.splits_error:
+        return optimizer.update_from_gradients(states, [share * g for g in given], total)
+    steps, new = optimizer.update_from_gradients(states, given, None)
+    return [share * s for s in steps], new
+
+# %% ../../nbs/horde/01_multi_head.ipynb #dfcfc99c
 def learn_heads(learner: Any, state: MultiHeadMLPState, seen: Seen, lesson: Lesson) -> MultiHeadMLPUpdateResult:
     "Everything moves, from one look at the observation: each head by its own error, the trunk by all of them."
     move = move_td_heads if isinstance(learner.of_heads, TDOptimizer) else move_heads
@@ -261,7 +261,7 @@ def multi_head_step(learner: Any, state: MultiHeadMLPState, observation: Array, 
     lesson = Lesson(errors, active, transition=(x, x, jnp.zeros_like(errors)))
     return learn_heads(learner, state.replace(normalizer_state=normalizer_state), seen, lesson)
 
-# %% ../../nbs/horde/01_multi_head.ipynb #4f694e68
+# %% ../../nbs/horde/01_multi_head.ipynb #9aa3baef
 def stacked(state: Any, n: int) -> Any:
     "The same state for `n` heads, on a first axis."
 
@@ -293,7 +293,7 @@ def first_heads(learner: Any, feature_dim: int, key: Any) -> MultiHeadMLPState:
     decays = jnp.asarray(np.asarray(learner.products, jnp.result_type(float)))
     return state.replace(traces=(filled(head.shape, 0.0), filled((n,), 0.0)), decays=decays)
 
-# %% ../../nbs/horde/01_multi_head.ipynb #55220551
+# %% ../../nbs/horde/01_multi_head.ipynb #57fc2c37
 def check_heads(learner: Any) -> None:
     "Raise TypeError or ValueError unless the settings of a learner with many heads are what they should be."
     check_int("n_heads", learner.n_heads)
@@ -317,15 +317,9 @@ def check_heads(learner: Any) -> None:
     why = "a trunk keeps no traces: gamma * lamda must be 0 with hidden layers; use per_head_gamma_lamda for the heads"
     require(shared == 0 or not learner.hidden_sizes, f"{why}, got {shared}")
 
-# %% ../../nbs/horde/01_multi_head.ipynb #7b8bdd18
-class MultiHeadMLPLearner(Settings):
-    """Input -> [Dense -> LayerNorm -> LeakyReLU] x N -> n_heads linear heads, from one sample at a time.
-
-    `per_head_gamma_lamda`: for each head the decay of its trace; `gamma` times `lamda` for all when None, which must be
-    0 with hidden layers, because the trunk keeps no traces. `optimizer`: of trunk and heads, LMS(step_size) when None;
-    `head_optimizer`: of the heads, when another. `bounder`: limits the step of each head by its own error, and the
-    trunk's by the sum of all. Everything else as in `MLPLearner`. Raises TypeError or ValueError that names the setting.
-    """
+# %% ../../nbs/horde/01_multi_head.ipynb #905d9f5e
+class HeadSettings(Settings):
+    "The settings of a learner with many heads, checked. Raises TypeError or ValueError that names one."
 
     n_heads: int
     hidden_sizes: tuple[int, ...] = (128, 128)
@@ -365,9 +359,45 @@ class MultiHeadMLPLearner(Settings):
 
     def template(self) -> Self:
         "The settings without the numbers that live in the state; with or without traces is no number."
-        return dataclasses.replace(
-            super().template(), per_head_gamma_lamda=(1.0,) * self.n_heads if self.has_traces else None
-        )
+        products = (1.0,) * self.n_heads if self.has_traces else None
+        return dataclasses.replace(super().template(), per_head_gamma_lamda=products)
+
+# %% ../../nbs/horde/01_multi_head.ipynb #9bdf6361
+def check_heads_state(state: Any, learner: Any) -> int:
+    "Raise TypeError or ValueError unless `state` is one state of this learner; the number of inputs that it is for."
+    if type(state) is not MultiHeadMLPState:
+        raise TypeError(f"state must be a MultiHeadMLPState, got {type(state).__name__}")
+    shapes, want = (
+        [bias.shape for bias in state.params.biases],
+        [(n,) for n in (*learner.hidden_sizes, learner.n_heads)],
+    )
+    if shapes != want:
+        raise ValueError(f"state must come from this learner, with biases {want}, got {shapes}")
+    traced = state.traces is not None
+    if traced != learner.has_traces:
+        raise ValueError(f"state must come from this learner: traces must be {'kept' if not traced else 'None'}")
+    return state.params.weights[0].shape[1]
+
+# %% ../../nbs/horde/01_multi_head.ipynb #13c72fd5
+@functools.partial(jax.jit, static_argnums=0)
+def _predict(learner: HeadSettings, state: MultiHeadMLPState, x: Array) -> Array:
+    x = scale_only(learner.normalizer, state.normalizer_state, floats(x, -1))
+    return heads_forward(state.params, x, learner.leaky_relu_slope, learner.use_layer_norm).values
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _update(learner: HeadSettings, state: MultiHeadMLPState, x: Array, targets: Array) -> Any:
+    return multi_head_step(learner, state, floats(x, -1), floats(targets, -1))
+
+# %% ../../nbs/horde/01_multi_head.ipynb #1eecfc48
+class MultiHeadMLPLearner(HeadSettings):
+    """Input -> [Dense -> LayerNorm -> LeakyReLU] x N -> n_heads linear heads, from one sample at a time.
+
+    `per_head_gamma_lamda`: for each head the decay of its trace; `gamma` times `lamda` for all when None, which must be
+    0 with hidden layers, because the trunk keeps no traces. `optimizer`: of trunk and heads, LMS(step_size) when None;
+    `head_optimizer`: of the heads, when another. `bounder`: limits the step of each head by its own error, and the
+    trunk's by the sum of all. Everything else as in `MLPLearner`. Raises TypeError or ValueError that names the setting.
+    """
 
     def init(self, feature_dim: int, key: Any) -> MultiHeadMLPState:
         "The first state for `feature_dim` inputs: sparse random weights, biases 0."
@@ -389,30 +419,3 @@ class MultiHeadMLPLearner(Settings):
     def step(self, state: MultiHeadMLPState, time_step: HeadsTimeStep) -> MultiHeadMLPUpdateResult:
         "`update` on a time step, unchecked: what the loops compile."
         return multi_head_step(self, state, time_step.observation, time_step.targets)
-
-# %% ../../nbs/horde/01_multi_head.ipynb #d06573b3
-def check_heads_state(state: Any, learner: Any) -> int:
-    "Raise TypeError or ValueError unless `state` is one state of this learner; the number of inputs that it is for."
-    if type(state) is not MultiHeadMLPState:
-        raise TypeError(f"state must be a MultiHeadMLPState, got {type(state).__name__}")
-    shapes, want = (
-        [bias.shape for bias in state.params.biases],
-        [(n,) for n in (*learner.hidden_sizes, learner.n_heads)],
-    )
-    if shapes != want:
-        raise ValueError(f"state must come from this learner, with biases {want}, got {shapes}")
-    traced = state.traces is not None
-    if traced != learner.has_traces:
-        raise ValueError(f"state must come from this learner: traces must be {'kept' if not traced else 'None'}")
-    return state.params.weights[0].shape[1]
-
-# %% ../../nbs/horde/01_multi_head.ipynb #9140ecd9
-@functools.partial(jax.jit, static_argnums=0)
-def _predict(learner: MultiHeadMLPLearner, state: MultiHeadMLPState, x: Array) -> Array:
-    x = scale_only(learner.normalizer, state.normalizer_state, floats(x, -1))
-    return heads_forward(state.params, x, learner.leaky_relu_slope, learner.use_layer_norm).values
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _update(learner: MultiHeadMLPLearner, state: MultiHeadMLPState, x: Array, targets: Array) -> Any:
-    return multi_head_step(learner, state, floats(x, -1), floats(targets, -1))

@@ -194,7 +194,6 @@ class NetworkSettings(Learner):
     leaky_relu_slope: float = 0.01
     use_layer_norm: bool = True
     head_optimizer: Optimizer | None = None
-
     columns: ClassVar = ("squared_error", "error", "bounding_metric")
     seeds_apart = True  # the weights of many seeds side by side would not fit into the cache
     has_traces = property(lambda self: self.gamma * self.lamda > 0)

@@ -37,6 +37,7 @@ class Optimizer(Settings, ABC):
     "Base of the optimizers: frozen settings, with `init` and `update` as pure functions of what they are given."
 
     scales_gradients = False  # True: a step is a number times the gradient, which may then come as a `RankOne`
+    splits_error = False  # True: wants error and gradient apart, also where the gradient is a sum over many errors
 
     @abstractmethod
     def init(self, feature_dim: int) -> Any:
@@ -44,11 +45,9 @@ class Optimizer(Settings, ABC):
 
     @abstractmethod
     def update(self, state: Any, error: Array, observation: Array, bias_input: float = 1.0) -> OptimizerUpdate:
-        """The change of weights and bias for one example.
+        """The change for one example: error = target - prediction () and observation (feature_dim,).
 
-        Args:
-            error, observation: target - prediction (), and the input (feature_dim,).
-            bias_input: the input of the bias: 1, or 0 for a learner without one.
+        `bias_input`: the input of the bias: 1, or 0 for a learner without one.
         """
 
     def step_sizes(self, state: Any) -> tuple[Array, Array]:

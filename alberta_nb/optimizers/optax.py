@@ -204,7 +204,7 @@ def to_optax(optimizer: Optimizer) -> Any:
 
     `update(gradients, state, error=target - prediction)` takes the gradient of the prediction and gives the change to
     add. Without `error` it takes the gradient of 0.5 error^2: LMS, and IDBD("loss", "loss_grads"), need no more.
-    `params` and other extra arguments are ignored. Raises TypeError for something that is no `Optimizer`, for parameters
+    `params` and other extra arguments are ignored. Raises TypeError for something that is no `Optimizer`, parameters
     that are no floats, and at the first update where `error` is missing; ValueError for the errors of several samples.
     """
     optax = load_optax()
