@@ -63,7 +63,7 @@ class State:
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
 # %% ../nbs/00_types.ipynb #dbd8568f
-def in_state(default: Any) -> Any:
+def in_state(*, default: Any) -> Any:
     "A setting that `init` copies into the state: learners that differ only in such settings share one compilation."
     return dataclasses.field(default=default, metadata={"in_state": True})
 

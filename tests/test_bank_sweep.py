@@ -15,6 +15,8 @@ from alberta_nb.compile import native_loops
 from alberta_nb.experiments.sweep import paired_difference, seed_averages, sweep, sweep_table
 from alberta_nb.learners.bank import BankResult, LearnerBank, group_by_structure, in_order, pad_columns
 from alberta_nb.learners.linear import LinearLearner
+from alberta_nb.learners.mlp import MLPLearner
+from alberta_nb.loops.mlp import run_mlp_learning_loop
 from alberta_nb.loops.supervised import (
     BatchedLearningResult,
     NormalizerTrackingConfig,
@@ -24,6 +26,7 @@ from alberta_nb.loops.supervised import (
 )
 from alberta_nb.normalizers import EMANormalizer
 from alberta_nb.optimizers.autostep import Autostep
+from alberta_nb.optimizers.bounders import ObGDBounding
 from alberta_nb.optimizers.idbd import IDBD
 from alberta_nb.optimizers.lms import LMS
 from alberta_nb.streams.sources import ArraySource
@@ -307,3 +310,30 @@ def test_errors_of_sweeps() -> None:
     single = run_learning_loop_batched(lms([0.1])[0], RandomWalkStream(3), 20, KEYS)
     with pytest.raises(ValueError, match="metrics must have shape"):
         sweep_table(single, ["LMS"])
+
+
+NETWORKS = [MLPLearner((6,), LMS(0.1), bounder=ObGDBounding()), MLPLearner((6,), Autostep(), gamma=0.9, lamda=0.5)]
+
+
+def test_networks_in_a_bank_start_alike_and_learn_as_alone() -> None:
+    bank, key, stream = LearnerBank(NETWORKS), jax.random.key(3), RandomWalkStream(4)
+    first = bank.init(4, key)
+    a, b = (bank.member(first, i).params for i in range(2))
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, a, b))
+    together = run_mlp_learning_loop(bank, stream, 200, key).metrics
+    swept = sweep(NETWORKS, stream, 200, jax.random.split(key, 2)).metrics
+    assert together.shape == (200, 2, 3) and swept.shape == (2, 200, 2, 3)
+    for i, network in enumerate(NETWORKS):
+        alone = run_mlp_learning_loop(network, stream, 200, key).metrics
+        assert np.allclose(together[:, i], alone, rtol=1e-3, atol=1e-4)
+        alone = run_mlp_learning_loop(network, stream, 200, jax.random.split(key, 2)[1]).metrics
+        assert np.allclose(swept[1, :, i], alone, rtol=1e-3, atol=1e-4)
+
+
+def test_a_bank_of_networks_needs_a_key() -> None:
+    for call in (
+        lambda: LearnerBank(NETWORKS).init(4),
+        lambda: run_learning_loop(LearnerBank(NETWORKS), WORLD, 10, KEY),
+    ):
+        with pytest.raises(TypeError, match="key is needed, a MLPLearner starts from random weights"):
+            call()

@@ -34,7 +34,7 @@ BY_HAND = {0.05: 1.98, 0.09: 1.52, 0.13: 1.374, 0.15: 1.378, 0.20: 1.64}  # stan
 class FirstFive(Optimizer):
     """LMS on the first five inputs, nothing on the others."""
 
-    step_size: float = in_state(0.1)
+    step_size: float = in_state(default=0.1)
 
     def init(self, feature_dim: int) -> LMSState:
         return LMSState(step_size=jnp.where(jnp.arange(feature_dim) < 5, self.step_size, 0.0))

@@ -24,7 +24,7 @@ class Pair(State):
 
 
 class Leaf(Settings):
-    step_size: float = in_state(0.1)
+    step_size: float = in_state(default=0.1)
     order: int = 1
 
 

@@ -14,11 +14,14 @@ import numpy as np
 import pandas as pd
 
 from ..learners.bank import LearnerBank
+from ..loops.mlp import BatchedMLPResult, run_mlp_learning_loop_batched
 from ..loops.supervised import BatchedLearningResult, run_learning_loop_batched
 from ..types import check_int, check_number, require
 
 # %% ../../nbs/experiments/00_sweep.ipynb #00a2148a
-def sweep(learners: Sequence[Any], stream: Any, num_steps: int, keys: Any, **options: Any) -> BatchedLearningResult:
+def sweep(
+    learners: Sequence[Any], stream: Any, num_steps: int, keys: Any, **options: Any
+) -> BatchedLearningResult | BatchedMLPResult:
     """Run every learner on the same seeds: metrics (n_seeds, rows, n_learners, columns).
 
     All learners meet the same experience, so that their differences are not luck. Learners that differ only in numbers
@@ -26,11 +29,14 @@ def sweep(learners: Sequence[Any], stream: Any, num_steps: int, keys: Any, **opt
 
     Args:
         learners: what is compared.
-        stream, num_steps, keys, options: as in `run_learning_loop_batched`; `record_every` keeps the metrics small.
+        stream, num_steps, keys, options: as in `run_learning_loop_batched`, or `run_mlp_learning_loop_batched` where a
+            network is among the learners; `record_every` keeps the metrics small.
 
-    Raises what `LearnerBank` and `run_learning_loop_batched` raise.
+    Raises what `LearnerBank` and the loop raise.
     """
-    return run_learning_loop_batched(LearnerBank(tuple(learners)), stream, num_steps, keys, **options)
+    random = any(hasattr(learner, "like") for learner in learners)
+    run = run_mlp_learning_loop_batched if random else run_learning_loop_batched
+    return run(LearnerBank(tuple(learners)), stream, num_steps, keys, **options)
 
 # %% ../../nbs/experiments/00_sweep.ipynb #7c6e3bfc
 def seed_averages(

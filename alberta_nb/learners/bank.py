@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['group_by_structure', 'in_order', 'pad_columns', 'BankResult', 'bank_step', 'bank_step_sizes', 'check_learners',
-           'time_step_of', 'stack_states', 'state_of', 'LearnerBank']
+           'time_step_of', 'first_of', 'stack_states', 'state_of', 'LearnerBank']
 
 # %% ../../nbs/learners/01_bank.ipynb #e43a15b2
 import functools
@@ -89,6 +89,15 @@ def time_step_of(learner: Any) -> type[Any]:
     return getattr(learner, "time_step", TimeStep)
 
 
+def first_of(learner: Any, feature_dim: int, key: Any) -> Any:
+    "A learner's first state. Raises TypeError where random weights need a key and there is none."
+    if not hasattr(learner, "like"):
+        return learner.init(feature_dim)
+    what = "learner_state=bank.init(feature_dim, key), or run_mlp_learning_loop"
+    require(key is not None, f"key is needed, a {type(learner).__name__} starts from random weights: {what}", TypeError)
+    return learner.init(feature_dim, key)
+
+
 def stack_states(groups: dict[Any, list[int]], states: Sequence[Any]) -> tuple[Any, ...]:
     "One stacked state for each group, learners on the first axis."
     chosen = ([states[i] for i in members] for members in groups.values())
@@ -121,10 +130,14 @@ class LearnerBank(Settings):
         object.__setattr__(self, "learners", tuple(self.learners))
         check_learners(self.learners)
 
-    def init(self, feature_dim: int) -> tuple[Any, ...]:
-        "The first state: one stacked state for each group of learners."
+    def init(self, feature_dim: int, key: Any = None) -> tuple[Any, ...]:
+        "The first state: one stacked state for each group of learners. Networks need a `key`, one for all."
         check_int("feature_dim", feature_dim)
-        return stack_states(self.groups, [learner.init(feature_dim) for learner in self.learners])
+        return stack_states(self.groups, [first_of(learner, feature_dim, key) for learner in self.learners])
+
+    def like(self, feature_dim: int) -> Any:
+        "Shapes and dtypes of a state."
+        return jax.eval_shape(lambda: self.init(feature_dim, jax.random.key(0)))
 
     def member(self, state: tuple[Any, ...], i: int) -> Any:
         "The state of learner number `i`. Of a batch of seeds, choose the seed first."

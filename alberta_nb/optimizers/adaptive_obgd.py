@@ -86,9 +86,9 @@ class ScaledLMS(ScaledArrays, Optimizer):
     Raises ValueError for settings out of range. Source: Elsayed et al. 2024, adaptive ObGD (there 1, .999 and 1e-8).
     """
 
-    step_size: float = in_state(1.0)
-    beta2: float = in_state(0.999)
-    epsilon: float = in_state(1e-8)
+    step_size: float = in_state(default=1.0)
+    beta2: float = in_state(default=0.999)
+    epsilon: float = in_state(default=1e-8)
 
     def __post_init__(self) -> None:
         check_number("step_size", self.step_size, 0.0)

@@ -157,9 +157,9 @@ class Autostep(AutostepArrays, Optimizer):
     Raises ValueError for a step size that is not positive, a negative meta step size, or tau below 1.
     """
 
-    initial_step_size: float = in_state(0.01)
-    meta_step_size: float = in_state(0.01)
-    tau: float = in_state(10000.0)
+    initial_step_size: float = in_state(default=0.01)
+    meta_step_size: float = in_state(default=0.01)
+    tau: float = in_state(default=10000.0)
     splits_error = True  # inputs and errors have scales of their own
 
     def __post_init__(self) -> None:

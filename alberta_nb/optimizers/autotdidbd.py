@@ -123,10 +123,10 @@ class AutoTDIDBD(TDOptimizer):
     Raises TypeError or ValueError for a setting out of range; `init`, for an initial step size outside the bounds.
     """
 
-    initial_step_size: float = in_state(0.01)  # where all step sizes start, above 0
-    meta_step_size: float = in_state(0.01)  # theta, 0 or more
-    trace_decay: float = in_state(0.0)  # lambda in [0, 1]
-    normalizer_decay: float = in_state(10000.0)  # tau: the normalisers' time constant, 1 or more
+    initial_step_size: float = in_state(default=0.01)  # where all step sizes start, above 0
+    meta_step_size: float = in_state(default=0.01)  # theta, 0 or more
+    trace_decay: float = in_state(default=0.0)  # lambda in [0, 1]
+    normalizer_decay: float = in_state(default=10000.0)  # tau: the normalisers' time constant, 1 or more
     overshoot: str = "published"  # lines 7 and 10 see the trace before this step, as printed; or "updated", after it
     initial_normalizer: float = in_state(default=1.0)  # eta at the start; 0.0 is Autostep's
     log_step_size_bounds: Bounds | None = None  # (low, high), held before the overshoot is known; default (-10, None)

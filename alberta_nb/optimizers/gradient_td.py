@@ -107,9 +107,9 @@ def gradient_td_update(
 class GradientTD(TDOptimizer):
     "Base of TDC and GTD2: settings, and what both do."
 
-    step_size: float = in_state(0.01)
-    trace_decay: float = in_state(0.0)
-    secondary_step_size: float = in_state(0.05)
+    step_size: float = in_state(default=0.01)
+    trace_decay: float = in_state(default=0.0)
+    secondary_step_size: float = in_state(default=0.05)
 
     def __post_init__(self) -> None:
         check_number("step_size", self.step_size, 0.0)

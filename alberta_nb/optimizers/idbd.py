@@ -148,8 +148,8 @@ class IDBD(Optimizer):
     Raises TypeError or ValueError for a setting out of range; `init`, for an initial step size outside the bounds.
     """
 
-    initial_step_size: float = in_state(0.01)  # where all step sizes start, above 0
-    meta_step_size: float = in_state(0.01)  # theta, 0 or more; 0 is LMS
+    initial_step_size: float = in_state(default=0.01)  # where all step sizes start, above 0
+    meta_step_size: float = in_state(default=0.01)  # theta, 0 or more; 0 is LMS
     h_decay_mode: str = "prediction_grads"  # networks: h decays by this square; or "loss_grads"
     meta_gradient: str = "prediction"  # networks: Meyer's JAX form; or "loss", Sutton's on a linear net
     log_step_size_bounds: Bounds | None = None  # (low, high); default (-10, None), networks (-10, 2)

@@ -34,7 +34,7 @@ class LMS(Optimizer):
     Raises TypeError or ValueError for a step size that is no finite number of at least 0.
     """
 
-    step_size: float = in_state(0.01)
+    step_size: float = in_state(default=0.01)
 
     scales_gradients = True
 

@@ -46,10 +46,10 @@ class ObGD(Optimizer):
     Raises ValueError for a negative step size or kappa, or gamma or lamda outside [0, 1].
     """
 
-    step_size: float = in_state(1.0)
-    kappa: float = in_state(2.0)
-    gamma: float = in_state(0.0)
-    lamda: float = in_state(0.0)
+    step_size: float = in_state(default=1.0)
+    kappa: float = in_state(default=2.0)
+    gamma: float = in_state(default=0.0)
+    lamda: float = in_state(default=0.0)
 
     def __post_init__(self) -> None:
         for name, high in {"step_size": math.inf, "kappa": math.inf, "gamma": 1.0, "lamda": 1.0}.items():

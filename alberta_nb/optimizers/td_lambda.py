@@ -183,8 +183,8 @@ class TDLambda(TDOptimizer):
     all of it, and the next one starts clean. Raises TypeError or ValueError for a setting out of range.
     """
 
-    step_size: float = in_state(0.01)
-    trace_decay: float = in_state(0.0)
+    step_size: float = in_state(default=0.01)
+    trace_decay: float = in_state(default=0.0)
     trace: str = "accumulating"
 
     def __post_init__(self) -> None:

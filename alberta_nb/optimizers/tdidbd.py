@@ -91,9 +91,9 @@ class TDIDBD(TDOptimizer):
     Raises TypeError or ValueError for a setting out of range; `init`, for an initial step size outside the bounds.
     """
 
-    initial_step_size: float = in_state(0.01)  # where all step sizes start, above 0
-    meta_step_size: float = in_state(0.01)  # theta, 0 or more; 0 is TD(lambda)
-    trace_decay: float = in_state(0.0)  # lambda in [0, 1]
+    initial_step_size: float = in_state(default=0.01)  # where all step sizes start, above 0
+    meta_step_size: float = in_state(default=0.01)  # theta, 0 or more; 0 is TD(lambda)
+    trace_decay: float = in_state(default=0.0)  # lambda in [0, 1]
     use_semi_gradient: bool = True  # Algorithm 3; False: Algorithm 4, which descends on the next value too
     log_step_size_bounds: Bounds | None = None  # (low, high); default (-10, None)
 

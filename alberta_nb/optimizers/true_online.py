@@ -62,8 +62,8 @@ class TrueOnlineTD(TDOptimizer):
     The trace decays by the discount that led into a state. Raises TypeError or ValueError for a setting out of range.
     """
 
-    step_size: float = in_state(0.01)
-    trace_decay: float = in_state(0.0)
+    step_size: float = in_state(default=0.01)
+    trace_decay: float = in_state(default=0.0)
 
     def __post_init__(self) -> None:
         check_number("step_size", self.step_size, 0.0)
