@@ -2,6 +2,9 @@
 
 __version__ = "0.1.0"
 
+from alberta_nb.apps.learn import learn_table
+from alberta_nb.apps.nexting import next_everything
+from alberta_nb.apps.predict_return import predict_returns
 from alberta_nb.compile import native_loops
 from alberta_nb.experiments.episodes import EpisodeErrors, episode_sweep
 from alberta_nb.experiments.sweep import sweep, sweep_table
@@ -13,6 +16,7 @@ from alberta_nb.horde.multi_head import (
     MultiHeadMLPState,
     MultiHeadMLPUpdateResult,
 )
+from alberta_nb.horde.gym import play_horde
 from alberta_nb.horde.off_policy import BairdStream
 from alberta_nb.horde.policies import importance_ratios
 from alberta_nb.horde.relevance import (
@@ -23,6 +27,7 @@ from alberta_nb.horde.relevance import (
 )
 from alberta_nb.learners.bank import LearnerBank
 from alberta_nb.learners.baselines import LastValue, RunningMean
+from alberta_nb.learners.diagnostics import Diagnostics, diagnose
 from alberta_nb.learners.linear import LearnerState, LinearLearner, UpdateResult
 from alberta_nb.learners.td import TDLearnerState, TDLinearLearner, TDUpdateResult
 from alberta_nb.learners.mlp import MLPLearner, MLPLearnerState, MLPUpdateResult
@@ -37,7 +42,13 @@ from alberta_nb.loops.metrics import (
     extract_metric,
     metrics_to_dicts,
 )
-from alberta_nb.loops.mlp import BatchedMLPResult, run_mlp_learning_loop, run_mlp_learning_loop_batched
+from alberta_nb.loops.mlp import (
+    BatchedMLPResult,
+    DiagnosticsConfig,
+    DiagnosticsHistory,
+    run_mlp_learning_loop,
+    run_mlp_learning_loop_batched,
+)
 from alberta_nb.loops.multi_head import (
     BatchedHordeResult,
     BatchedMultiHeadResult,
@@ -74,6 +85,7 @@ from alberta_nb.normalizers import (
     WelfordNormalizerState,
     normalizer_from_config,
 )
+from alberta_nb.optimizers.adaptive_obgd import ScaledLinearState, ScaledLMS, ScaledState
 from alberta_nb.optimizers.autostep import Autostep, AutostepParamState, AutostepState
 from alberta_nb.optimizers.autotdidbd import AutoTDIDBD, AutoTDIDBDState
 from alberta_nb.optimizers.base import Optimizer, OptimizerUpdate, optimizer_from_config
@@ -165,6 +177,9 @@ __all__ = [
     "BitFlippingStream",
     "Bounder",
     "CyclicStream",
+    "Diagnostics",
+    "DiagnosticsConfig",
+    "DiagnosticsHistory",
     "DriftingTeacherStream",
     "DynamicScaleShiftStream",
     "EMANormalizer",
@@ -209,6 +224,9 @@ __all__ = [
     "RankOne",
     "RunningMean",
     "ScaleDriftStream",
+    "ScaledLMS",
+    "ScaledLinearState",
+    "ScaledState",
     "ScaledStreamWrapper",
     "ScanStream",
     "SensorStream",
@@ -253,16 +271,21 @@ __all__ = [
     "compute_cumulative_error",
     "compute_running_mean",
     "compute_tracking_error",
+    "diagnose",
     "episode_sweep",
     "extract_metric",
     "ideal_returns",
     "from_optax",
     "importance_ratios",
+    "learn_table",
     "make_scale_range",
     "metrics_to_dicts",
     "native_loops",
+    "next_everything",
     "normalizer_from_config",
     "optimizer_from_config",
+    "play_horde",
+    "predict_returns",
     "rms_value_error",
     "run_learning_loop",
     "run_learning_loop_batched",

@@ -16,7 +16,7 @@ from .types import State
 
 # %% ../nbs/05_rank_one.ipynb #fc43860e
 class RankOne(State):
-    """The matrix `rows` (fan_out,) times `columns` (fan_in,), kept as these two; it can be scaled and added to an array.
+    """The matrix `rows` (fan_out,) times `columns` (fan_in,), kept as these two; it can be scaled and added.
 
     With one number as `rows` () it is a vector, of one unit.
     """

@@ -199,7 +199,8 @@ class TDTimeStep(State):
 
     An `observation` (feature_dim,), the `reward` (1,) that followed it, the `next_observation` (feature_dim,), and the
     discount `gamma` (1,) of what comes after: 0 where an episode ends. A negative one says that the sequence was cut
-    off here: what would have come after counts by its size, and the next observation is of another sequence.
+    off here: the next observation counts, by the size of gamma, and no trace leads on to the next time step, which is
+    of another sequence.
     """
 
     observation: Array

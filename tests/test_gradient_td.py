@@ -245,3 +245,91 @@ def test_importance_ratios() -> None:
     for policies, chance in wrong:
         with pytest.raises((TypeError, ValueError), match="target_policies|behaviour_probability"):
             importance_ratios(policies, chance, jnp.zeros(2), 0)
+
+
+@pytest.mark.parametrize("optimizer", [ab.TDLambda(0.03, 0.7), ab.TDC(0.03, 0.7, 0.1), ab.GTD2(0.03, 0.7, 0.1)])
+def test_demons_of_a_horde_are_learners_with_their_own_ratios(float64: None, optimizer: Any) -> None:
+    steps = transitions(gammas=(0.9,))
+    rhos = np.random.default_rng(7).uniform(0, 2, (40, 2))
+    spec = ab.create_horde_spec([ab.GVFSpec(n, "prediction", 0.9, 0.7, cumulant_index=0) for n in ("a", "b")])
+    horde = ab.HordeLearner(spec, hidden_sizes=(), optimizer=optimizer)
+    first = horde.init(D, jax.random.key(0))
+    first = first.replace(params=jax.tree.map(jnp.zeros_like, first.params))
+    xs, rewards, following = (np.array(column) for column in list(zip(*steps, strict=True))[:3])
+    result = ab.run_horde_learning_loop(horde, first, xs, rewards[:, None], following, rhos=rhos)
+    for k in range(2):
+        alone = run(optimizer, [(*step, float(rho)) for step, rho in zip(steps, rhos[:, k], strict=True)])
+        np.testing.assert_allclose(result.state.params.weights[0][k], alone.weights, rtol=1e-12)
+        np.testing.assert_allclose(result.state.params.biases[0][k], alone.bias, rtol=1e-12)
+
+
+def test_a_record_with_ratios(float64: None) -> None:
+    steps, rhos = transitions(), np.random.default_rng(9).uniform(0, 2, 40)
+    arrays = [np.array(column) for column in zip(*steps, strict=True)]
+    learner = ab.TDLinearLearner(ab.TDC(0.05, 0.6))
+    result = ab.run_td_learning_loop(learner, ab.TDArraySource(*arrays, rhos=rhos))
+    by_hand = run(learner.optimizer, [(*step, float(rho)) for step, rho in zip(steps, rhos, strict=True)])
+    assert gap(result.state, by_hand) < 1e-12
+    with pytest.raises(ValueError, match="rho must be None: TDIDBD"):
+        ab.run_td_learning_loop(ab.TDLinearLearner(), ab.TDArraySource(*arrays, rhos=rhos))
+    for wrong in (-rhos, rhos[1:]):
+        with pytest.raises(ValueError, match="rhos must"):
+            ab.TDArraySource(*arrays, rhos=wrong)
+
+
+# --- an environment ---
+
+
+class Corridor:
+    "Three cells with a random push; the way out pays 1; cut off after `limit` steps."
+
+    def __init__(self, limit: int = 5):
+        self.limit, self.random = limit, np.random.default_rng(0)
+
+    def reset(self, seed: int | None = None) -> tuple[Any, dict]:
+        self.cell, self.steps = 0, 0
+        return np.eye(3)[0], {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict]:
+        self.cell, self.steps = self.cell + action, self.steps + 1
+        out = self.cell == 3
+        return np.eye(3)[self.cell % 3], float(out), out, not out and self.steps == self.limit, {}
+
+
+def test_a_horde_watches_an_environment(float64: None) -> None:
+    coin = np.random.default_rng(1)
+    spec = ab.create_horde_spec(
+        [ab.GVFSpec(n, "prediction", g, 0.0, cumulant_index=3) for n, g in (("a", 0.9), ("b", 0.5))]
+    )
+    policies = [None, lambda observation, action: action == 1]
+    arrays = ab.play_horde(Corridor(), spec, 4000, lambda o: (int(coin.integers(2)), 0.5), target_policies=policies)
+    moved = arrays["next_observations"].argmax(1) != arrays["observations"].argmax(1)
+    cut, ended = arrays["gammas"][:, 0] < 0, arrays["terminated"]
+    assert 100 < cut.sum() and 100 < ended.sum() and not (cut & ended).any()
+    np.testing.assert_array_equal(arrays["rhos"][~ended], np.stack([np.ones(4000), 2.0 * moved], axis=1)[~ended])
+    np.testing.assert_array_equal(np.abs(arrays["gammas"]), np.tile([0.9, 0.5], (4000, 1)))
+    np.testing.assert_array_equal(arrays["cumulants"][:, 3], ended)
+    np.testing.assert_array_equal(arrays["cumulants"][:, :3], arrays["next_observations"])
+    assert (arrays["observations"][1:][(cut | ended)[:-1]].argmax(1) == 0).all(), "a new episode follows"
+    horde = ab.HordeLearner(spec, hidden_sizes=(), optimizer=ab.TDLambda(0.05))
+    state = ab.run_horde_learning_loop(horde, horde.init(3, jax.random.key(0)), **arrays).state
+    values = np.array([horde.predict(state, row) for row in np.eye(3)])
+    assert np.abs(values[:, 1] - 0.5 ** np.arange(2, -1, -1)).max() < 0.05
+    assert np.abs(values[:, 0] - (0.45 / 0.55) ** np.arange(3, 0, -1) / 0.9).max() < 0.15
+
+
+def test_what_does_not_fit_an_environment() -> None:
+    spec = ab.create_horde_spec([ab.GVFSpec("a", "prediction", 0.0, 0.0, cumulant_index=0)])
+    arrays = ab.play_horde(Corridor(100), spec, 3, lambda o: 1, features=lambda o: [1.0, 2.0])
+    assert set(arrays) == {"observations", "next_observations", "terminated", "cumulants"}
+    assert arrays["observations"].shape == (3, 2) and arrays["cumulants"].shape == (3, 4)
+    calls = [
+        ("spec must be", lambda: ab.play_horde(Corridor(), "a", 3)),
+        ("num_steps", lambda: ab.play_horde(Corridor(), spec, 0)),
+        ("policy must be given", lambda: ab.play_horde(Corridor(), spec, 3)),
+        ("policy must be a function", lambda: ab.play_horde(Corridor(), spec, 3, "left")),
+        ("env must be", lambda: ab.play_horde(3, spec, 3)),
+    ]
+    for message, call in calls:
+        with pytest.raises((TypeError, ValueError), match=message):
+            call()

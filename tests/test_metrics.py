@@ -6,7 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+from alberta_nb.learners.baselines import LastValue
 from alberta_nb.learners.linear import LinearLearner
+from alberta_nb.learners.mlp import MLPLearner
+from alberta_nb.learners.td import TDLinearLearner
 from alberta_nb.loops.metrics import (
     COLUMNS,
     compare_learners,
@@ -17,7 +20,11 @@ from alberta_nb.loops.metrics import (
     metrics_to_dicts,
     window_sums,
 )
+from alberta_nb.loops.mlp import run_mlp_learning_loop
 from alberta_nb.loops.supervised import run_learning_loop
+from alberta_nb.loops.td import run_td_learning_loop
+from alberta_nb.normalizers import EMANormalizer
+from alberta_nb.streams.chains import RandomWalkChain
 from alberta_nb.streams.synthetic import RandomWalkStream
 
 TABLE = np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)
@@ -38,6 +45,59 @@ def test_metrics_to_dicts_of_a_run() -> None:
     metrics = run_learning_loop(LinearLearner(), RandomWalkStream(3), 20, jax.random.key(0)).metrics
     history = metrics_to_dicts(metrics)
     assert np.allclose([row["squared_error"] for row in history], metrics[:, 0])
+
+
+LIVES = [
+    (LinearLearner(), run_learning_loop, RandomWalkStream(3), "squared_error error mean_step_size"),
+    (
+        LinearLearner(normalizer=EMANormalizer()),
+        run_learning_loop,
+        RandomWalkStream(3),
+        "squared_error error mean_step_size normalizer_mean_var",
+    ),
+    (MLPLearner((4,)), run_mlp_learning_loop, RandomWalkStream(3), "squared_error error bounding_metric"),
+    (
+        MLPLearner((4,), normalizer=EMANormalizer()),
+        run_mlp_learning_loop,
+        RandomWalkStream(3),
+        "squared_error error bounding_metric normalizer_mean_var",
+    ),
+    (
+        TDLinearLearner(normalizer=EMANormalizer()),
+        run_td_learning_loop,
+        RandomWalkChain(),
+        "squared_td_error td_error mean_step_size mean_eligibility_trace",
+    ),
+]
+
+
+@pytest.mark.parametrize(("learner", "run", "stream", "names"), LIVES)
+def test_each_learner_names_its_own_columns(learner: Any, run: Any, stream: Any, names: str) -> None:
+    metrics = np.asarray(run(learner, stream, 20, jax.random.key(0)).metrics)
+    wanted = names.split()
+    assert list(learner.metric_names) == wanted and metrics.shape[1] == len(wanted)
+    history = metrics_to_dicts(metrics, learner=learner)
+    assert list(history[0]) == wanted and list(history[7].values()) == metrics[7].tolist()
+    for column, name in enumerate(wanted):
+        for told in (extract_metric(metrics, name, learner), extract_metric(history, name)):
+            assert np.array_equal(told, metrics[:, column])
+    assert np.allclose(metrics[:, 0], metrics[:, 1] ** 2)
+    tracking = compute_running_mean(metrics[:, 0], 5)
+    assert np.array_equal(compute_tracking_error(metrics, 5, learner), tracking)
+    assert np.array_equal(compute_tracking_error(history, 5, learner), tracking)
+    total = compute_cumulative_error(metrics, wanted[0], learner)[-1]
+    assert compare_learners({"it": metrics}, wanted[0], learner)["it"]["cumulative"] == pytest.approx(total)
+
+
+def test_names_that_no_learner_gave() -> None:
+    with pytest.raises(TypeError, match="learner must have metric_names, got LastValue"):
+        metrics_to_dicts(TABLE, learner=LastValue())
+    with pytest.raises(ValueError, match=r"metrics must have shape \(rows, 4\), got \(50, 3\)"):
+        metrics_to_dicts(TABLE[:, :3], learner=TDLinearLearner())
+    with pytest.raises(ValueError, match=r"metrics of shape \(rows, 3\), got shape \(50, 4\)"):
+        extract_metric(TABLE, "error", MLPLearner())
+    with pytest.raises(ValueError, match="key must be one of .*bounding_metric.*, got 'mean_step_size'"):
+        extract_metric(TABLE[:, :3], "mean_step_size", MLPLearner())
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 50, 3), (50, 2), (50, 5)])

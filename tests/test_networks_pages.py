@@ -14,6 +14,7 @@ from alberta_nb.learners.linear import LinearLearner
 from alberta_nb.learners.mlp import MLPLearner, MLPLearnerState
 from alberta_nb.learners.network import MLPParams, forward
 from alberta_nb.normalizers import EMANormalizer, WelfordNormalizer
+from alberta_nb.optimizers.adaptive_obgd import ScaledLMS
 from alberta_nb.optimizers.autostep import Autostep
 from alberta_nb.optimizers.base import Optimizer
 from alberta_nb.optimizers.bounders import ObGDBounding
@@ -109,19 +110,37 @@ def autostep(start: float, mu: float, tau: float) -> Rule:
     return rule
 
 
+def adaptive_obgd(lr: float, kappa: float, beta2: float, eps: float) -> Rule:
+    """Adaptive ObGD of Elsayed et al. 2024, in the order of its optim.py."""
+    v: Any = 0.0
+    t = 0
+
+    def rule(z: np.ndarray, delta: float) -> np.ndarray:
+        nonlocal v, t
+        t += 1
+        v = beta2 * v + (1.0 - beta2) * (delta * z) ** 2
+        scaled = z / np.sqrt(v / (1.0 - beta2**t) + eps)
+        m = max(abs(delta), 1.0) * np.abs(scaled).sum() * lr * kappa
+        return (lr / m if m > 1 else lr) * scaled
+
+    return rule
+
+
 CASES: dict[str, tuple[Optimizer, Callable[[], Rule]]] = {
     f"IDBD {meta} {decay}": (IDBD(0.05, 0.01, decay, meta), functools.partial(idbd, 0.05, 0.01, meta, decay))
     for meta in ("prediction", "loss")
     for decay in ("prediction_grads", "loss_grads")
 }
 CASES["Autostep"] = Autostep(0.05, 0.02, 100.0), functools.partial(autostep, 0.05, 0.02, 100.0)
+CASES["adaptive ObGD"] = ScaledLMS(0.5, 0.98), functools.partial(adaptive_obgd, 0.5, 3.0, 0.98, 1e-8)
 
 
 @pytest.mark.parametrize("hidden, traced", [((), {}), ((), TRACED), ((6, 5), TRACED)])
 @pytest.mark.parametrize("name", CASES)
 def test_a_network_is_one_vector(name: str, hidden: tuple[int, ...], traced: dict[str, float]) -> None:
     optimizer, rule = CASES[name]
-    learner = MLPLearner(hidden, optimizer, sparsity=0.5, **traced)
+    bounder = ObGDBounding(3.0) if isinstance(optimizer, ScaledLMS) else None
+    learner = MLPLearner(hidden, optimizer, bounder=bounder, sparsity=0.5, **traced)
     first = start(learner)
     _, errors = live(learner, first)
     assert np.allclose(errors, transcribed(learner, first, rule(), DECAY if traced else 0.0), rtol=1e-8, atol=1e-9)
@@ -136,6 +155,7 @@ LINEAR: dict[str, tuple[Optimizer, dict[str, Any]]] = {
     ),
     "Autostep": (Autostep(0.3, 0.02), {"optimizer": Autostep(0.3, 0.02)}),
     "Adam": (from_optax("adam", learning_rate=0.01), {"optimizer": from_optax("adam", learning_rate=0.01)}),
+    "ScaledLMS": (ScaledLMS(0.02), {"optimizer": ScaledLMS(0.02)}),
     "ObGD, traces": (ObGD(0.5, 2.0, 0.9, 0.8), {"optimizer": LMS(0.5), "bounder": ObGDBounding(), **TRACED}),
 }  # fmt: skip
 
@@ -168,3 +188,28 @@ def test_autostep_has_no_unit_on_a_network(c: float, s: float) -> None:
     assert np.allclose(other, c * errors, rtol=1e-7)
     for f, a, b in zip(factors, end.optimizer_states, last.optimizer_states, strict=True):
         assert np.allclose(f * a.step_sizes, b.step_sizes, rtol=1e-7)
+
+
+# --- the second moment ---
+
+
+def test_scaled_lms_is_adam_without_its_first_moment() -> None:
+    adam = from_optax("adam", learning_rate=0.02, b1=0.0, b2=0.95, eps=0.0, eps_root=1e-6)
+    ours, theirs = (MLPLearner((5,), optimizer, sparsity=0.5) for optimizer in (ScaledLMS(0.02, 0.95, 1e-6), adam))
+    assert np.allclose(live(ours, start(ours))[1], live(theirs, start(theirs))[1], rtol=1e-9, atol=1e-12)
+
+
+def test_scaled_lms_settings() -> None:
+    assert Optimizer.from_config(ScaledLMS(0.1, 0.9, 1e-6).to_config()) == ScaledLMS(0.1, 0.9, 1e-6)
+    assert ScaledLMS(0.1).structure == ScaledLMS(0.2, 0.5).structure, "a sweep compiles once"
+    for settings, name in (
+        ({"step_size": -1.0}, "step_size"),
+        ({"beta2": 1.0}, "beta2"),
+        ({"epsilon": 0.0}, "epsilon"),
+    ):
+        with pytest.raises(ValueError, match=name):
+            ScaledLMS(**settings)
+    weights, bias = ScaledLMS(0.5).step_sizes(ScaledLMS(0.5).init(3))
+    assert weights.shape == (3,) and bias.shape == () and np.isfinite(weights).all()
+    steps, _ = ScaledLMS(0.5).update_from_gradients([ScaledLMS(0.5).init_for_shape((2,))], [jnp.array([3.0, -1e-3])])
+    assert np.allclose(steps[0], [0.5, -0.5], rtol=1e-2), "without an error the gradient holds it"

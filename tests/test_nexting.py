@@ -105,7 +105,9 @@ def test_every_column_and_discount_has_a_demon(made: Any) -> None:
     assert (skill.loc[["wave", "late"]] > 0.4).all(axis=None)
     assert (errors[errors.column == "same"].rmse < 1e-4).all()
     assert set(made.predictions.columns) == {"step", "column", "gamma", "last_value", "prediction", "actual"}
-    assert (made.predictions.groupby(["column", "gamma"]).size() == 50).all()
+    sizes = made.predictions.groupby(["column", "gamma"]).size()
+    assert (sizes[["wave", "late", "same"]] == 50).all() and (sizes["gaps"] < 50).all()
+    assert made.predictions.step.min() == 898 - 20 - 50 + 1 and made.predictions.step.max() == 898 - 20
 
 
 def test_scores_by_hand(made: Any) -> None:
@@ -208,7 +210,7 @@ def test_a_table_of_ones_own(capsys: Any, tmp_path: Any) -> None:
     words = ["--gammas", "0, 0.5", "--columns", "wave,gaps", "--lags", 2, "--optimizer", "tdidbd", "--window", 20]
     code, out, err = call(capsys, tmp_path / "t.csv", *words, "--output", tmp_path / "out")
     assert (code, err) == (0, "") and "4 demons, 2 columns at 2 time scales" in out
-    assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 20 * 4
+    assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) <= 20 * 4
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,8 @@ def test_configs_and_values() -> None:
         (lambda: from_optax("adamw", learning_rate=0.1), ValueError, "without parameters"),
         (lambda: from_optax(to_optax(Autostep())), ValueError, "error is needed by Autostep"),
         (lambda: to_optax(optax.sgd(0.1)), TypeError, "optimizer must be an Optimizer"),
+        (lambda: to_optax(LMS()).init({"w": YS, "f": jnp.tanh}), TypeError, r"PjitFunction at \['f'\]; of an equinox"),
+        (lambda: to_optax(ObGD()).init(np.arange(3)), TypeError, "arrays of floats and nothing else, got a ndarray at"),
         (lambda: train(to_optax(Autostep()), network(), exact=False), TypeError, "error is needed by Autostep"),
         (lambda: train(to_optax(IDBD()), network(), exact=False), TypeError, "error is needed by IDBD"),
         (lambda: train(to_optax(ObGD()), network(), exact=False), TypeError, "error is needed by ObGD"),

@@ -16,7 +16,7 @@ RUN_TIME = {"jax", "numpy", "pandas", "matplotlib", "tqdm"}
 EXTRAS = {"notebook", "data", "gym", "optax", "dev"}
 # What belongs to the making of the book, and what only an extra brings.
 FOREIGN = ("nbdev", "fastcore", "execnb", "pytest", "nbval", "numba", "sympy", "sklearn", "ipywidgets", "IPython")
-FOREIGN += ("gymnasium", "optax")
+FOREIGN += ("gymnasium", "optax", "equinox")
 
 IMPORT_EVERYTHING = f"""
 import importlib, pkgutil, sys
@@ -71,6 +71,7 @@ def test_extras(distribution: metadata.Distribution) -> None:
     assert requirements(distribution, "notebook") == {"ipywidgets", "jupyterlab"}
     assert requirements(distribution, "data") == {"pyarrow", "scikit-learn"}
     assert requirements(distribution, "gym") == {"gymnasium"}
+    assert requirements(distribution, "optax") == {"optax", "equinox"}
     assert {"numba", "nbval", "pytest", "ruff", "mypy"} <= requirements(distribution, "dev")
 
 

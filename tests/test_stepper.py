@@ -10,11 +10,14 @@ import pytest
 from alberta_nb.compile import native_loops
 from alberta_nb.learners.bank import LearnerBank
 from alberta_nb.learners.linear import LinearLearner
+from alberta_nb.learners.mlp import MLPLearner
+from alberta_nb.learners.td import TDLinearLearner
 from alberta_nb.loops import stepper as module
 from alberta_nb.loops.stepper import Stepper, pack, unpack
 from alberta_nb.loops.supervised import run_learning_loop
 from alberta_nb.normalizers import EMANormalizer
 from alberta_nb.optimizers.autostep import Autostep
+from alberta_nb.optimizers.bounders import ObGDBounding
 from alberta_nb.optimizers.idbd import IDBD
 from alberta_nb.optimizers.lms import LMS
 from alberta_nb.streams.sources import ArraySource
@@ -74,6 +77,32 @@ def test_the_same_numbers_as_update_and_as_the_loop(learner: Any) -> None:
             np.allclose(a, b, rtol=1e-4, atol=1.5e-5)
             for a, b in zip(jax.tree.leaves(stepper.state), jax.tree.leaves(other), strict=True)
         )
+
+
+NETWORKS = [
+    MLPLearner((8,), LMS(1.0), bounder=ObGDBounding()),
+    MLPLearner((8, 8), Autostep(), gamma=0.9, lamda=0.8, normalizer=EMANormalizer()),
+]
+
+
+@pytest.mark.parametrize("learner", NETWORKS, ids=["bounded", "traces"])
+def test_a_network_in_a_stepper(learner: Any) -> None:
+    state = learner.init(D, jax.random.key(0))
+    stepper, many = (Stepper(learner, D, state=state) for _ in range(2))
+    rows, wanted = [], []
+    for x, y in zip(X[:80], Y[:80], strict=True):
+        rows.append(np.array(stepper.update(x, y)))
+        result = learner.update(state, x, y)
+        state = result.state
+        wanted.append(np.concatenate([result.prediction, result.metrics]))
+    assert np.shape(rows)[1] == 1 + len(learner.metric_names)
+    for found in (rows, many.update_many(X[:80], Y[:80])):
+        assert np.allclose(found, wanted, rtol=1e-3, atol=1e-4)
+    assert jax.tree.structure(stepper.state) == jax.tree.structure(state)
+    for one in (stepper.state, many.state):
+        pairs = zip(jax.tree.leaves(one), jax.tree.leaves(state), strict=True)
+        assert all(np.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in pairs)
+    assert np.allclose(stepper.predict(X[0]), learner.predict(state, X[0]), atol=1e-4)
 
 
 def test_update_many_in_any_pieces() -> None:
@@ -166,6 +195,13 @@ def test_large_numbers_are_numbers() -> None:
     [
         (TypeError, "learner must have step", lambda: Stepper(LMS(), D)),
         (TypeError, "learner must have predict", lambda: Stepper(LearnerBank((LEARNER,)), D)),
+        (TypeError, r"state is needed, .*state=learner.init\(4, key\)", lambda: Stepper(NETWORKS[0], D)),
+        (TypeError, "TDLinearLearner learns from TDTimeSteps", lambda: Stepper(TDLinearLearner(), D)),
+        (
+            ValueError,
+            r"state.params.weights\[0\] must have shape",
+            lambda: Stepper(NETWORKS[0], D, state=NETWORKS[0].init(3, jax.random.key(0))),
+        ),
         (ValueError, "feature_dim must be 1 or more", lambda: Stepper(LEARNER, 0)),
         (ValueError, "non_finite must be", lambda: Stepper(LEARNER, D, non_finite="ignore")),
         (ValueError, "state.weights must have shape", lambda: Stepper(LEARNER, D, state=LEARNER.init(3))),

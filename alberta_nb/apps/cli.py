@@ -22,7 +22,7 @@ COMMANDS = {
 }
 
 
-PARTS = {"bench": ["bench_td"]}  # modules that add to a command when they are imported
+PARTS = {"bench": ["bench_td", "bench_networks", "bench_horde"]}  # modules that add to a command when they are imported
 
 
 def make_parser(command: str | None) -> argparse.ArgumentParser:

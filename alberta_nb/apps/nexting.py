@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'next_changes', 'NextingLearner', 'nexting_step', 'NextingSource', 'Nexted', 'score_demon',
-           'make_nexting_learner', 'next_everything', 'zeros_like', 'judge', 'describe', 'draw', 'draw_demon',
-           'settings', 'save', 'add_arguments', 'run']
+           'make_nexting_learner', 'next_everything', 'one_pass', 'judge', 'describe', 'draw', 'draw_demon', 'settings',
+           'save', 'add_arguments', 'run']
 
-# %% ../../nbs/apps/07_nexting.ipynb #a08cfcf7
+# %% ../../nbs/apps/07_nexting.ipynb #393adf1b
 import argparse
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ import alberta_nb
 from ..horde.gvf import horde_from_columns
 from ..horde.horde import HordeLearner, HordeTimeStep
 
-# %% ../../nbs/apps/07_nexting.ipynb #3e31d4b3
+# %% ../../nbs/apps/07_nexting.ipynb #bbd44b51
 from alberta_nb.apps.learn import (
     add_table_arguments,
     choose_window,
@@ -55,7 +55,7 @@ from ..streams.sources import TableError
 from ..streams.td_sources import with_next
 from ..types import Settings, TDTimeStep, check_int, check_number, filled, require
 
-# %% ../../nbs/apps/07_nexting.ipynb #2162a061
+# %% ../../nbs/apps/07_nexting.ipynb #73bd855a
 def next_changes(state: ChangeState, values: Array, decay: float) -> tuple[ChangeState, Array]:
     "`next_change` for many columns (n,): a column without a value keeps its memory, and its change is NaN."
     known = values == values
@@ -64,7 +64,7 @@ def next_changes(state: ChangeState, values: Array, decay: float) -> tuple[Chang
     kept = {name: jnp.where(known, getattr(new, name), getattr(state, name)) for name in fields}
     return new.replace(**kept), jnp.where(known, relative[0], jnp.nan)
 
-# %% ../../nbs/apps/07_nexting.ipynb #efbd03b1
+# %% ../../nbs/apps/07_nexting.ipynb #a1ecb5fe
 class NextingLearner(Settings):
     """A Horde that predicts the discounted mean of every column: its last value, and the return of its changes (eq. 1).
 
@@ -86,6 +86,7 @@ class NextingLearner(Settings):
         what = f"horde must be a HordeLearner, got {type(self.horde).__name__}"
         require(isinstance(self.horde, HordeLearner), what, TypeError)
         check_number("decay", self.decay, 0.0, 1.0)
+        require(bool((self.columns >= 0).all()), "horde: every demon must have a cumulant_index of 0 or more")
 
     @property
     def columns(self) -> np.ndarray:
@@ -103,7 +104,7 @@ class NextingLearner(Settings):
         "One transition for all demons: `prediction` (n_demons,), from before anything moved."
         return nexting_step(self, state, time_step)
 
-# %% ../../nbs/apps/07_nexting.ipynb #03c7299d
+# %% ../../nbs/apps/07_nexting.ipynb #bca1e010
 def nexting_step(learner: NextingLearner, state: ChangeState, time_step: TDTimeStep) -> UpdateResult:
     "Eq. 1 around one step of the Horde inside."
     new, changes = next_changes(state, time_step.reward, learner.decay)
@@ -115,7 +116,7 @@ def nexting_step(learner: NextingLearner, state: ChangeState, time_step: TDTimeS
         state=new.replace(learner_state=inner.state), prediction=prediction, error=inner.td_errors, metrics=prediction
     )
 
-# %% ../../nbs/apps/07_nexting.ipynb #b24762aa
+# %% ../../nbs/apps/07_nexting.ipynb #0884da8e
 class NextingSource(LaggedSource):
     "Rows t and t + 1 of a table as transitions whose rewards are all columns that are to be predicted; keeps those."
 
@@ -133,7 +134,7 @@ class NextingSource(LaggedSource):
             require(count <= self.most_rows, f"{many} make that many in {self.most_rows:,} rows", TableError)
             yield TDTimeStep(observation=x[:-1], reward=y[:-1], next_observation=x[1:], gamma=ones)  # type: ignore[arg-type]
 
-# %% ../../nbs/apps/07_nexting.ipynb #b50d9de1
+# %% ../../nbs/apps/07_nexting.ipynb #11cf1fbd
 @dataclasses.dataclass
 class Nexted:
     "What `next_everything` gives back: three tidy data frames, what the table was like, and how the run ended."
@@ -154,11 +155,11 @@ class Nexted:
     seconds: float = 0.0
     interrupted: bool = False
 
-# %% ../../nbs/apps/07_nexting.ipynb #9d3c079d
-def score_demon(told: np.ndarray, cumulants: np.ndarray, gamma: float, origin: float, window: int) -> dict[str, Any]:
-    """What a demon's predictions (rows,) were worth, from its column (rows,) counted from `origin`, NaN where missing.
+# %% ../../nbs/apps/07_nexting.ipynb #13da33e2
+def score_demon(told: np.ndarray, cumulants: np.ndarray, gamma: float) -> dict[str, Any]:
+    """What a demon's predictions (rows,) were worth, from its column (rows,), NaN where missing: its scores.
 
-    Returns its scores, and under "steps", "actual", "prediction" and "last_value" the rows that count.
+    And of the rows that count their numbers, "steps", and [last value, prediction, actual], "shown".
     """
     rows = np.flatnonzero(np.isfinite(cumulants))
     values = cumulants[rows].astype(np.float64)
@@ -175,11 +176,11 @@ def score_demon(told: np.ndarray, cumulants: np.ndarray, gamma: float, origin: f
     return {
         "rows": count, "rmse": rmse, "mae": float(np.abs(error).mean()), "last_value": sizes["last value"],
         "running_mean": sizes["running mean"], "skill": 1 - rmse / best if best > 0 else np.nan,
-        "normalized": rmse**2 / variance if variance > 0 else np.nan, "steps": rows[:count] + 1, "squares": error**2,
-        "shown": np.stack([base["last value"], told[rows[:count]], actual], axis=1)[-window:] + origin,
+        "normalized": rmse**2 / variance if variance > 0 else np.nan, "steps": rows[:count] + 1,
+        "shown": np.stack([base["last value"], told[rows[:count]], actual], axis=1),
     }  # fmt: skip
 
-# %% ../../nbs/apps/07_nexting.ipynb #09e219ae
+# %% ../../nbs/apps/07_nexting.ipynb #026c4db5
 OPTIMIZERS = ("autotdidbd", "tdlambda", "tdidbd", "trueonline")
 
 
@@ -198,7 +199,7 @@ def make_nexting_learner(
     spec = horde_from_columns(columns, gammas, trace_decay)
     return NextingLearner(HordeLearner(spec, hidden_sizes=(), optimizer=made, normalizer=make_normalizer(normalizer)))
 
-# %% ../../nbs/apps/07_nexting.ipynb #8b00faf3
+# %% ../../nbs/apps/07_nexting.ipynb #c1818153
 def next_everything(
     table: Any = None, columns: Sequence[str] | None = None, gammas: Sequence[float] = (0.0, 0.8, 0.95),
     features: Sequence[str] | None = None, lags: int = 24, optimizers: Sequence[str] = OPTIMIZERS[:1],
@@ -211,7 +212,7 @@ def next_everything(
         columns: what is predicted; all numeric columns when None.
         gammas: discounts in [0, 1).
         optimizers: the name of one.
-        window: how many of the last rows whose future is known go into `predictions`.
+        window: how many of the last rows whose future is known to all go into `predictions`.
 
     Everything else, and what it raises, as for `predict_returns`.
     """
@@ -224,48 +225,48 @@ def next_everything(
     source.most_rows = MOST_PREDICTIONS // len(learner.columns)
     every = choose_window(source) if record_every is None else record_every
     check_int("record_every", every)
-    compiling, _ = timed(run_td_learning_loop, learner, zeros_like(source))
+    return one_pass(learner, source, list(gammas), every, window, progress)
+
+# %% ../../nbs/apps/07_nexting.ipynb #6307d4e5
+def one_pass(
+    learner: NextingLearner, source: NextingSource, gammas: list[float], every: int, window: int, progress: bool
+) -> Nexted:
+    "Compile on a few rows of zeros, learn, and judge."
+    import pandas as pd
+
+    zeros = pd.DataFrame(np.zeros((3, len(source.columns))), columns=source.columns)
+    compiling, _ = timed(run_td_learning_loop, learner, NextingSource(zeros, source.targets, lags=source.lags))
     seconds, run = timed(run_td_learning_loop, learner, source, progress=progress)
     found = Nexted(
         learner=learner, errors=None, windows=None, predictions=None, columns=source.columns, targets=source.targets,
-        gammas=list(gammas), lags=lags, origin=dict(zip(source.columns, source.origin.tolist(), strict=True)),
+        gammas=gammas, lags=source.lags, origin=dict(zip(source.columns, source.origin.tolist(), strict=True)),
         report=source.report, record_every=every, steps=run.steps, compiling=compiling, seconds=seconds,
         interrupted=run.interrupted,
     )  # fmt: skip
-    return judge(
-        found, np.asarray(run.metrics), np.concatenate(source.kept or [np.zeros((0, len(source.targets)))]), window
-    )
+    cumulants = np.concatenate([np.zeros((0, len(source.targets))), *source.kept])
+    return judge(found, np.asarray(run.metrics), cumulants, window)
 
-
-def zeros_like(source: NextingSource) -> NextingSource:
-    "A table of zeros with the same columns: for compiling."
-    import pandas as pd
-
-    return NextingSource(
-        pd.DataFrame(np.zeros((3, len(source.columns))), columns=source.columns), source.targets, lags=source.lags
-    )
-
-# %% ../../nbs/apps/07_nexting.ipynb #0ba5166b
+# %% ../../nbs/apps/07_nexting.ipynb #41b9bb17
 def judge(found: Nexted, told: np.ndarray, cumulants: np.ndarray, window: int) -> Nexted:
     "Hold all predictions (rows, n_demons) against what followed. Raises TableError where no future is known."
     import pandas as pd
 
-    scores, windows, shown = [], [], []
+    scores, windows, shown, need = [], [], [], unknown_rows(max(found.gammas)) + 1
+    last = found.steps + 1 - need
     for k, demon in enumerate(found.learner.horde.horde_spec.demons):
         column = found.targets[demon.cumulant_index]
-        score = score_demon(
-            told[:, k], cumulants[: len(told), demon.cumulant_index], demon.gamma, found.origin[column], window
-        )
+        score = score_demon(told[:, k], cumulants[: len(told), demon.cumulant_index], demon.gamma)
         name: dict[str, Any] = {"column": column, "gamma": demon.gamma}
         scores.append(name | {n: v for n, v in score.items() if np.ndim(v) == 0})
         if score["rows"]:
-            parts = pd.Series(score["squares"]).groupby(score["steps"] // found.record_every).mean() ** 0.5
+            frame = pd.DataFrame(score["shown"], columns=["last_value", "prediction", "actual"])
+            squares = (frame.prediction - frame.actual) ** 2
+            parts = squares.groupby((score["steps"] - 1) // found.record_every).mean() ** 0.5
             windows.append(
                 pd.DataFrame(name | {"step": (parts.index + 1) * found.record_every, "rmse": parts.to_numpy()})
             )
-            frame = pd.DataFrame(score["shown"], columns=["last_value", "prediction", "actual"])
-            shown.append(frame.assign(**name, step=score["steps"][-window:]))
-    need = unknown_rows(max(found.gammas)) + 1
+            here = (frame + found.origin[column]).assign(**name, step=score["steps"])
+            shown.append(here[(here.step > last - window) & (here.step <= last)])
     few = f"needs {need + 2:,} rows or more with a value in a column, got {found.report.rows:,}"
     require(len(shown) > 0 or found.interrupted, f"gamma {max(found.gammas)} {few}", TableError)
     if not shown:
@@ -278,7 +279,7 @@ def judge(found: Nexted, told: np.ndarray, cumulants: np.ndarray, window: int) -
         predictions=pd.concat(shown, ignore_index=True)[[*order, "last_value", "prediction", "actual"]],
     )
 
-# %% ../../nbs/apps/07_nexting.ipynb #10710dc4
+# %% ../../nbs/apps/07_nexting.ipynb #6b8c0906
 def describe(nexted: Nexted, name: str) -> str:
     "What the table was like, how each column was predicted at each time scale, and what was left out."
     table = nexted.errors.pivot(index="column", columns="gamma", values="skill").reindex(nexted.targets)
@@ -301,14 +302,17 @@ def describe(nexted: Nexted, name: str) -> str:
         speed(nexted, len(nexted.errors)).replace("learners", "demons"),  # type: ignore[arg-type]
     ])  # fmt: skip
 
-# %% ../../nbs/apps/07_nexting.ipynb #c596ec36
+# %% ../../nbs/apps/07_nexting.ipynb #82f4669c
 def draw(nexted: Nexted, most: int = 10, most_gammas: int = 5) -> Any:
     "A matplotlib figure: the last rows of each column at each time scale, what followed, and what was predicted."
     from matplotlib.figure import Figure
 
     columns, gammas = nexted.targets[:most], nexted.gammas[:most_gammas]
-    figure = Figure(figsize=(3.6 * len(gammas) + 0.6, 1.5 * len(columns) + 0.6), dpi=100, layout="constrained")
+    height = 1.5 * len(columns) + 1.1
+    figure = Figure(figsize=(3.6 * len(gammas) + 0.6, height), dpi=100)
     grid = figure.subplots(len(columns), len(gammas), squeeze=False, sharex=True)
+    width = figure.get_figwidth()
+    figure.subplots_adjust(0.8 / width, 0.6 / height, 1 - 0.1 / width, 1 - 0.6 / height, 0.16, 0.38)
     skill = nexted.errors.set_index(["column", "gamma"]).skill
     for row, column in zip(grid, columns, strict=True):
         for axes, gamma in zip(row, gammas, strict=True):
@@ -320,7 +324,7 @@ def draw(nexted: Nexted, most: int = 10, most_gammas: int = 5) -> Any:
     more = f" ({hidden} more columns are in the files)" if hidden else ""
     figure.supxlabel("rows" + more, fontsize=9)
     handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False, fontsize=9)
+    figure.legend(handles, labels, loc="upper center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 
@@ -333,9 +337,12 @@ def draw_demon(axes: Any, here: Any) -> None:
     margin = 0.05 * (np.ptp(seen) or 1.0) if len(seen) else 1.0
     if len(seen):
         axes.set_ylim(seen.min() - margin, seen.max() + margin)
+    else:
+        axes.text(0.5, 0.5, "no value in these rows", transform=axes.transAxes, ha="center", fontsize=8)
+        axes.set_yticks([])
     axes.tick_params(labelsize=7)
 
-# %% ../../nbs/apps/07_nexting.ipynb #0934b1c6
+# %% ../../nbs/apps/07_nexting.ipynb #3b10f18e
 def settings(nexted: Nexted, name: str) -> dict[str, Any]:
     "Everything that rebuilds the Horde, and what was done to the table, as JSON can hold it."
     finite = {k: v if np.isfinite(v) else None for k, v in nexted.origin.items()}
@@ -358,7 +365,7 @@ def save(nexted: Nexted, folder: Path, name: str) -> list[Path]:
     frames = {"errors.csv": nexted.errors, "metrics.csv": nexted.windows, "predictions.csv": nexted.predictions}
     return save_files(folder, "nexting.png", draw(nexted), frames, lambda: settings(nexted, name))
 
-# %% ../../nbs/apps/07_nexting.ipynb #a9cd445b
+# %% ../../nbs/apps/07_nexting.ipynb #7d2ece0c
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     "The arguments of `alberta-nb nexting`."
     files = "nexting.png, errors.csv, metrics.csv, predictions.csv and config.json"

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BAIRD_START', 'BairdStream']
 
-# %% ../../nbs/horde/04_off_policy.ipynb #49eee1fd
+# %% ../../nbs/horde/04_off_policy.ipynb #3ce183d5
 import functools
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..optimizers.gradient_td import td_system
 from ..streams.chains import Chain, ChainModel, check_chain
 from ..types import OffPolicyTimeStep, floats
 
-# %% ../../nbs/horde/04_off_policy.ipynb #16ab3ba1
+# %% ../../nbs/horde/04_off_policy.ipynb #86f9fe83
 BAIRD_START = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 10.0, 1.0)  # the weights at the start (Sutton and Barto 2018, Fig. 11.2)
 
 
@@ -24,7 +24,7 @@ class BairdStream(Chain):
     """Baird's star with seven states and eight features; its time steps carry the importance ratio.
 
     The behaviour goes to any of the states, the policy in question to the last one always (Sutton and Barto 2018,
-    Example 11.1). Without reward, all true values are 0.
+    Figure 11.1). Without reward, all true values are 0.
     """
 
     gamma: float = 0.99

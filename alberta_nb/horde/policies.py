@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['importance_ratios']
 
-# %% ../../nbs/horde/03_policies.ipynb #70c9eb17
+# %% ../../nbs/horde/03_policies.ipynb #942141a5
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +14,7 @@ from jax import Array
 
 from ..types import check_number, require
 
-# %% ../../nbs/horde/03_policies.ipynb #0de2bbef
+# %% ../../nbs/horde/03_policies.ipynb #92d9c36a
 def importance_ratios(
     target_policies: Sequence[Callable[[Any, Any], Any] | None],
     behaviour_probability: Any,

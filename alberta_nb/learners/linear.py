@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LearnerState', 'UpdateResult', 'weighted_sum', 'scale_input', 'scale_only', 'after_move', 'reported', 'metric_row',
-           'linear_step', 'first_state', 'all_step_sizes', 'check_kinds', 'check_learner', 'check_state', 'Learner',
-           'LinearLearner']
+           'column_names', 'linear_step', 'first_state', 'all_step_sizes', 'check_kinds', 'check_learner',
+           'check_state', 'Learner', 'LinearLearner']
 
 # %% ../../nbs/learners/00_linear.ipynb #47e7b3d2
 import functools
@@ -83,6 +83,11 @@ def metric_row(normalizer: Normalizer | None, normalizer_state: Any, *columns: A
     return jnp.stack([*columns, *last])
 
 
+def column_names(learner: Any) -> tuple[str, ...]:
+    "What the columns of a learner's metrics are called, in the order of `metric_row`."
+    return learner.columns + (() if learner.normalizer is None else ("normalizer_mean_var",))
+
+
 def linear_step(learner: Any, state: LearnerState, time_step: TimeStep) -> UpdateResult:
     "One time step of a linear learner: scale, predict, compare, move."
     x, normalizer_state = scale_input(learner.normalizer, state.normalizer_state, time_step.observation)
@@ -152,6 +157,8 @@ class Learner(Settings):
         LearnerState  # of what kind its states are, and the time steps that it learns from
     )
     time_step: ClassVar[type[Any]] = TimeStep
+    columns: ClassVar[tuple[str, ...]] = ("squared_error", "error", "mean_step_size")
+    metric_names = property(column_names)
 
     def init(self, feature_dim: int) -> Any:
         "The first state for `feature_dim` inputs, all weights 0."

@@ -11,7 +11,7 @@ __all__ = ['MLPLearnerState', 'MLPUpdateResult', 'next_traces', 'optimizer_group
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -194,7 +194,7 @@ class NetworkSettings(Learner):
     leaky_relu_slope: float = 0.01
     use_layer_norm: bool = True
     head_optimizer: Optimizer | None = None
-
+    columns: ClassVar = ("squared_error", "error", "bounding_metric")
     seeds_apart = True  # the weights of many seeds side by side would not fit into the cache
     has_traces = property(lambda self: self.gamma * self.lamda > 0)
     groups = functools.cached_property(optimizer_groups)

@@ -80,6 +80,7 @@ class TDLinearLearner(Learner):
     use_bias: bool = True
     state_kind: ClassVar[type[Any]] = TDLearnerState
     time_step: ClassVar[type[Any]] = TDTimeStep
+    metric_names = ("squared_td_error", "td_error", "mean_step_size", "mean_eligibility_trace")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "optimizer", TDIDBD() if self.optimizer is None else self.optimizer)

@@ -433,7 +433,7 @@ def _first_bad(page: Any) -> int:
 
 
 def _pad(page: Any, rows: int) -> Any:
-    "The page with room up to `rows` rows, which the compiled loop never reads: nobody fills it, and JAX takes it as it is."
+    "The page with room up to `rows` rows; the compiled loop never reads it, so nobody fills it."
 
     def fill(a: np.ndarray) -> np.ndarray:
         if len(a) == rows:
@@ -547,6 +547,11 @@ def _check_steps(stream: Any, num_steps: int | None, first: int) -> int | None:
     return num_steps
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _stepped(learner: Any, state: Any, time_step: Any) -> Any:
+    return learner.step(state, time_step)  # under jit: traced once for its shapes, however many runs ask
+
+
 def _start(spec: Spec, learner_state: Any, stream_state: Any, stream: Any) -> Carry:
     "The first carry, seeds on the last axis."
     window = None
@@ -554,7 +559,7 @@ def _start(spec: Spec, learner_state: Any, stream_state: Any, stream: Any) -> Ca
     size = (whole_lanes(len(jax.tree.leaves(learner_state)[0])),) if spec.seeds else ()
     if spec.record_every > 1:
         time_step = time_step_like(stream, one(stream_state))
-        like = jax.eval_shape(spec.learner.step, one(learner_state), time_step).metrics
+        like = _stepped.eval_shape(spec.learner, one(learner_state), time_step).metrics  # type: ignore[attr-defined]
         zeros: Any = np.zeros((*like.shape, *size), like.dtype)
         count: Any = np.zeros((), np.int32), np.zeros(size, np.int32)
         window = Window(total=zeros, lost=zeros, steps=count[0], learned=count[1])

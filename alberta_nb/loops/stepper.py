@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['pack', 'unpack', 'word_count', 'learn', 'learn_packed', 'learn_many', 'event_table', 'spread', 'padded',
-           'shared_vector', 'PackedState', 'Stepper']
+           'shared_vector', 'like_of', 'PackedState', 'Stepper']
 
 # %% ../../nbs/loops/03_stepper.ipynb #8da4c0d2
 import functools
@@ -146,6 +146,18 @@ def shared_vector(size: int, dtype: Any) -> tuple[np.ndarray, Any]:
     alike = jax.default_backend() == "cpu" and seen.unsafe_buffer_pointer() == memory.ctypes.data
     return memory, seen if alike else memory
 
+# %% ../../nbs/loops/03_stepper.ipynb #5ha4ed03
+def like_of(learner: Any, feature_dim: int, state: Any) -> Any:
+    "A first state, or its shapes and dtypes where it starts from random weights and must be given: TypeError for None."
+    kind, who = getattr(learner, "time_step", TimeStep), type(learner).__name__
+    what = f"learner must learn from TimeSteps, a {who} learns from {kind.__name__}s: call its update"
+    require(kind is TimeStep, what, TypeError)
+    if not hasattr(learner, "like"):
+        return learner.init(feature_dim)
+    what = f"state is needed, a {who} starts from random weights: state=learner.init({feature_dim}, key)"
+    require(state is not None, what, TypeError)
+    return learner.like(feature_dim)
+
 # %% ../../nbs/loops/03_stepper.ipynb #400a3f34
 class PackedState:
     "A learner's state in one buffer, with the compiled functions that work on it: the part of a `Stepper` that holds."
@@ -154,7 +166,7 @@ class PackedState:
         for name in ("init", "step", "predict"):
             require(hasattr(learner, name), f"learner must have {name}, got {type(learner).__name__}", TypeError)
         check_int("feature_dim", feature_dim)
-        like = learner.init(feature_dim)
+        like = like_of(learner, feature_dim, state)
         self.learner, self.feature_dim = learner, feature_dim
         leaves, self._tree = jax.tree.flatten(like if state is None else fit_state("state", state, like))
         for leaf in leaves:
@@ -191,7 +203,8 @@ class PackedState:
 class Stepper(PackedState):
     """A learner that takes one event at a time, for a service: one packed state, one place for the event.
 
-    `learner`: one whose `step` takes a `TimeStep`, for events of `feature_dim` inputs. `state`: go on from this one.
+    `learner`: one whose `step` takes a `TimeStep`, for events of `feature_dim` inputs. `state`: go on from this one;
+    a network needs it, `learner.init(feature_dim, key)`.
     `non_finite`: "raise" at a NaN or infinite event, or "skip" it, learn nothing, and count it in `skipped`.
     Not safe to share between threads. Raises ValueError and TypeError that name the argument.
     """

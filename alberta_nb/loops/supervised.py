@@ -219,7 +219,8 @@ def fit_state(name: str, state: Any, like: Any, seeds: int | None = None) -> Any
 
     Raises TypeError for another structure and ValueError for another shape, naming the leaf.
     """
-    (wanted, tree), (leaves, found) = jax.tree.flatten(like), jax.tree.flatten(state)
+    wanted, tree = cast(Any, jax.tree.flatten(like))
+    leaves, found = cast(Any, jax.tree.flatten(state))
     if found != tree:
         what = f"{name} must be a {type(like).__name__} of the same settings"
         raise TypeError(f"{what}, got a {type(state).__name__} with {len(leaves)} leaves ({len(wanted)} expected)")
@@ -275,7 +276,8 @@ def _check_time_step(learner: Any, stream: Any, state: Any, seeds: int | None) -
     kind = getattr(learner, "time_step", TimeStep)
     if isinstance(stream, Source):
         what = f"stream must give {kind.__name__}s for a {type(learner).__name__}"
-        require(stream.time_step is kind, f"{what}, got a {type(stream).__name__} of {stream.time_step.__name__}s")
+        given = stream.time_step
+        require(issubclass(given, kind), f"{what}, got a {type(stream).__name__} of {given.__name__}s")
     if isinstance(stream, Source) or (kind, stream) in _seen:
         return
     one = state if seeds is None else jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), state)

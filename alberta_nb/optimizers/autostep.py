@@ -160,7 +160,6 @@ class Autostep(AutostepArrays, Optimizer):
     initial_step_size: float = in_state(0.01)
     meta_step_size: float = in_state(0.01)
     tau: float = in_state(10000.0)
-
     splits_error = True  # inputs and errors have scales of their own
 
     def __post_init__(self) -> None:
@@ -179,11 +178,13 @@ class Autostep(AutostepArrays, Optimizer):
         "The change for one example; the bias is a weight whose input is `bias_input`, under the same bound."
         x = floats(vector("observation", observation, state.step_sizes.shape[-1]), -1)
         xs, error = (x, jnp.asarray(bias_input, x.dtype)), floats(vector("error", error, 1))
-        (weight_step, bias_step), (weights, bias) = self.update_from_gradients(autostep_parts(state), xs, error)
-        new_state = join_autostep(weights, bias)
+        (w_step, b_step), (weights, bias) = self.update_from_gradients(autostep_parts(state), xs, error)
         metrics = {"mean_step_size": mean_step_size(weights.step_sizes, bias.step_sizes, bias_input)}
         return OptimizerUpdate(
-            weight_delta=error * weight_step, bias_delta=error * bias_step, new_state=new_state, metrics=metrics
+            weight_delta=error * w_step,
+            bias_delta=error * b_step,
+            new_state=join_autostep(weights, bias),
+            metrics=metrics,
         )
 
     def step_sizes(self, state: AutostepState) -> tuple[Array, Array]:

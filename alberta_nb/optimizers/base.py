@@ -45,11 +45,9 @@ class Optimizer(Settings, ABC):
 
     @abstractmethod
     def update(self, state: Any, error: Array, observation: Array, bias_input: float = 1.0) -> OptimizerUpdate:
-        """The change of weights and bias for one example.
+        """The change for one example: error = target - prediction () and observation (feature_dim,).
 
-        Args:
-            error, observation: target - prediction (), and the input (feature_dim,).
-            bias_input: the input of the bias: 1, or 0 for a learner without one.
+        `bias_input`: the input of the bias: 1, or 0 for a learner without one.
         """
 
     def step_sizes(self, state: Any) -> tuple[Array, Array]:

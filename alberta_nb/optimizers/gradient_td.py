@@ -6,7 +6,7 @@
 __all__ = ['GTD', 'mean_traces', 'td_system', 'projected_error', 'GradientTDState', 'paired_sum', 'tdc_direction',
            'gtd2_direction', 'gradient_td_update', 'GradientTD', 'TDC', 'GTD2']
 
-# %% ../../nbs/optimizers/11_gradient_td.ipynb #83304940
+# %% ../../nbs/optimizers/11_gradient_td.ipynb #ec027d28
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from alberta_nb.optimizers.td_lambda import (
 from .tdidbd import error_slope
 from ..types import check_number, filled, floats, in_state, scalar
 
-# %% ../../nbs/optimizers/11_gradient_td.ipynb #066270c6
+# %% ../../nbs/optimizers/11_gradient_td.ipynb #d5274ed8
 def mean_traces(features: Any, transitions: Any, gamma: float, weights: Any, lamda: float = 0.0) -> np.ndarray:
     "Y (n, d): the expected trace in each state, times the fraction `weights` (n,) of steps that are spent there."
     away = np.eye(len(features)) - gamma * lamda * np.transpose(transitions)
@@ -50,11 +50,11 @@ def td_system(
 
 
 def projected_error(w: Any, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> float:
-    "The projected Bellman error g C^-1 g, g = b - A w (Sutton et al. 2009, Eq. 5)."
+    "The projected Bellman error g C^-1 g, g = b - A w (Sutton et al. 2009, Section 3)."
     g = b - a @ np.asarray(w, np.float64)
     return float(g @ np.linalg.pinv(c, hermitian=True) @ g)
 
-# %% ../../nbs/optimizers/11_gradient_td.ipynb #96a472be
+# %% ../../nbs/optimizers/11_gradient_td.ipynb #85a0295b
 class GradientTDState(TraceState):
     """The traces; `step_size` () of the weights; and the second weights h, which predict the TD error.
 
@@ -73,15 +73,15 @@ def paired_sum(left: tuple[Array, Any], right: tuple[Array, Any]) -> Array:
     "The inner product over weights and bias."
     return vector_sum(left[0] * right[0]) + left[1] * right[1]
 
-# %% ../../nbs/optimizers/11_gradient_td.ipynb #1544a546
+# %% ../../nbs/optimizers/11_gradient_td.ipynb #0d58c4f1
 def tdc_direction(delta: Array, told: Array, x: Any, z: Any, next_x: Any, gamma: Array, lamda: Array) -> Array:
-    "delta z - gamma (1 - lambda) (z.h) x', and `told` is z.h (Sutton and Barto 2018, Eq. 12.29)."
+    "delta z - gamma (1 - lambda) (z.h) x', and `told` is z.h (Sutton and Barto 2018, Section 12.11)."
     bootstrapped = (gamma < 0.0) + (gamma >= 0.0) * (1.0 - lamda)
     return delta * z - bootstrapped * told * discounted(gamma, next_x)
 
 
 def gtd2_direction(delta: Array, told: Array, x: Any, z: Any, next_x: Any, gamma: Array, lamda: Array) -> Array:
-    "(z.h) (x - gamma x') (Sutton et al. 2009, Eq. 8, with a trace)."
+    "(z.h) (x - gamma x'), GTD2 with a trace (Sutton and Barto 2018, Section 11.7)."
     return told * error_slope(x, next_x, gamma, False)
 
 
@@ -89,7 +89,7 @@ def gradient_td_update(
     state: GradientTDState, delta: Array, xs: tuple[Array, Any], next_xs: tuple[Array, Any], gamma: Array,
     direction: Any, rho: Array | None,
 ) -> TDOptimizerUpdate:  # fmt: skip
-    "Weights along `direction`; second weights by LMS (Sutton and Barto 2018, Eqs. 12.29 and 12.30)."
+    "Weights along `direction`; second weights by LMS (Sutton and Barto 2018, Section 12.11)."
     zs, hs = next_traces(state, *xs, rho=rho), (state.secondary_weights, state.bias_secondary_weight)
     told, seen = paired_sum(zs, hs), paired_sum(xs, hs)
     scaled = state.step_size * delta, state.step_size * told  # a direction is linear in the two
@@ -103,7 +103,7 @@ def gradient_td_update(
         weight_delta=change, bias_delta=bias_change, new_state=state.replace(**kept), metrics=metrics
     )
 
-# %% ../../nbs/optimizers/11_gradient_td.ipynb #347e9604
+# %% ../../nbs/optimizers/11_gradient_td.ipynb #6cf1e707
 class GradientTD(TDOptimizer):
     "Base of TDC and GTD2: settings, and what both do."
 
@@ -133,9 +133,9 @@ class GradientTD(TDOptimizer):
     def step_sizes(self, state: GradientTDState) -> tuple[Array, Array]:
         return state.step_size, state.step_size
 
-# %% ../../nbs/optimizers/11_gradient_td.ipynb #cfd1ae9b
+# %% ../../nbs/optimizers/11_gradient_td.ipynb #edd3d920
 class TDC(GradientTD):
-    """TD(lambda) with a correction for what the next value moves (Sutton and Barto 2018, Eqs. 12.29 and 12.30).
+    """TD(lambda) with a correction for what the next value moves (Sutton and Barto 2018, Section 12.11).
 
     Args:
         step_size: alpha, 0 or more.

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SMALLEST', 'load_optax', 'OptaxState', 'check_transform', 'OptaxSettings', 'size_of', 'OptaxOptimizer', 'from_optax',
-           'LearnedStepsState', 'needs_error', 'one_error', 'steps_in_tree', 'steps_in_line', 'to_optax']
+           'LearnedStepsState', 'needs_error', 'one_error', 'check_params', 'steps_in_tree', 'steps_in_line',
+           'to_optax']
 
 # %% ../../nbs/optimizers/10_optax.ipynb #ac67b4fd
 import functools
@@ -169,6 +170,15 @@ def one_error(optimizer: Optimizer, error: Any) -> Array | None:
     require(error.size == 1, f"error must be one number, of one sample, got shape {error.shape}")
     return error.reshape(())
 
+
+def check_params(params: Any) -> None:
+    "Raise TypeError for a leaf that cannot learn, such as a function inside a model."
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        fits = isinstance(leaf, float) or jnp.issubdtype(getattr(leaf, "dtype", int), jnp.inexact)
+        where = f"{type(leaf).__name__} at {jax.tree_util.keystr(path) or 'the top'}"
+        how = "of an equinox model, give eqx.filter(model, eqx.is_inexact_array)"
+        require(fits, f"params must hold arrays of floats and nothing else, got a {where}; {how}", TypeError)
+
 # %% ../../nbs/optimizers/10_optax.ipynb #9df4f1ab
 def steps_in_tree(optimizer: Optimizer, gradients: Any, state: LearnedStepsState, error: Array | None) -> Any:
     "The change of each array, and the next state."
@@ -194,8 +204,8 @@ def to_optax(optimizer: Optimizer) -> Any:
 
     `update(gradients, state, error=target - prediction)` takes the gradient of the prediction and gives the change to
     add. Without `error` it takes the gradient of 0.5 error^2: LMS, and IDBD("loss", "loss_grads"), need no more.
-    `params` and other extra arguments are ignored. Raises TypeError for something that is no `Optimizer`, at the first
-    update where `error` is missing, and ValueError for the errors of more than one sample.
+    `params` and other extra arguments are ignored. Raises TypeError for something that is no `Optimizer`, parameters
+    that are no floats, and at the first update where `error` is missing; ValueError for the errors of several samples.
     """
     optax = load_optax()
     is_ours = isinstance(optimizer, Optimizer)
@@ -203,6 +213,7 @@ def to_optax(optimizer: Optimizer) -> Any:
     any_shape = type(optimizer).init_for_shape is not Optimizer.init_for_shape
 
     def init(params: Any) -> LearnedStepsState:
+        check_params(params)
         if any_shape:
             return LearnedStepsState(parts=jax.tree.map(lambda p: optimizer.init_for_shape(jnp.shape(p)), params))
         return LearnedStepsState(parts=optimizer.init(ravel_pytree(params)[0].size))

@@ -18,13 +18,13 @@ import numpy as np
 
 from .sources import ArraySource, IteratorSource, Source, TableSource, aligned, as_table
 from .sources import default_float, numeric_columns, open_table
-from ..types import TDTimeStep, check_number, require
+from ..types import OffPolicyTimeStep, TDTimeStep, check_number, require
 
 # %% ../../nbs/streams/06_td_sources.ipynb #f2cd30ac
 class TDSource(Source):
     "A source of transitions: its pages are TDTimeSteps, with observations (n, feature_dim), rewards and gammas (n, 1)."
 
-    time_step = TDTimeStep
+    time_step: type[TDTimeStep] = TDTimeStep
 
 
 def check_gammas(name: str, gammas: np.ndarray, first: int = 0) -> None:
@@ -43,11 +43,12 @@ class TDArraySource(TDSource):
         rewards: (num_steps,) or (num_steps, 1).
         gammas: a number, (num_steps,) or (num_steps, 1), in [0, 1]; 0 after the last step of an episode, negative where
             the sequence stops and the future still counts.
+        rhos: importance ratios of the actions, (num_steps,) or (num_steps, 1), 0 or more; None: learn on-policy.
 
     Raises ValueError or TypeError for shapes that do not fit, no rows, or values that are no numbers.
     """
 
-    def __init__(self, observations: Any, rewards: Any, next_observations: Any, gammas: Any):
+    def __init__(self, observations: Any, rewards: Any, next_observations: Any, gammas: Any, rhos: Any = None):
         first = ArraySource(observations, rewards)
         shape = first.observations.shape
         following = as_table("next_observations", next_observations, 2)
@@ -55,7 +56,11 @@ class TDArraySource(TDSource):
         gammas = np.full(shape[0], gammas) if np.ndim(gammas) == 0 else gammas
         last = named_column("gammas", gammas, shape[0])
         check_gammas("gammas", last)
-        self.rows = (first.observations, first.targets, aligned(following), aligned(last))
+        self.rows: tuple[np.ndarray, ...] = (first.observations, first.targets, aligned(following), aligned(last))
+        if rhos is not None:
+            ratios = named_column("rhos", rhos, shape[0])
+            require(not (ratios < 0).any(), "rhos must be 0 or more")
+            self.rows, self.time_step = (*self.rows, aligned(ratios)), OffPolicyTimeStep
         self.num_steps, self.feature_dim = shape
 
     @functools.cached_property
@@ -75,8 +80,9 @@ def named_column(name: str, values: Any, rows: int) -> np.ndarray:
     return as_table(name, array.reshape(-1, 1), 2)
 
 
-def as_transitions(observation: Any, reward: Any, next_observation: Any, gamma: Any) -> TDTimeStep:
-    return TDTimeStep(observation=observation, reward=reward, next_observation=next_observation, gamma=gamma)
+def as_transitions(observation: Any, reward: Any, next_observation: Any, gamma: Any, rho: Any = None) -> TDTimeStep:
+    fields = {"observation": observation, "reward": reward, "next_observation": next_observation, "gamma": gamma}
+    return TDTimeStep(**fields) if rho is None else OffPolicyTimeStep(**fields, rho=rho)
 
 # %% ../../nbs/streams/06_td_sources.ipynb #cf684f05
 class TDSequenceSource(TDArraySource):
