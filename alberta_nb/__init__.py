@@ -19,6 +19,12 @@ from alberta_nb.horde.multi_head import (
 from alberta_nb.horde.gym import play_horde
 from alberta_nb.horde.off_policy import BairdStream
 from alberta_nb.horde.policies import importance_ratios
+from alberta_nb.horde.relevance import (
+    FeatureRelevance,
+    compute_feature_relevance,
+    compute_feature_sensitivity,
+    relevance_to_dict,
+)
 from alberta_nb.learners.bank import LearnerBank
 from alberta_nb.learners.baselines import LastValue, RunningMean
 from alberta_nb.learners.diagnostics import Diagnostics, diagnose
@@ -130,6 +136,10 @@ from alberta_nb.streams.td_sources import (
 from alberta_nb.types import OffPolicyTimeStep, Settings, State, TDTimeStep, TimeStep
 
 __all__ = [
+    "FeatureRelevance",
+    "compute_feature_relevance",
+    "compute_feature_sensitivity",
+    "relevance_to_dict",
     "DemonType",
     "GVFSpec",
     "HordeSpec",

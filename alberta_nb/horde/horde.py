@@ -7,7 +7,7 @@ __all__ = ['Questions', 'HordeTimeStep', 'HordeUpdateResult', 'td_targets', 'ste
            'heads_of', 'places_of', 'structure_of', 'lacks_traces', 'HordeSettings', 'first_horde', 'cumulants_width',
            'check_step', 'check_lamdas', 'HordeLearner']
 
-# %% ../../nbs/horde/02_horde.ipynb #d487f3aa
+# %% ../../nbs/horde/02_horde.ipynb #52562cbd
 import dataclasses
 import functools
 from typing import Any
@@ -25,6 +25,8 @@ from alberta_nb.horde.multi_head import (
     check_heads_state,
     heads_forward,
     learn_heads,
+    with_constants,
+    without_constants,
     without_nan,
 )
 from ..learners.linear import scale_input, scale_only
@@ -34,7 +36,7 @@ from ..optimizers.bounders import Bounder
 from ..optimizers.td_lambda import TDOptimizer, discounted
 from ..types import Settings, State, floats, require, vector
 
-# %% ../../nbs/horde/02_horde.ipynb #b35e30e7
+# %% ../../nbs/horde/02_horde.ipynb #4799609b
 class Questions(State):
     "The numbers of all questions, each (n_demons,): they live in the state, so that compiled code does not know them."
 
@@ -43,7 +45,7 @@ class Questions(State):
     terminal_rewards: Array
     places: Array  # of the cumulant in the given array
 
-# %% ../../nbs/horde/02_horde.ipynb #69728dab
+# %% ../../nbs/horde/02_horde.ipynb #760081af
 class HordeTimeStep(State):
     """What a stream for a Horde gives: one transition, as all demons see it.
 
@@ -69,7 +71,7 @@ class HordeTimeStep(State):
             following = xp.where(xp.any(self.gammas != 0.0, axis=-1, keepdims=True), following, 0.0)
         return self.replace(cumulants=without_nan(self.cumulants), next_observation=following)
 
-# %% ../../nbs/horde/02_horde.ipynb #7bb7233c
+# %% ../../nbs/horde/02_horde.ipynb #3eb95808
 class HordeUpdateResult(State):
     """One step of learning of all demons.
 
@@ -90,7 +92,7 @@ class HordeUpdateResult(State):
 
     metrics = property(lambda self: self.per_demon_metrics)
 
-# %% ../../nbs/horde/02_horde.ipynb #405aa5b8
+# %% ../../nbs/horde/02_horde.ipynb #6ed78cdd
 def td_targets(cumulants: Array, gammas: Array, terminal_rewards: Array, next_values: Array | None) -> Array:
     "c + (1 - g) z + g V(s') of every demon; where g is 0, V(s') is not read. A negative g counts by its size."
     later = 0.0 if next_values is None else discounted(gammas, next_values)
@@ -102,7 +104,7 @@ def step_gammas(questions: Questions, time_step: HordeTimeStep) -> Array:
     gammas = questions.gammas if time_step.gammas is None else time_step.gammas
     return gammas if time_step.terminated is None else jnp.where(time_step.terminated != 0.0, 0.0, gammas)
 
-# %% ../../nbs/horde/02_horde.ipynb #8bd99d9f
+# %% ../../nbs/horde/02_horde.ipynb #4f83a776
 class HordeStructure(Settings):
     "What compiled code knows of a Horde: its learner, whether anything is discounted, and whether cumulants are selected."
 
@@ -121,7 +123,7 @@ class HordeStructure(Settings):
     def step(self, state: MultiHeadMLPState, time_step: HordeTimeStep) -> HordeUpdateResult:
         return horde_step(self, state, time_step)
 
-# %% ../../nbs/horde/02_horde.ipynb #c82e531a
+# %% ../../nbs/horde/02_horde.ipynb #13c94b3f
 def horde_step(horde: HordeStructure, state: MultiHeadMLPState, time_step: HordeTimeStep) -> HordeUpdateResult:
     "One transition: scale both ends, predict at both, compare every demon with its target, move."
     learner, asked = horde.heads, state.questions
@@ -147,7 +149,7 @@ def horde_step(horde: HordeStructure, state: MultiHeadMLPState, time_step: Horde
         trunk_bounding_metric=learned.trunk_bounding_metric,
     )
 
-# %% ../../nbs/horde/02_horde.ipynb #8c4763c0
+# %% ../../nbs/horde/02_horde.ipynb #baf42d8c
 def heads_of(horde: Any) -> MultiHeadMLPLearner:
     "The learner of all heads: the settings of the Horde, and gamma lamda of each question."
     products = tuple(demon.gamma * demon.lamda for demon in horde.horde_spec.demons)
@@ -172,7 +174,7 @@ def lacks_traces(horde: Any) -> bool:
     kept = horde.learner.has_traces or isinstance(horde.learner.of_heads, TDOptimizer)
     return not kept and bool(horde.horde_spec.field("lamda").any())
 
-# %% ../../nbs/horde/02_horde.ipynb #94800c65
+# %% ../../nbs/horde/02_horde.ipynb #faf08ee1
 class HordeSettings(Settings):
     "The settings of a Horde, checked, and what follows from them. Raises TypeError or ValueError that names one."
 
@@ -205,7 +207,7 @@ class HordeSettings(Settings):
         "Shapes and dtypes of a state."
         return self.structure.like(feature_dim)
 
-# %% ../../nbs/horde/02_horde.ipynb #df6b994b
+# %% ../../nbs/horde/02_horde.ipynb #097a2f3b
 def first_horde(horde: HordeSettings, feature_dim: int, key: Any) -> MultiHeadMLPState:
     "The first state of the learner, with the questions."
     state, spec = horde.learner.init(feature_dim, key), horde.horde_spec
@@ -219,7 +221,7 @@ def first_horde(horde: HordeSettings, feature_dim: int, key: Any) -> MultiHeadML
     asked = Questions(gammas=gammas, lamdas=lamdas, terminal_rewards=ends, places=places)
     return state.replace(questions=asked, head_optimizer_states=states)
 
-# %% ../../nbs/horde/02_horde.ipynb #416f4b78
+# %% ../../nbs/horde/02_horde.ipynb #7c04456e
 def cumulants_width(horde: HordeSettings, width: int) -> None:
     "Raise ValueError unless an array of so many cumulants has one for each demon."
     if horde.structure.selects:
@@ -253,17 +255,17 @@ def check_lamdas(horde: HordeSettings) -> None:
     what = "gammas: no demon of this Horde has gamma * lamda above 0, so no traces are kept for its lamdas;"
     require(not horde.lacks_traces, f"{what} set the gamma of a demon that uses them, or lamda = 0 for all")
 
-# %% ../../nbs/horde/02_horde.ipynb #670a6f93
+# %% ../../nbs/horde/02_horde.ipynb #34f453ec
 @functools.partial(jax.jit, static_argnums=0)
 def _horde_update(
     horde: HordeStructure, state: MultiHeadMLPState, x: Array, next_x: Array, given: dict[str, Any]
 ) -> Any:
     fields = {name: floats(value, -1) for name, value in given.items()}
-    return horde_step(
-        horde, state, HordeTimeStep(observation=floats(x, -1), next_observation=floats(next_x, -1), **fields)
-    )
+    ends = {"observation": floats(x, -1), "next_observation": floats(next_x, -1)}
+    result = horde_step(horde, state, HordeTimeStep(**ends, **fields))
+    return result.replace(state=without_constants(result.state, state))
 
-# %% ../../nbs/horde/02_horde.ipynb #4a624f02
+# %% ../../nbs/horde/02_horde.ipynb #baf3a620
 class HordeLearner(HordeSettings):
     """Demons that share one trunk: a question for each head (Sutton et al. 2011).
 
@@ -296,7 +298,8 @@ class HordeLearner(HordeSettings):
         given = check_step(self, state, cumulants, gammas, terminated, rhos)
         d = state.params.weights[0].shape[1]
         ends = vector("observation", observation, d), vector("next_observation", next_observation, d)
-        return _horde_update(self.structure, state, *ends, given)
+        result = _horde_update(self.structure, state, *ends, given)
+        return result.replace(state=with_constants(result.state, state))
 
     def step(self, state: MultiHeadMLPState, time_step: HordeTimeStep) -> HordeUpdateResult:
         "`update` on a time step, unchecked: what the loops compile."

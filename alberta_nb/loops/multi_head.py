@@ -8,7 +8,7 @@ __all__ = ['KINDS', 'RowsSource', 'table_of', 'heads_source', 'horde_source', 'A
            'run_heads', 'many_keys', 'run_multi_head_learning_loop', 'run_multi_head_learning_loop_batched',
            'run_horde_learning_loop', 'run_horde_learning_loop_batched', 'multi_head_metrics_to_dicts']
 
-# %% ../../nbs/loops/06_multi_head.ipynb #4555de5b
+# %% ../../nbs/loops/06_multi_head.ipynb #0c2e68cc
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -27,7 +27,7 @@ from ..noise import key_data
 from ..streams.sources import Source, aligned, as_table
 from ..types import Settings, State, require
 
-# %% ../../nbs/loops/06_multi_head.ipynb #758192cc
+# %% ../../nbs/loops/06_multi_head.ipynb #0bd8c1b9
 class RowsSource(Source):
     "Time steps of any kind that lie in memory: an array (num_steps, ...) for every field that is given."
 
@@ -54,7 +54,7 @@ class RowsSource(Source):
         for start in range(first, self.num_steps or 0, rows):
             yield self.time_step(**{name: a[start : start + rows] for name, a in self.rows.items()})
 
-# %% ../../nbs/loops/06_multi_head.ipynb #49c7df8a
+# %% ../../nbs/loops/06_multi_head.ipynb #fea37373
 def table_of(name: str, values: Any, rows: int | None = None, width: int | None = None) -> np.ndarray:
     "Numbers as a table (rows, width), checked where these are known; a column may come as (rows,)."
     array = np.asarray(values)
@@ -94,7 +94,7 @@ def horde_source(
             rows[name] = table_of(name, values, len(x), width)
     return RowsSource(HordeTimeStep, rows, 3 * n)
 
-# %% ../../nbs/loops/06_multi_head.ipynb #56293ce9
+# %% ../../nbs/loops/06_multi_head.ipynb #618e300e
 class Activity(State):
     "A step of a learner with a fourth column of metrics (n_heads, 4): whether the head learned; 0 for all if not."
 
@@ -130,7 +130,7 @@ def without_activity(metrics: Array) -> Array:
     share = metrics[..., 3:]
     return metrics[..., :3] / jnp.where(share == 0.0, jnp.nan, share)
 
-# %% ../../nbs/loops/06_multi_head.ipynb #6b1239d3
+# %% ../../nbs/loops/06_multi_head.ipynb #31a2d8f6
 class MultiHeadLearningResult(State):
     """What one run gives: the `state`, and `per_head_metrics` (rows, n_heads, 3), NaN where a head had no target.
 
@@ -178,7 +178,7 @@ class BatchedHordeResult(State):
     skipped: Any = 0
     interrupted: bool = False
 
-# %% ../../nbs/loops/06_multi_head.ipynb #11520009
+# %% ../../nbs/loops/06_multi_head.ipynb #bc8584e4
 KINDS = {
     MultiHeadMLPLearner: (MultiHeadLearningResult, BatchedMultiHeadResult, "per_head_metrics"),
     HordeLearner: (HordeLearningResult, BatchedHordeResult, "per_demon_metrics"),
@@ -217,7 +217,7 @@ def many_keys(keys: Any) -> Any:
     require(data.ndim == 2 and len(data) > 0, f"keys must have shape (n_seeds,) or (n_seeds, 2), got {np.shape(keys)}")
     return keys
 
-# %% ../../nbs/loops/06_multi_head.ipynb #1c8c9ab5
+# %% ../../nbs/loops/06_multi_head.ipynb #652a19ff
 def run_multi_head_learning_loop(
     learner: MultiHeadMLPLearner, state: Any, observations: Any, targets: Any, **options: Any
 ) -> MultiHeadLearningResult:
@@ -242,7 +242,7 @@ def run_multi_head_learning_loop_batched(
     "`run_multi_head_learning_loop` for a fresh state of each key (n_seeds,) or (n_seeds, 2), on the same arrays."
     return run_heads(learner, heads_source(learner, observations, targets), keys=many_keys(keys), **options)
 
-# %% ../../nbs/loops/06_multi_head.ipynb #9171866f
+# %% ../../nbs/loops/06_multi_head.ipynb #a017ad02
 def run_horde_learning_loop(
     horde: HordeLearner, state: Any, observations: Any, cumulants: Any, next_observations: Any, *,
     gammas: Any = None, terminated: Any = None, rhos: Any = None, **options: Any,
@@ -272,7 +272,7 @@ def run_horde_learning_loop_batched(
     source = horde_source(horde, observations, cumulants, next_observations, gammas, terminated, rhos)
     return run_heads(horde, source, keys=many_keys(keys), **options)
 
-# %% ../../nbs/loops/06_multi_head.ipynb #985e600d
+# %% ../../nbs/loops/06_multi_head.ipynb #4163043d
 def multi_head_metrics_to_dicts(result: Any) -> list[dict[str, float] | None]:
     """For each head a dict of its metrics at one step, or None where it had no target.
 
