@@ -106,7 +106,7 @@ def step_gammas(questions: Questions, time_step: HordeTimeStep) -> Array:
 
 # %% ../../nbs/horde/02_horde.ipynb #4f83a776
 class HordeStructure(Settings):
-    "What compiled code knows of a Horde: its learner, whether anything is discounted, and whether cumulants are selected."
+    "What compiled code knows of a Horde: its learner, and whether anything is discounted, and cumulants are selected."
 
     heads: MultiHeadMLPLearner
     bootstraps: bool
@@ -215,7 +215,8 @@ def first_horde(horde: HordeSettings, feature_dim: int, key: Any) -> MultiHeadML
     gammas, lamdas, ends = (jnp.asarray(spec.field(name)) for name in ("gamma", "lamda", "terminal_reward"))
     states = state.head_optimizer_states
     if isinstance(horde.learner.of_heads, TDOptimizer):
-        what = f"optimizer: the state of {type(horde.learner.of_heads).__name__} must have trace_decay, for each demon's lamda"
+        name = type(horde.learner.of_heads).__name__
+        what = f"optimizer: the state of {name} must have trace_decay, for each demon's lamda"
         require(hasattr(states, "trace_decay"), what, TypeError)
         states = states.replace(trace_decay=lamdas)
     asked = Questions(gammas=gammas, lamdas=lamdas, terminal_rewards=ends, places=places)

@@ -91,7 +91,7 @@ def without_nan(values: Any) -> Any:
 
 # %% ../../nbs/horde/01_multi_head.ipynb #f69d03a9
 class Seen(NamedTuple):
-    "What a look at an observation gives: the heads' `values` (n_heads,), the last `features`, and the trunk's `layers`."
+    "What a look at an observation gives: the heads' `values` (n_heads,), last `features`, and the trunk's `layers`."
 
     values: Array
     features: Array
@@ -417,7 +417,7 @@ class MultiHeadMLPLearner(HeadSettings):
     `per_head_gamma_lamda`: for each head the decay of its trace; `gamma` times `lamda` for all when None, which must be
     0 with hidden layers, because the trunk keeps no traces. `optimizer`: of trunk and heads, LMS(step_size) when None;
     `head_optimizer`: of the heads, when another. `bounder`: limits the step of each head by its own error, and the
-    trunk's by the sum of all. Everything else as in `MLPLearner`. Raises TypeError or ValueError that names the setting.
+    trunk's by the sum of all. Everything else as in `MLPLearner`. Raises TypeError or ValueError that names a setting.
     """
 
     def init(self, feature_dim: int, key: Any) -> MultiHeadMLPState:

@@ -106,8 +106,8 @@ def relevance_to_dict(
 ) -> dict[str, Any]:
     """A `FeatureRelevance` as plain data: {"heads": {head: {feature: numbers}}, "features": {feature: moments}}.
 
-    The numbers are "weight", "step_size" and "log_step_size", None where there is none. Raises ValueError for names that
-    do not fit.
+    The numbers are "weight", "step_size" and "log_step_size", None where there is none. Raises ValueError for names
+    that do not fit.
     """
     heads = check_names("head_names", head_names, relevance.weights.shape[0], "head")
     features = check_names("feature_names", feature_names, relevance.weights.shape[1], "feature")

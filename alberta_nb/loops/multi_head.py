@@ -126,7 +126,7 @@ class WithActivity(Settings):
 
 
 def without_activity(metrics: Array) -> Array:
-    "Means over the steps in which a head learned (..., 3), from means over all steps (..., 4); NaN where there was none."
+    "Means over the steps in which a head learned (..., 3), from means over all steps (..., 4); NaN for none."
     share = metrics[..., 3:]
     return metrics[..., :3] / jnp.where(share == 0.0, jnp.nan, share)
 
@@ -153,7 +153,7 @@ class BatchedMultiHeadResult(State):
     skipped: Any = 0
     interrupted: bool = False
 
-
+# %% ../../nbs/loops/06_multi_head.ipynb #5be1d2c7
 class HordeLearningResult(State):
     """What one run gives: the `state`, `per_demon_metrics` (rows, n_demons, 3) and `td_errors` (rows, n_demons).
 
@@ -227,8 +227,8 @@ def run_multi_head_learning_loop(
         state: where to start; the result's `state` continues, so that 100 + 100 rows equal 200.
         observations: (num_steps, feature_dim).
         targets: (num_steps, n_heads), NaN for none.
-        options: `record_every`, `non_finite` and `progress`, as in `run_learning_loop`. A NaN target is legal; rows that
-            are means over steps are means over the steps in which a head learned.
+        options: `record_every`, `non_finite` and `progress`, as in `run_learning_loop`. A NaN target is legal; rows
+            that are means over steps are means over the steps in which a head learned.
 
     Raises NonFiniteError for an observation or target that is infinite, or a NaN observation; ValueError and TypeError
     that name the argument.

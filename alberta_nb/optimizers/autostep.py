@@ -77,6 +77,8 @@ def autostep_rule(
 class AutostepArrays:
     "The part of `Autostep` that works on parameter arrays of any shape."
 
+    splits_error = True  # inputs and errors have scales of their own
+
     initial_step_size: float
     meta_step_size: float
     tau: float
@@ -179,12 +181,10 @@ class Autostep(AutostepArrays, Optimizer):
         x = floats(vector("observation", observation, state.step_sizes.shape[-1]), -1)
         xs, error = (x, jnp.asarray(bias_input, x.dtype)), floats(vector("error", error, 1))
         (w_step, b_step), (weights, bias) = self.update_from_gradients(autostep_parts(state), xs, error)
+        new_state = join_autostep(weights, bias)
         metrics = {"mean_step_size": mean_step_size(weights.step_sizes, bias.step_sizes, bias_input)}
         return OptimizerUpdate(
-            weight_delta=error * w_step,
-            bias_delta=error * b_step,
-            new_state=join_autostep(weights, bias),
-            metrics=metrics,
+            weight_delta=error * w_step, bias_delta=error * b_step, new_state=new_state, metrics=metrics
         )
 
     def step_sizes(self, state: AutostepState) -> tuple[Array, Array]:
