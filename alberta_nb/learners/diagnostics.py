@@ -6,7 +6,7 @@
 __all__ = ['effective_rank', 'dead_and_saturated', 'length', 'rehearse_step', 'step_size_range', 'Diagnostics', 'hidden_activity',
            'rehearse_all', 'rehearse', 'diagnose']
 
-# %% ../../nbs/learners/07_diagnostics.ipynb #fc8336be
+# %% ../../nbs/learners/07_diagnostics.ipynb #5715a3a1
 import functools
 from typing import Any
 
@@ -20,7 +20,7 @@ from .mlp import MLPLearner, MLPLearnerState, check_network_state
 from .network import forward, gradient
 from ..types import State, TimeStep, require
 
-# %% ../../nbs/learners/07_diagnostics.ipynb #aa986f93
+# %% ../../nbs/learners/07_diagnostics.ipynb #69bdedc5
 def effective_rank(features: Array) -> Array:
     "Over how many axes the rows of a table (samples, units) are spread (): exp of the entropy of Eq. 1; 0 for zeros."
     sizes = jnp.linalg.svd(features, compute_uv=False)
@@ -29,7 +29,7 @@ def effective_rank(features: Array) -> Array:
     entropy = -jnp.sum(shares * jnp.log(jnp.where(shares > 0, shares, 1.0)))
     return jnp.where(total == 0, 0.0, jnp.exp(entropy))
 
-# %% ../../nbs/learners/07_diagnostics.ipynb #53e64fcb
+# %% ../../nbs/learners/07_diagnostics.ipynb #bbed7c5d
 def dead_and_saturated(before: Array) -> tuple[Array, Array]:
     """The shares () of units that are never above 0, and always, from what goes into the activations (samples, units).
 
@@ -39,7 +39,7 @@ def dead_and_saturated(before: Array) -> tuple[Array, Array]:
     shares = jnp.mean(~jnp.any(before > 0, axis=0)), jnp.mean(~jnp.any(before <= 0, axis=0))
     return jnp.where(known, shares[0], jnp.nan), jnp.where(known, shares[1], jnp.nan)
 
-# %% ../../nbs/learners/07_diagnostics.ipynb #67c451df
+# %% ../../nbs/learners/07_diagnostics.ipynb #830a06f6
 def length(array: Array) -> Array:
     "The length () of an array of any shape."
     return jnp.sqrt(jnp.sum(array * array))
@@ -58,17 +58,17 @@ def rehearse_step(learner: Any, state: MLPLearnerState, time_step: TimeStep) -> 
     of_lms = [jnp.abs(before) * length(g.rows) * length(g.columns) for g in gradients.weights]
     return result.state, (before, after, jnp.stack(moves), jnp.stack(of_lms))
 
-# %% ../../nbs/learners/07_diagnostics.ipynb #01d1aea0
+# %% ../../nbs/learners/07_diagnostics.ipynb #7fb5804b
 def step_size_range(state: Any) -> Array:
     "Smallest, median and largest step size (3,) in an optimizer's state of one array; NaN where it holds none."
     if hasattr(state, "log_step_sizes"):
         sizes = jnp.exp(state.log_step_sizes)
     else:
-        sizes = getattr(state, "step_sizes", getattr(state, "step_size", jnp.nan))
-    sizes = jnp.asarray(sizes, jnp.result_type(float))
+        held: Any = next((getattr(state, n) for n in ("step_sizes", "step_size") if hasattr(state, n)), jnp.nan)
+        sizes = jnp.asarray(held, jnp.result_type(float))
     return jnp.stack([jnp.min(sizes), jnp.median(sizes), jnp.max(sizes)])
 
-# %% ../../nbs/learners/07_diagnostics.ipynb #64c083c8
+# %% ../../nbs/learners/07_diagnostics.ipynb #cc880399
 class Diagnostics(State):
     """What one look at a network saw.
 
@@ -89,7 +89,7 @@ class Diagnostics(State):
     step_sizes: Array
     overshoot_ratio: Array
 
-# %% ../../nbs/learners/07_diagnostics.ipynb #1040c94f
+# %% ../../nbs/learners/07_diagnostics.ipynb #d63b0364
 def hidden_activity(learner: Any, state: MLPLearnerState, observations: Array) -> list[Array]:
     "What goes into the activations of each hidden layer (samples, units), the normaliser's statistics frozen."
 
@@ -110,7 +110,7 @@ def rehearse_all(learner: Any, state: MLPLearnerState, time_steps: TimeStep, goo
 
     return lax.scan(step, state, (time_steps, good))[1]
 
-# %% ../../nbs/learners/07_diagnostics.ipynb #3bf5895e
+# %% ../../nbs/learners/07_diagnostics.ipynb #e1d3218d
 def _over(parts: Array, total: Array) -> Array:
     return jnp.where(total > 0, parts / jnp.where(total > 0, total, 1.0), jnp.nan)
 
@@ -138,7 +138,7 @@ def rehearse(learner: Any, state: MLPLearnerState, time_steps: TimeStep) -> Diag
         overshoot_ratio=_over(jnp.sum(before * after), jnp.sum(before * before)),
     )
 
-# %% ../../nbs/learners/07_diagnostics.ipynb #b36060d4
+# %% ../../nbs/learners/07_diagnostics.ipynb #f5bd8985
 def diagnose(learner: MLPLearner, state: MLPLearnerState, time_steps: TimeStep) -> Diagnostics:
     """Look at a network through some samples, and rehearse learning from them; the state stays as it is.
 

@@ -322,9 +322,8 @@ def _alone(batch: BatchedMLPResult) -> LearningResult:
     "The result of a batch of one seed, as that of a run."
     kept = [_first_seed(h) for h in (batch.normalizer_history, batch.diagnostics_history) if h is not None]
     state, position = jax.tree.map(lambda a: a[0], (batch.states, batch.stream_state))
-    return LearningResult.of(
-        (state, batch.metrics[0], *kept), position, batch.steps, int(batch.skipped[0]), batch.interrupted
-    )
+    items, skipped = (state, batch.metrics[0], *kept), int(batch.skipped[0])  # type: ignore[index]
+    return LearningResult.of(items, position, batch.steps, skipped, batch.interrupted)
 
 
 def run_alone(
@@ -371,4 +370,5 @@ def run_mlp_learning_loop_batched(
     run = (run_apart if apart else run_learning_loop_batched)(
         learner, stream, num_steps, keys, learner_state, **options
     )
-    return BatchedMLPResult(**{name: getattr(run, name, None) for name in BatchedMLPResult.__annotations__})
+    kept: dict[str, Any] = {name: getattr(run, name, None) for name in BatchedMLPResult.__annotations__}
+    return BatchedMLPResult(**kept)
