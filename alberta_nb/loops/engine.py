@@ -559,7 +559,7 @@ def _start(spec: Spec, learner_state: Any, stream_state: Any, stream: Any) -> Ca
     size = (whole_lanes(len(jax.tree.leaves(learner_state)[0])),) if spec.seeds else ()
     if spec.record_every > 1:
         time_step = time_step_like(stream, one(stream_state))
-        like = _stepped.eval_shape(spec.learner, one(learner_state), time_step).metrics  # type: ignore[attr-defined]
+        like = _stepped.eval_shape(spec.learner, one(learner_state), time_step).metrics
         zeros: Any = np.zeros((*like.shape, *size), like.dtype)
         count: Any = np.zeros((), np.int32), np.zeros(size, np.int32)
         window = Window(total=zeros, lost=zeros, steps=count[0], learned=count[1])

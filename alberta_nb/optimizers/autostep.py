@@ -162,7 +162,6 @@ class Autostep(AutostepArrays, Optimizer):
     initial_step_size: float = in_state(default=0.01)
     meta_step_size: float = in_state(default=0.01)
     tau: float = in_state(default=10000.0)
-    splits_error = True  # inputs and errors have scales of their own
 
     def __post_init__(self) -> None:
         check_number("initial_step_size", self.initial_step_size, 0.0, open_low=True)
