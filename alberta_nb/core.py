@@ -20,7 +20,12 @@ from .learners.mlp import MLPLearner, MLPLearnerState, MLPUpdateResult
 from .learners.td import TDLearnerState, TDLinearLearner, TDUpdateResult
 from .loops.metrics import metrics_to_dicts
 from .loops.mlp import run_mlp_learning_loop, run_mlp_learning_loop_batched
-from .loops.multi_head import BatchedHordeResult, HordeLearningResult, run_horde_learning_loop, run_horde_learning_loop_batched
+from alberta_nb.loops.multi_head import (
+    BatchedHordeResult,
+    HordeLearningResult,
+    run_horde_learning_loop,
+    run_horde_learning_loop_batched,
+)
 from .loops.supervised import run_learning_loop, run_learning_loop_batched
 from .loops.td import run_td_learning_loop
 from .optimizers.autotdidbd import AutoTDIDBD, AutoTDIDBDState

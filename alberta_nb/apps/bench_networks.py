@@ -127,8 +127,10 @@ def network_seeds_workload(plan: Plan) -> Iterator[Race]:
     random = np.random.default_rng(0)
     rows = random.standard_normal((plan.steps(1_600), 20), np.float32)
 
+    start = learner.init(20, jax.random.key(0))
+
     def updates() -> Any:
-        state = learner.init(20, jax.random.key(0))
+        state = start
         for row in rows:
             state = learner.update(state, row, row[0]).state
         return state
