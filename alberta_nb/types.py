@@ -60,7 +60,11 @@ class State:
 
     def replace(self, **changes: Any) -> Self:
         "A copy of the state with some fields changed. Raises TypeError for a field that it does not have."
-        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+        new = object.__new__(type(self))  # dataclasses.replace would take a microsecond longer: a tenth of some updates
+        new.__dict__.update(self.__dict__ | changes)
+        if len(new.__dict__) > len(self.__dict__):
+            raise TypeError(f"{type(self).__name__} has no field {sorted(changes.keys() - self.__dict__.keys())}")
+        return new
 
 # %% ../nbs/00_types.ipynb #dbd8568f
 def in_state(*, default: Any) -> Any:
@@ -169,7 +173,7 @@ def vector(name: str, value: Any, size: int) -> Array | np.ndarray:
     An array passes as it is: converting it outside a compiled function would cost more than the function.
     Raises TypeError for values that are no numbers, and ValueError for another shape.
     """
-    array = value if isinstance(value, Array | np.ndarray) else np.asarray(value)
+    array = value if isinstance(value, (np.ndarray, Array)) else np.asarray(value)
     numeric, shape = array.dtype.kind in "fiub", array.shape
     if not (numeric and (shape == (size,) or (size == 1 and shape == ()))):  # a message is made only when it is needed
         require(numeric, f"{name} must be numeric, got dtype {array.dtype}", TypeError)
