@@ -1,6 +1,5 @@
 """Gradient TD: expected updates in float64 against the linear algebra, fixed points, ratios, episodes."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -24,12 +23,6 @@ R = np.einsum("sa,sat,sat->s", TARGET, MOVES, PAY)
 VISITS = np.linalg.matrix_power(B, 500)[0]
 KINDS = {"TDLambda": ab.TDLambda, "TDC": ab.TDC, "GTD2": ab.GTD2}
 each_lamda = pytest.mark.parametrize("lamda", [0.0, 0.7, 1.0])
-
-
-@pytest.fixture
-def float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
 
 
 def expected_update(optimizer: Any, w: np.ndarray, h: np.ndarray | None, lamda: float) -> list[np.ndarray]:

@@ -1,7 +1,6 @@
 """Questions, and a Horde of demons that answer them: targets, traces, ends, ratios, and the loop."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -51,12 +50,6 @@ def demon(gamma: float = 0.0, lamda: float = 0.0, **more: Any) -> GVFSpec:
 
 def spec(settings: Any = SETTINGS, **more: Any) -> HordeSpec:
     return create_horde_spec([demon(g, lamda, **more) for g, lamda in settings])
-
-
-@pytest.fixture
-def float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
 
 
 def from_zero(horde: HordeLearner, feature_dim: int = 5) -> Any:

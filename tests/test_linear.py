@@ -1,16 +1,15 @@
 """The linear learner: its equations, asking and learning, the bias, what must not matter, errors."""
 
-import functools
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from live import live
 
-from alberta_nb.learners.linear import LearnerState, LinearLearner, linear_step, weighted_sum
+from alberta_nb.learners.linear import LinearLearner, linear_step, weighted_sum
 from alberta_nb.loops.supervised import StepSizeTrackingConfig, run_learning_loop
 from alberta_nb.normalizers import EMANormalizer, Normalizer, WelfordNormalizer
 from alberta_nb.optimizers.autostep import Autostep
@@ -29,28 +28,6 @@ OPTIMIZERS = [LMS(0.05), IDBD(0.05, 0.01), Autostep(0.05, 0.02), ObGD(0.5)]
 NORMALIZERS = [WelfordNormalizer(), EMANormalizer(decay=0.95)]
 each_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: type(o).__name__)
 each_normalizer = pytest.mark.parametrize("normalizer", NORMALIZERS, ids=lambda n: type(n).__name__)
-
-
-@pytest.fixture
-def float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def scan_rows(learner: LinearLearner, state: LearnerState, rows: Any) -> Any:
-    def one(state: Any, row: Any) -> Any:
-        result = learner.step(state, TimeStep(observation=row[:-1], target=row[-1:]))
-        return result.state, (result.error[0], result.metrics)
-
-    return jax.lax.scan(one, state, rows)
-
-
-def live(learner: LinearLearner, xs: Any, ys: Any) -> tuple[np.ndarray, np.ndarray, LearnerState]:
-    """Errors, metrics and the last state of a learner that meets the rows one after the other."""
-    rows = jnp.column_stack([jnp.asarray(xs, float), jnp.asarray(ys, float)])
-    state, (errors, metrics) = scan_rows(learner, learner.init(rows.shape[1] - 1), rows)
-    return np.asarray(errors), np.asarray(metrics), state
 
 
 # --- the contract ---

@@ -1,15 +1,14 @@
 """Networks: gradients by hand, sparse start, bounders, the learner, its loops, and what must hold for all of them."""
 
-import functools
 import inspect
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from live import live as meet
 
 import alberta_nb
 from alberta_nb.compile import native_loops
@@ -29,7 +28,6 @@ from alberta_nb.optimizers.obgd import ObGD
 from alberta_nb.rank_one import RankOne, array_sum, dense, row_norms, size_sum
 from alberta_nb.streams.sources import ArraySource
 from alberta_nb.streams.synthetic import RandomWalkStream
-from alberta_nb.types import TimeStep
 
 RNG = np.random.default_rng(0)
 XS = RNG.standard_normal((150, 5))
@@ -40,28 +38,9 @@ SMALL = {"hidden_sizes": (16, 8), "sparsity": 0.5}
 STREAM = RandomWalkStream(6)
 
 
-@pytest.fixture
-def float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def scan_rows(learner: Any, state: Any, rows: Any) -> Any:
-    def one(state: Any, row: Any) -> Any:
-        result = learner.step(state, TimeStep(observation=row[:-1], target=row[-1:]))
-        return result.state, (result.error[0], result.metrics)
-
-    return jax.lax.scan(one, state, rows)
-
-
 def live(learner: Any, xs: Any = XS, ys: Any = YS, state: Any = None) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Errors, metrics and the last state of a learner that meets the rows one after the other."""
-    rows = jnp.column_stack([jnp.asarray(xs, float), jnp.asarray(ys, float)])
-    if state is None:
-        state = learner.init(rows.shape[1] - 1, KEY) if isinstance(learner, MLPLearner) else learner.init(xs.shape[1])
-    state, (errors, metrics) = scan_rows(learner, state, rows)
-    return np.asarray(errors), np.asarray(metrics), state
+    """Errors, metrics and the last state; a network starts from KEY."""
+    return meet(learner, xs, ys, state, KEY if isinstance(learner, MLPLearner) else None)
 
 
 def from_zero(learner: MLPLearner, feature_dim: int) -> MLPLearnerState:

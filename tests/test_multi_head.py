@@ -2,7 +2,6 @@
 
 import functools
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -41,12 +40,6 @@ HOLES[::9] = np.nan
 KEY = jax.random.key(0)
 SMALL = {"hidden_sizes": (16, 8), "sparsity": 0.5}
 TRACED = {"per_head_gamma_lamda": (0.0, 0.7, 0.4)}
-
-
-@pytest.fixture
-def float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
 
 
 @functools.partial(jax.jit, static_argnums=0)

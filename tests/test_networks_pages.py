@@ -1,7 +1,7 @@
 """What the pages on networks rest on: each rule on a whole network against its transcription, and its invariances."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from live import live as meet
 
 from alberta_nb.learners.linear import LinearLearner
 from alberta_nb.learners.mlp import MLPLearner, MLPLearnerState
@@ -22,7 +23,6 @@ from alberta_nb.optimizers.idbd import IDBD
 from alberta_nb.optimizers.lms import LMS
 from alberta_nb.optimizers.obgd import ObGD
 from alberta_nb.optimizers.optax import from_optax
-from alberta_nb.types import TimeStep
 
 RNG = np.random.default_rng(0)
 XS = RNG.standard_normal((120, 4))
@@ -33,25 +33,13 @@ DECAY = 0.72
 Rule = Callable[[np.ndarray, float], np.ndarray]  # direction z and error to the steps, without the error
 
 
-@pytest.fixture(autouse=True)
-def float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _scan(learner: Any, state: Any, rows: Any) -> Any:
-    def one(state: Any, row: Any) -> Any:
-        result = learner.step(state, TimeStep(observation=row[:-1], target=row[-1:]))
-        return result.state, result.error[0]
-
-    return jax.lax.scan(one, state, rows)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def live(learner: Any, state: Any, xs: Any = XS, ys: Any = YS) -> tuple[Any, np.ndarray]:
-    """The last state, and the errors, of a learner that meets the rows one after the other."""
-    state, errors = _scan(learner, state, jnp.column_stack([xs, ys]))
-    return state, np.asarray(errors)
+    """The last state, and the errors."""
+    errors, _, last = meet(learner, xs, ys, state)
+    return last, errors
 
 
 def start(learner: MLPLearner, zero: bool = False) -> MLPLearnerState:

@@ -1,7 +1,6 @@
 """The nonlinear worlds: step and page give the same numbers, targets follow their definitions, clear errors."""
 
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -19,12 +18,6 @@ from alberta_nb.streams.nonlinear import BitFlippingStream, DriftingTeacherStrea
 KEY = jax.random.key(0)
 TEACHER = DriftingTeacherStream(6, hidden_units=8, turn_interval=50)
 BITS = BitFlippingStream(flip_interval=20)
-
-
-@pytest.fixture
-def float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
 
 
 def paged(stream: Any, rows: int, page: int) -> Any:

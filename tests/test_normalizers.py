@@ -1,7 +1,5 @@
 """The normalisers: exact statistics of the prefix, exact debiasing, bounds on the output, long lives, errors."""
 
-from collections.abc import Iterator
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,12 +19,6 @@ from alberta_nb.normalizers import (
 KINDS = [EMANormalizer, WelfordNormalizer]
 RNG = np.random.default_rng(0)
 ROWS = RNG.standard_normal((60, 4)) * [900.0, 8.0, 0.15, 2.0] + [101_300.0, 283.0, 0.7, 4.0]
-
-
-@pytest.fixture
-def float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
 
 
 def states(normalizer: Normalizer, rows: np.ndarray) -> list:

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -30,12 +29,6 @@ YS = XS @ [1.0, -2.0, 0.0, 0.5] + 0.3
 KEY = jax.random.key(0)
 LOSS_IDBD = IDBD(0.05, 0.02, h_decay_mode="loss_grads", meta_gradient="loss")
 LINEAR_IDBD = IDBD(0.05, 0.02, meta_gradient="loss", log_step_size_bounds=(-10.0, None))
-
-
-@pytest.fixture
-def float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
 
 
 def network(seed: int = 0) -> dict[str, Any]:

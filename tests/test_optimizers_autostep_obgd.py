@@ -1,6 +1,5 @@
 """Autostep and ObGD: the published tables, what must not change, the bounds, the tracking problem, errors."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -21,12 +20,6 @@ RNG = np.random.default_rng(0)
 XS = RNG.standard_normal((300, 5))
 YS = XS @ [1.0, -2.0, 0.5, 0.0, 0.0] + 1.5 + 0.1 * RNG.standard_normal(300)
 BOTH: list[Optimizer] = [Autostep(0.05, 0.02), ObGD()]
-
-
-@pytest.fixture
-def float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
 
 
 def live(optimizer: Optimizer, xs: Any, ys: Any, use_bias: bool = True) -> tuple[np.ndarray, Any, np.ndarray]:

@@ -46,12 +46,6 @@ each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 each_setting = pytest.mark.parametrize("use_bias", [True, False])
 
 
-@pytest.fixture
-def float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
-
-
 def transitions(xs: Any = XS, rewards: Any = REWARDS, gammas: Any = GAMMAS) -> TDTimeStep:
     """A chain of transitions, where each one begins where the last one ended."""
     xs, rewards, gammas = (jnp.asarray(a, float) for a in (xs, rewards, gammas))

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['CONSTANTS', 'MultiHeadMLPState', 'MultiHeadMLPUpdateResult', 'HeadsTimeStep', 'without_nan', 'Seen', 'heads_forward',
            'Lesson', 'kept', 'next_head_traces', 'parameter_step_sizes', 'mean_size', 'Moved', 'move_heads',
-           'move_td_heads', 'move_trunk', 'trunk_steps', 'learn_heads', 'multi_head_step', 'stacked', 'first_heads',
-           'head_products', 'check_heads', 'HeadSettings', 'check_heads_state', 'without_constants', 'with_constants',
-           'MultiHeadMLPLearner']
+           'move_td_heads', 'asked_of_features', 'move_trunk', 'trunk_steps', 'learn_heads', 'multi_head_step',
+           'stacked', 'first_heads', 'head_products', 'check_heads', 'HeadSettings', 'check_heads_state',
+           'without_constants', 'with_constants', 'MultiHeadMLPLearner']
 
 # %% ../../nbs/horde/01_multi_head.ipynb #c0094eac
 import dataclasses
@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ..compile import vector_sum
+from ..compile import called_alone, settled, vector_sum, wait_for
 from ..learners.linear import check_kinds, reported, scale_input, scale_only
-from ..learners.mlp import check_layers, check_network, first_params
+from ..learners.mlp import check_layers, check_network, first_params, take_steps
 from ..learners.network import Layer, MLPParams, hidden_forward, hidden_gradient
 from ..normalizers import Normalizer
 from ..optimizers.base import Optimizer
@@ -130,6 +130,7 @@ def next_head_traces(state: MultiHeadMLPState, features: Array, lesson: Lesson) 
     if state.traces is None:
         return None
     decays, (weights, biases) = state.decays, state.traces
+    (features,) = settled(features)
     new = decays[:, None] * weights + features, decays * biases + 1.0  # type: ignore[index, operator]
     if lesson.rhos is not None:
         new = lesson.rhos[:, None] * new[0], lesson.rhos * new[1]
@@ -198,6 +199,11 @@ def move_td_heads(learner: Any, state: MultiHeadMLPState, features: Array, lesso
     return Moved(arrays, states, None, sizes)
 
 # %% ../../nbs/horde/01_multi_head.ipynb #62071c74
+def asked_of_features(state: MultiHeadMLPState, errors: Array) -> Array:
+    "What all heads together ask of the features (features,): each its weights times its error."
+    return jnp.matmul(errors, state.params.weights[-1], precision=lax.Precision.HIGHEST)
+
+
 def move_trunk(
     learner: Any, state: MultiHeadMLPState, layers: Sequence[Layer], errors: Array, active: Array
 ) -> tuple[tuple[Array, ...], tuple[Any, ...], Array]:
@@ -208,15 +214,15 @@ def move_trunk(
     )
     if not layers:
         return (), (), jnp.ones_like(errors[0])
-    cotangent = jnp.matmul(errors, state.params.weights[-1], precision=lax.Precision.HIGHEST)
-    gradients = hidden_gradient(old.weights, layers, cotangent, learner.leaky_relu_slope, learner.use_layer_norm)
+    told = asked_of_features(state, errors)
+    gradients = hidden_gradient(old.weights, layers, told, learner.leaky_relu_slope, learner.use_layer_norm)
     total = vector_sum(jnp.abs(errors))
     steps, new = trunk_steps(learner.optimizer, states, gradients.arrays(), total)
     report = jnp.ones_like(total)
     if learner.bounder is not None:
         steps, report = learner.bounder.bound(steps, total, old.arrays())
-    moved = tuple(a + total * s for a, s in zip(old.arrays(), steps, strict=True))
-    return *kept(jnp.any(active), (moved, tuple(new)), (old.arrays(), states)), report
+    arrays = tuple(take_steps(old.arrays(), steps, total, gradients.biases[0]))
+    return *kept(jnp.any(active), (arrays, tuple(new)), (old.arrays(), states)), report
 
 
 def trunk_steps(
@@ -234,9 +240,12 @@ def trunk_steps(
 def learn_heads(learner: Any, state: MultiHeadMLPState, seen: Seen, lesson: Lesson) -> MultiHeadMLPUpdateResult:
     "Everything moves, from one look at the observation: each head by its own error, the trunk by all of them."
     move = move_td_heads if isinstance(learner.of_heads, TDOptimizer) else move_heads
-    moved = move(learner, state, seen.features, lesson)
     errors = lesson.errors if lesson.rhos is None else lesson.rhos * lesson.errors
     trunk, trunk_states, report = move_trunk(learner, state, seen.layers, errors, lesson.active)
+    pulls = lesson.errors
+    if seen.layers:  # the trunk reads the heads, and then they move
+        pulls = wait_for(pulls, asked_of_features(state, errors))
+    moved = move(learner, state, seen.features, lesson._replace(errors=pulls))
     old = (state.params.weights[-1], state.params.biases[-1]), state.head_optimizer_states, state.decays
     decays = state.decays if state.decays is None or lesson.decays is None else lesson.decays
     heads, states, decays = kept(lesson.active, (moved.arrays, moved.optimizer_states, decays), old)
@@ -407,7 +416,8 @@ def _predict(learner: HeadSettings, state: MultiHeadMLPState, x: Array) -> Array
 
 @functools.partial(jax.jit, static_argnums=0)
 def _update(learner: HeadSettings, state: MultiHeadMLPState, x: Array, targets: Array) -> Any:
-    result = multi_head_step(learner, state, floats(x, -1), floats(targets, -1))
+    with called_alone():
+        result = multi_head_step(learner, state, floats(x, -1), floats(targets, -1))
     return result.replace(state=without_constants(result.state, state))
 
 # %% ../../nbs/horde/01_multi_head.ipynb #5eaa1bf4

@@ -231,13 +231,9 @@ def stepped_page(spec: Spec, carry: Carry, idx: Array, steps: Array) -> tuple[Ca
 
 # %% ../../nbs/loops/00_engine.ipynb #33ede278
 def native_page(spec: Spec, native: bool, own_rows: bool, carry: Carry, rows: Any, idx: Array, steps: Array) -> Any:
-    "`page_loop`, as one native function where `native` says so; `rows` cross its border flat."
-
-    def fn(carry: Carry, flat: Any, idx: Array, steps: Array) -> Any:
-        given = jax.tree.map(lambda a, like: a.reshape(like.shape), flat, rows)
-        return page_loop(spec, own_rows, carry, given, idx, steps)
-
-    return (one_kernel(fn) if native else fn)(carry, jax.tree.map(jnp.ravel, rows), idx, steps)
+    "`page_loop`, as one native function where `native` says so."
+    fn = functools.partial(page_loop, spec, own_rows)
+    return (one_kernel(fn) if native else fn)(carry, rows, idx, steps)
 
 # %% ../../nbs/loops/00_engine.ipynb #f7d4fedb
 def block_loop(
@@ -253,15 +249,12 @@ def block_loop(
     page_spec = spec if paged else spec._replace(stream=None)
 
     def drawn(carry: Carry, k: Array) -> Any:
-        return jax.tree.map(jnp.ravel, noise_page(spec, carry, idx + (k * spec.rows).astype(jnp.uint32)))
+        return noise_page(spec, carry, idx + (k * spec.rows).astype(jnp.uint32))
 
     def run_page(carry: Carry, rows: Any, k: Array) -> tuple[Carry, Any, Array]:
         first = k * spec.rows
         start, here = idx + first.astype(jnp.uint32), jnp.where(k < 0, 0, jnp.minimum(spec.rows, steps - first))
-        if paged:
-            like = jax.eval_shape(functools.partial(noise_page, spec), carry, start)
-            rows = jax.tree.map(lambda a, b: a.reshape(b.shape), rows, like)
-        else:
+        if not paged:
             carry, rows = stepped_page(spec, carry, start, here)
         carry, out, bad = native_page(page_spec, native, spec.seeds, carry, rows, start, here)
         return carry, out, jnp.where(bad < here, first + bad, NEVER)

@@ -8,6 +8,7 @@ __all__ = ['CHUNK', 'split_keys', 'DiagnosticsConfig', 'DiagnosticsHistory', 'ch
            'run_mlp_learning_loop_batched']
 
 # %% ../../nbs/loops/05_mlp.ipynb #0d30a895
+import dataclasses
 import functools
 import math
 import os
@@ -27,6 +28,7 @@ from alberta_nb.loops.supervised import (
     LearningResult,
     NormalizerHistory,
     NormalizerTrackingConfig,
+    RunEnding,
     fit_state,
     run_learning_loop,
     run_learning_loop_batched,
@@ -34,7 +36,7 @@ from alberta_nb.loops.supervised import (
 from ..noise import key_data
 from ..streams.base import Stream
 from ..streams.sources import ArraySource, IteratorSource, Source, TableSource
-from ..types import Settings, State, TimeStep, check_int, require
+from ..types import Settings, TimeStep, check_int, require
 
 # %% ../../nbs/loops/05_mlp.ipynb #c41a0731
 def _check_network(learner: Any, stream: Any) -> None:
@@ -132,7 +134,7 @@ def run_mlp_learning_loop(
     return run_learning_loop(learner, stream, num_steps, key, learner_state, **options)
 
 # %% ../../nbs/loops/05_mlp.ipynb #85e7bca6
-class BatchedMLPResult(State):
+class BatchedMLPResult(RunEnding):
     """What a batch of seeds gives: `states`, `metrics` (n_seeds, rows, columns), histories or None; seeds first.
 
     `stream_state`, `steps`, `skipped` (n_seeds,) and `interrupted` as in `LearningResult`.
@@ -142,9 +144,6 @@ class BatchedMLPResult(State):
     metrics: Array
     normalizer_history: NormalizerHistory | None = None
     stream_state: StreamPosition | None = None
-    steps: int = 0
-    skipped: Array | None = None
-    interrupted: bool = False
     diagnostics_history: DiagnosticsHistory | None = None
 
 # %% ../../nbs/loops/05_mlp.ipynb #ca03632d
@@ -322,7 +321,7 @@ def _alone(batch: BatchedMLPResult) -> LearningResult:
     "The result of a batch of one seed, as that of a run."
     kept = [_first_seed(h) for h in (batch.normalizer_history, batch.diagnostics_history) if h is not None]
     state, position = jax.tree.map(lambda a: a[0], (batch.states, batch.stream_state))
-    items, skipped = (state, batch.metrics[0], *kept), int(batch.skipped[0])  # type: ignore[index]
+    items, skipped = (state, batch.metrics[0], *kept), int(batch.skipped[0])
     return LearningResult.of(items, position, batch.steps, skipped, batch.interrupted)
 
 
@@ -370,5 +369,5 @@ def run_mlp_learning_loop_batched(
     run = (run_apart if apart else run_learning_loop_batched)(
         learner, stream, num_steps, keys, learner_state, **options
     )
-    kept: dict[str, Any] = {name: getattr(run, name, None) for name in BatchedMLPResult.__annotations__}
+    kept: dict[str, Any] = {f.name: getattr(run, f.name, None) for f in dataclasses.fields(BatchedMLPResult)}
     return BatchedMLPResult(**kept)

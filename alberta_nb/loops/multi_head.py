@@ -22,7 +22,7 @@ from ..horde.horde import HordeLearner, HordeTimeStep, check_lamdas, cumulants_w
 from ..horde.multi_head import HeadsTimeStep, MultiHeadMLPLearner
 from .engine import NonFiniteError
 from .mlp import run_apart
-from .supervised import run_learning_loop, run_learning_loop_batched
+from .supervised import RunEnding, run_learning_loop, run_learning_loop_batched
 from ..noise import key_data
 from ..streams.sources import Source, aligned, as_table
 from ..types import Settings, State, require
@@ -131,52 +131,40 @@ def without_activity(metrics: Array) -> Array:
     return metrics[..., :3] / jnp.where(share == 0.0, jnp.nan, share)
 
 # %% ../../nbs/loops/06_multi_head.ipynb #31a2d8f6
-class MultiHeadLearningResult(State):
+class MultiHeadLearningResult(RunEnding):
     """What one run gives: the `state`, and `per_head_metrics` (rows, n_heads, 3), NaN where a head had no target.
 
-    `steps` were made, `skipped` of them without learning; `interrupted` tells of Ctrl-C.
+    `steps`, `skipped` and `interrupted` as in `RunEnding`.
     """
 
     state: Any
     per_head_metrics: Array
-    steps: int = 0
-    skipped: Any = 0
-    interrupted: bool = False
 
 
-class BatchedMultiHeadResult(State):
+class BatchedMultiHeadResult(RunEnding):
     "The same of a batch: `states` and `per_head_metrics` (n_seeds, rows, n_heads, 3); seeds first."
 
     states: Any
     per_head_metrics: Array
-    steps: int = 0
-    skipped: Any = 0
-    interrupted: bool = False
 
 # %% ../../nbs/loops/06_multi_head.ipynb #5be1d2c7
-class HordeLearningResult(State):
+class HordeLearningResult(RunEnding):
     """What one run gives: the `state`, `per_demon_metrics` (rows, n_demons, 3) and `td_errors` (rows, n_demons).
 
-    NaN where a demon had no cumulant. `steps`, `skipped` and `interrupted` as in `MultiHeadLearningResult`.
+    NaN where a demon had no cumulant. `steps`, `skipped` and `interrupted` as in `RunEnding`.
     """
 
     state: Any
     per_demon_metrics: Array
     td_errors: Array
-    steps: int = 0
-    skipped: Any = 0
-    interrupted: bool = False
 
 
-class BatchedHordeResult(State):
+class BatchedHordeResult(RunEnding):
     "The same of a batch: `states`, `per_demon_metrics` (n_seeds, rows, n_demons, 3), `td_errors`; seeds first."
 
     states: Any
     per_demon_metrics: Array
     td_errors: Array
-    steps: int = 0
-    skipped: Any = 0
-    interrupted: bool = False
 
 # %% ../../nbs/loops/06_multi_head.ipynb #bc8584e4
 KINDS = {

@@ -219,10 +219,7 @@ class Stepper(PackedState):
         event, n = self._event, self.feature_dim
         fits = type(observation) is np.ndarray and observation.dtype is event.dtype and observation.shape == (n,)
         event[:n] = observation if fits else vector("observation", observation, n)
-        if isinstance(target, (float, np.floating)):  # a union of types would be made anew in each call
-            event[n] = target
-        else:
-            event[n:] = vector("target", target, 1)
+        event[n] = target if isinstance(target, (float, np.floating)) else vector("target", target, 1).reshape(())
         if 0 in np.isfinite(event).tobytes():  # `all` would take a microsecond longer
             require(self.non_finite == "skip", "the event holds a NaN or an infinity; nothing was learned from it")
             self.skipped += 1

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STEP_SIZES', 'NORMALIZER', 'StepSizeTrackingConfig', 'NormalizerTrackingConfig', 'StepSizeHistory',
            'NormalizerHistory', 'LearningResult', 'read_step_sizes', 'read_normalizer', 'Tracked', 'fit_state',
-           'BatchedLearningResult', 'run_tracked', 'run_learning_loop', 'run_learning_loop_batched']
+           'RunEnding', 'BatchedLearningResult', 'run_tracked', 'run_learning_loop', 'run_learning_loop_batched']
 
 # %% ../../nbs/loops/01_supervised.ipynb #fd1ac6b4
 import functools
@@ -340,7 +340,15 @@ def _positions(stream: Any, keys: Any, position: Any) -> tuple[StreamPosition, i
     return StreamPosition(state=states, steps=clocks), len(data)
 
 # %% ../../nbs/loops/01_supervised.ipynb #900f7d37
-class BatchedLearningResult(State):
+class RunEnding(State):
+    "How a run ended: `steps` were made, `skipped` of them without learning; `interrupted` tells of Ctrl-C."
+
+    steps: int = 0
+    skipped: Any = 0
+    interrupted: bool = False
+
+
+class BatchedLearningResult(RunEnding):
     """What a batch of seeds gives: `states`, `metrics` (n_seeds, rows, columns), histories or None; seeds first.
 
     `stream_state`, `steps`, `skipped` (n_seeds,) and `interrupted` as in `LearningResult`. Only the loop of
@@ -352,9 +360,6 @@ class BatchedLearningResult(State):
     step_size_history: StepSizeHistory | None
     normalizer_history: NormalizerHistory | None = None
     stream_state: StreamPosition | None = None
-    steps: int = 0
-    skipped: Array | None = None
-    interrupted: bool = False
     trace_history: Any = None
 
 
