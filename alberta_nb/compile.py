@@ -108,7 +108,7 @@ def side_by_side() -> contextlib.AbstractContextManager[None]:
 
 
 def called_alone() -> contextlib.AbstractContextManager[None]:
-    "Within the context, a step is traced for a call of its own: outside of loops a sum over rows is a kernel more."
+    "Within the context, a step is traced for a call of its own, outside of any loop: there long sums are not folded."
     return _tracing("one call")
 
 

@@ -324,10 +324,12 @@ def test_an_interrupt_keeps_what_was_learned(tmp_path, monkeypatch, after) -> No
             yield page
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
-    with monkeypatch.context() as patch:
-        patch.setattr(learn.LaggedSource, "pages", interrupted)
-        learned = learn_table(make_table(4000), "y", lags=2)
-    signal.signal(signal.SIGINT, before)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(learn.LaggedSource, "pages", interrupted)
+            learned = learn_table(make_table(4000), "y", lags=2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert learned.interrupted and learned.steps == 500 * after
     assert list(learned.scores.index) == NAMES
     if after:
