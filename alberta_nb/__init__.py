@@ -5,7 +5,7 @@ __version__ = "0.1.0"
 from alberta_nb.apps.learn import learn_table
 from alberta_nb.apps.nexting import next_everything
 from alberta_nb.apps.predict_return import predict_returns
-from alberta_nb.compile import native_loops
+from alberta_nb.native.kernel import native_loops
 from alberta_nb.experiments.episodes import EpisodeErrors, episode_sweep
 from alberta_nb.experiments.sweep import sweep, sweep_table
 from alberta_nb.horde.gvf import DemonType, GVFSpec, HordeSpec, create_horde_spec, horde_from_columns
@@ -94,10 +94,10 @@ from alberta_nb.optimizers.gradient_td import GTD, GTD2, TDC, GradientTDState
 from alberta_nb.optimizers.idbd import IDBD, IDBDParamState, IDBDState
 from alberta_nb.optimizers.lms import LMS, LMSState
 from alberta_nb.optimizers.obgd import ObGD, ObGDState
-from alberta_nb.optimizers.td_lambda import TDLambda, TDLambdaState, TDOptimizer, TDOptimizerUpdate
+from alberta_nb.optimizers.td_lambda import TDLambda, TDLambdaState, TDOptimizer, TDOptimizerUpdate, WithTraces
 from alberta_nb.optimizers.tdidbd import TDIDBD, TDIDBDState
 from alberta_nb.optimizers.true_online import TrueOnlineTD, TrueOnlineTDState
-from alberta_nb.rank_one import RankOne
+from alberta_nb.native.outer import RankOne
 from alberta_nb.streams.base import ScanStream, Stream, TDStream
 from alberta_nb.streams.chains import (
     BoyanChain,
@@ -266,6 +266,7 @@ __all__ = [
     "UpdateResult",
     "WelfordNormalizer",
     "WelfordNormalizerState",
+    "WithTraces",
     "bounder_from_config",
     "compare_learners",
     "compute_cumulative_error",

@@ -36,7 +36,7 @@ from jax import Array, lax
 from tqdm.auto import tqdm
 
 from .tables import replacing
-from ..compile import use_native
+from ..native.kernel import use_native
 from ..learners.linear import LinearLearner
 from ..loops.engine import Carry, make_spec, run_block, stream_start
 from ..loops.stepper import Stepper

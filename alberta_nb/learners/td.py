@@ -24,7 +24,8 @@ from alberta_nb.learners.linear import (
     weighted_sum,
 )
 from ..normalizers import Normalizer
-from ..optimizers.td_lambda import TDOptimizer, discounted
+from ..optimizers.base import Optimizer
+from ..optimizers.td_lambda import TDOptimizer, WithTraces, discounted
 from ..optimizers.tdidbd import TDIDBD
 from ..types import OffPolicyTimeStep, State, TDTimeStep, check_number, floats, vector
 
@@ -71,8 +72,9 @@ def td_step(learner: Any, state: TDLearnerState, time_step: TDTimeStep) -> TDUpd
 class TDLinearLearner(Learner):
     """A linear value function w.x + b whose TD optimizer sets every step.
 
-    `optimizer`: how weights move, TDIDBD() when None. `normalizer`: scales both ends of a transition, with the
-    statistics that the first has joined. `use_bias`: False leaves b at 0. Raises TypeError for another kind of setting.
+    `optimizer`: how weights move, TDIDBD() when None; a rule alone is taken `WithTraces` of decay 0. `normalizer`:
+    scales both ends of a transition, with the statistics that the first has joined. `use_bias`: False leaves b at 0.
+    Raises TypeError for another kind of setting.
     """
 
     optimizer: TDOptimizer = None  # type: ignore[assignment]
@@ -83,7 +85,8 @@ class TDLinearLearner(Learner):
     metric_names = ("squared_td_error", "td_error", "mean_step_size", "mean_eligibility_trace")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "optimizer", TDIDBD() if self.optimizer is None else self.optimizer)
+        optimizer: Any = TDIDBD() if self.optimizer is None else self.optimizer
+        object.__setattr__(self, "optimizer", WithTraces(optimizer) if isinstance(optimizer, Optimizer) else optimizer)
         check_learner(self, TDOptimizer)
 
     def update(

@@ -9,7 +9,7 @@ import pytest
 from jax import Array, lax
 
 from alberta_nb import IDBD, Autostep, EMANormalizer, LinearLearner, ObGD, TimeStep
-from alberta_nb.lanes import lanes, whole_lanes
+from alberta_nb.native.vmap_last import vmap_last, whole_lanes
 
 RNG = np.random.default_rng(0)
 X, SHARED = jnp.asarray(RNG.standard_normal((6, 5))), jnp.asarray(RNG.standard_normal(6))
@@ -40,7 +40,7 @@ def drawn(x: Array, s: Array) -> Any:
 
 @pytest.mark.parametrize("fn", [together, controlled, derived, drawn])
 def test_lanes_are_vmap(fn: Any) -> None:
-    ours = lanes(fn, (-1, None))(X, SHARED)
+    ours = vmap_last(fn, (-1, None))(X, SHARED)
     theirs = jax.vmap(fn, in_axes=(-1, None), out_axes=-1)(X, SHARED)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         assert a.shape == b.shape and a.dtype == b.dtype
@@ -52,7 +52,7 @@ def test_learners_side_by_side_and_alone(optimizer: Any) -> None:
     learner = LinearLearner(optimizer, normalizer=EMANormalizer())
     states = jax.vmap(lambda _: learner.init(6), out_axes=-1)(jnp.arange(5))
     target = jnp.asarray(RNG.standard_normal((1, 5)))
-    step = lanes(lambda state, x, y: learner.step(state, TimeStep(observation=x, target=y)), (-1, -1, -1))
+    step = vmap_last(lambda state, x, y: learner.step(state, TimeStep(observation=x, target=y)), (-1, -1, -1))
     result = step(step(states, X, target).state, 2 * X, target)
     for lane in range(5):
         state = learner.update(learner.init(6), X[:, lane], target[:, lane]).state
@@ -65,7 +65,7 @@ def test_a_step_that_mixes_shapes_is_not_transposed() -> None:
     def step(x: Array, w: Array) -> Array:
         return w + (x[-1] - jnp.sum(w * x[:-1])) * x[:-1]
 
-    text = str(jax.make_jaxpr(lanes(step, (-1, -1)))(X, X[:-1]))
+    text = str(jax.make_jaxpr(vmap_last(step, (-1, -1)))(X, X[:-1]))
     assert "transpose" not in text
 
 
