@@ -117,11 +117,6 @@ def generator() -> list[float]:
     return [*map(float, jax.random.uniform(first, (3,))), *map(float, jax.random.uniform(second, (3,)))]
 
 
-def signless(path: str, *values: Any) -> tuple[Any, ...]:
-    """IDBD's memory had the other sign in networks when the numbers were kept: there its size is compared."""
-    return tuple(np.abs(v) if "IDBDParamState.traces" in path else v for v in values)
-
-
 def assert_same(found: dict[str, Any], want: dict[str, Any], rtol: float = 1e-9, atol: float = 1e-12) -> None:
     """Fail with the names of all that differs; what is new may be there."""
     wrong = []
@@ -129,7 +124,7 @@ def assert_same(found: dict[str, Any], want: dict[str, Any], rtol: float = 1e-9,
         have_shape, have = found.get(path, (None, None))
         if have_shape != shape:
             wrong.append(f"{path}: shape {have_shape}, was {shape}")
-        elif not np.allclose(*signless(path, have, values), rtol=rtol, atol=atol, equal_nan=True):
+        elif not np.allclose(have, values, rtol=rtol, atol=atol, equal_nan=True):
             gap = np.nanmax(np.abs(np.subtract(have, values)))
             wrong.append(f"{path}: off by {gap:.3g}")
     assert not wrong, "\n".join(wrong)

@@ -36,7 +36,7 @@ class AutoTDIDBDParamState(State):
     "The memory of weights or bias: b, h, eta, the step sizes of the last step, theta () and tau ()."
 
     log_step_sizes: Array
-    traces: Array
+    h: Array
     normalizers: Array
     step_sizes: Array
     meta_step_size: Array
@@ -69,8 +69,8 @@ def auto_grow(
     m: AutoTDIDBDParamState, delta: Array, x: Array, slope: Array, removal: Array, bounds: Bounds
 ) -> AutoTDIDBDParamState:
     "Normaliser, log step size and step size before the overshoot is known (Kearney et al. 2019, Alg. 6, l. 5-9)."
-    signal = delta * slope * m.traces
-    eta = auto_normalizer(m.normalizers, signal, delta * x * m.traces, m.step_sizes * removal / m.normalizer_decay)
+    signal = delta * slope * m.h
+    eta = auto_normalizer(m.normalizers, signal, delta * x * m.h, m.step_sizes * removal / m.normalizer_decay)
     change = m.meta_step_size * (signal / jnp.where(eta > 0.0, eta, 1.0))
     log_alpha = clip_log(m.log_step_sizes + change, bounds)
     return m.replace(log_step_sizes=log_alpha, normalizers=eta, step_sizes=jnp.exp(log_alpha))
@@ -81,9 +81,7 @@ def auto_shrink(
 ) -> AutoTDIDBDParamState:
     "Step sizes under the bound, and the memory (Kearney et al. 2019, Alg. 6, l. 11, 12 and 15)."
     alpha, log_alpha = m.step_sizes / overshoot, m.log_step_sizes - jnp.log(overshoot)
-    return m.replace(
-        log_step_sizes=log_alpha, step_sizes=alpha, traces=idbd_memory(m.traces, alpha, delta * z, slope * z)
-    )
+    return m.replace(log_step_sizes=log_alpha, step_sizes=alpha, h=idbd_memory(m.h, alpha, delta * z, slope * z))
 
 # %% ../../nbs/optimizers/08_autotdidbd.ipynb #b3d292f9
 OVERSHOOTS = ("published", "updated")

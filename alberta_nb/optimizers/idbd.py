@@ -81,15 +81,20 @@ class IDBDParamState(State):
     "IDBD's memory of one parameter array of any shape: log step sizes, memories h, and the meta step size ()."
 
     log_step_sizes: Array
-    traces: Array
+    h: Array
     meta_step_size: Array
+
+    @property
+    def traces(self) -> Array:
+        "-h: what the gradients of the loss left behind, as libraries for networks count it."
+        return -self.h
 
 
 class IDBDState(FlatMemories):
     "Log step sizes and memories h of the weights (feature_dim,) and of the bias (), and the meta step size ()."
 
     memory = IDBDParamState
-    names = {"log_step_sizes": ("log_step_sizes", "bias_log_step_size"), "traces": ("traces", "bias_trace")}
+    names = {"log_step_sizes": ("log_step_sizes", "bias_log_step_size"), "h": ("traces", "bias_trace")}
 
     log_step_sizes: Array
     traces: Array
@@ -114,26 +119,26 @@ def idbd_start(shape: tuple[int, ...], initial_step_size: Any, theta: Any, bound
         where = f"has logarithm {start:.4g}, outside log_step_size_bounds {bounds}"
         require(inside, f"initial_step_size {initial_step_size} {where}")
     logs, memory = filled(shape, start), filled(shape, 0.0)
-    return IDBDParamState(log_step_sizes=logs, traces=memory, meta_step_size=scalar(theta))
+    return IDBDParamState(log_step_sizes=logs, h=memory, meta_step_size=scalar(theta))
 
 # %% ../../nbs/optimizers/02_idbd.ipynb #7da96cf9
 def idbd_move(
     settings: "IDBD", memory: IDBDParamState, error: Array | None, z: Array, x: Array
 ) -> tuple[IDBDParamState, Array]:
-    """The next memory of one array and its step without the error; without `error`, z and x hold it already.
+    """The next memory of one array and its step without the error; without `error`, z and x are loss gradients.
 
     With `meta_gradient` "loss" and `h_decay_mode` "prediction_grads" it is Sutton's (1992, Fig. 2); the others are
     Meyer's, for networks.
     """
-    gradient, signal = (z, x) if error is None else (error * z, error * x)
+    gradient, signal = (-z, -x) if error is None else (error * z, error * x)
     decay = x * z if settings.h_decay_mode == "prediction_grads" else signal * gradient
-    if settings.meta_gradient == "prediction" and error is not None:
+    if settings.meta_gradient == "prediction":
         signal = -x
     log_alpha, alpha, h = idbd_rule(
-        memory.log_step_sizes, memory.traces, memory.meta_step_size, signal, gradient, decay,
+        memory.log_step_sizes, memory.h, memory.meta_step_size, signal, gradient, decay,
         settings.log_step_size_bounds or NETWORK_BOUNDS,
     )  # fmt: skip
-    return memory.replace(log_step_sizes=log_alpha, traces=h), alpha * z
+    return memory.replace(log_step_sizes=log_alpha, h=h), alpha * z
 
 # %% ../../nbs/optimizers/02_idbd.ipynb #fc484a4b
 class IDBD(Optimizer):

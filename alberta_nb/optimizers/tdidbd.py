@@ -32,7 +32,7 @@ class TDIDBDState(TraceState, FlatMemories):
     """
 
     memory = IDBDParamState
-    names = {"log_step_sizes": ("log_step_sizes", "bias_log_step_size"), "traces": ("h_traces", "bias_h_trace")}
+    names = {"log_step_sizes": ("log_step_sizes", "bias_log_step_size"), "h": ("h_traces", "bias_h_trace")}
 
     log_step_sizes: Array
     h_traces: Array
