@@ -83,8 +83,7 @@ class TDLinearLearner(Learner):
     metric_names = ("squared_td_error", "td_error", "mean_step_size", "mean_eligibility_trace")
 
     def __post_init__(self) -> None:
-        optimizer = TDIDBD() if self.optimizer is None else with_traces(self.optimizer)
-        object.__setattr__(self, "optimizer", optimizer)
+        object.__setattr__(self, "optimizer", TDIDBD() if self.optimizer is None else with_traces(self.optimizer))
         check_learner(self, TDOptimizer)
 
     def update(
