@@ -1,7 +1,8 @@
 """The pinned cases: every learner x optimizer x bounder x normaliser x loop, on numbers that no machine rounds.
 
 Whatever the cases learn from is made by integer arithmetic, and networks start from given weights: no generator of jax
-or numpy, whose numbers may change with a version, takes part. The exceptions are told: NOISY and DRAWN.
+or numpy, whose numbers may change with a version, takes part. Where it must, a case has "drawn" in its name, and where
+noise is drawn in float32, "noisy".
 """
 
 import functools
