@@ -10,7 +10,8 @@ the last digits, 1e-16, and sixty steps of learning carry that to 1e-13 or less.
 any change of an algorithm. The streams of the library draw in float32: there it is 1e-5.
 
 `python tests/test_pinned.py --write` writes the file anew, and refuses where it exists; with `--add`, only the cases
-that it lacks are computed; `--force` replaces it.
+that it lacks are computed; `--force` replaces it. With JAX_DISABLE_MOST_OPTIMIZATIONS=1 the module takes half the time:
+most of it is compilation, and the numbers are the same.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pinned_direct import direct_cases
 from pinned_linear import linear_cases, td_cases
 from pinned_names import configs, lost_of, lost_settings, names, settings
 from pinned_networks import head_cases, horde_cases, network_cases
@@ -36,7 +38,7 @@ from pinned_world import KEYS, Case, needs_optax
 from alberta_nb import Settings
 
 FILE = Path(__file__).with_name("pinned.json.gz")
-PARTS = (linear_cases, td_cases, network_cases, head_cases, horde_cases, stream_cases)
+PARTS = (linear_cases, td_cases, network_cases, head_cases, horde_cases, stream_cases, direct_cases)
 CASES: dict[str, Case] = {name: case for part in PARTS for name, case in part()}
 EXACT, NOISY = {"rtol": 1e-9, "atol": 1e-12}, {"rtol": 1e-4, "atol": 1e-5}
 SMALL = 12  # numbers: up to here an array is kept whole
