@@ -34,7 +34,8 @@ from alberta_nb.optimizers.lms import LMS
 from alberta_nb.optimizers.td_lambda import TDLambda
 from alberta_nb.optimizers.tdidbd import TDIDBD
 from alberta_nb.streams.returns import ideal_returns
-from alberta_nb.streams.sources import ArraySource, TableError
+from alberta_nb.streams.sources import ArraySource
+from alberta_nb.streams.tables import TableError
 from alberta_nb.streams.td_sources import ReturnSource
 from alberta_nb.types import Settings, TDTimeStep
 

@@ -13,10 +13,8 @@ import pytest
 from alberta_nb.learners.linear import LinearLearner
 from alberta_nb.loops.supervised import run_learning_loop
 from alberta_nb.optimizers.idbd import IDBD
-from alberta_nb.streams.sources import (
-    ArraySource,
-    IteratorSource,
-    Source,
+from alberta_nb.streams.sources import ArraySource, IteratorSource, RowsSource, Source
+from alberta_nb.streams.tables import (
     TableError,
     TableSource,
     header_of,
@@ -77,6 +75,18 @@ def test_array_source_takes_both_shapes_of_target(data) -> None:
     x, y = data
     for targets in (y, y[:, None], y.tolist()):
         assert np.array_equal(together(ArraySource(x, targets))[1], y)
+
+
+def test_rows_of_any_kind_are_one_source() -> None:
+    x, y = np.ones((5, 2), np.float32), np.arange(10, dtype=np.float32).reshape(5, 2)
+    source = RowsSource(TimeStep, {"observation": x, "target": y}, extra_numbers=3)
+    assert (source.num_steps, source.feature_dim, source.numbers) == (5, 2, 2 + 2 + 3)
+    assert source.shapes() == {"observation": (2,), "target": (2,)} and source.finite
+    assert [len(page.target) for page in source.pages(1, 3)] == [3, 1]
+    assert all(array.ctypes.data % 64 == 0 for array in source.rows.values())
+    y[3, 0] = np.nan
+    assert not RowsSource(TimeStep, {"observation": x, "target": y}).finite
+    assert not ArraySource(x, np.full(5, np.inf)).finite
 
 
 @pytest.mark.parametrize("first", [0, 1, 64, 499, 500])

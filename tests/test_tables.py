@@ -16,7 +16,7 @@ from alberta_nb.apps.tables import (
 )
 from alberta_nb.learners.baselines import LastValue, RunningMean
 from alberta_nb.loops.supervised import run_learning_loop
-from alberta_nb.streams.sources import TableError, open_table
+from alberta_nb.streams.tables import TableError, open_table
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,8 @@ from ..optimizers.base import Optimizer
 from ..optimizers.idbd import IDBD
 from ..optimizers.lms import LMS
 from ..optimizers.obgd import ObGD
-from ..streams.sources import IteratorSource, Table, TableError, open_table
+from ..streams.sources import IteratorSource
+from ..streams.tables import Table, TableError, open_table
 from ..types import Settings, check_number, require
 
 # %% ../../nbs/apps/01_learn.ipynb #f8ff6d99

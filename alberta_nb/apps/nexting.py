@@ -51,7 +51,7 @@ from .tables import LaggedSource, TableReport
 from ..learners.baselines import ChangeState, next_change
 from ..learners.linear import UpdateResult
 from ..loops.td import run_td_learning_loop
-from ..streams.sources import TableError
+from ..streams.tables import TableError
 from ..streams.td_sources import with_next
 from ..types import Settings, TDTimeStep, check_int, check_number, filled, require
 

@@ -52,7 +52,8 @@ from ..optimizers.td_lambda import TDLambda, TDOptimizer
 from ..optimizers.tdidbd import TDIDBD
 from ..optimizers.true_online import TrueOnlineTD
 from ..streams.returns import ideal_returns
-from ..streams.sources import IteratorSource, TableError
+from ..streams.sources import IteratorSource
+from ..streams.tables import TableError
 from ..streams.td_sources import ReturnSource
 from ..types import Settings, TDTimeStep, TimeStep, check_int, check_number, filled, in_state, require
 
