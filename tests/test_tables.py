@@ -11,7 +11,6 @@ from alberta_nb.apps.tables import (
     lag_features,
     lag_names,
     load_weather,
-    replacing,
     weather_path,
 )
 from alberta_nb.learners.baselines import LastValue, RunningMean
@@ -182,13 +181,3 @@ def test_rows_are_guessed(weather, tmp_path) -> None:
     weather.to_parquet(tmp_path / "w.parquet")
     for table in (weather, tmp_path / "w.csv", tmp_path / "w.parquet", weather_path()):
         assert 0.5 < guess_rows(open_table(table)) / len(weather) < 2
-
-
-def test_files_are_replaced_whole_or_not_at_all(tmp_path) -> None:
-    path = tmp_path / "a.txt"
-    with replacing(path) as part:
-        part.write_text("old")
-    with pytest.raises(KeyboardInterrupt), replacing(path) as part:
-        part.write_text("new, but ha")
-        raise KeyboardInterrupt
-    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]

@@ -129,21 +129,17 @@ class TDTableSource(TDSource):
     """
 
     def __init__(
-        self,
-        table: Any,
-        reward: str,
-        gamma: float | str,
-        features: Sequence[str] | None = None,
+        self, table: Any, reward: str, gamma: float | str, features: Sequence[str] | None = None,
         piece_rows: int | None = None,
-    ):
+    ):  # fmt: skip
         opened, known = open_table(table, piece_rows), [gamma] if isinstance(gamma, str) else []
         if not known:
             check_number("gamma", gamma, 0.0, 1.0)
-        chosen = [c for c in look_at(opened)[0] if c not in known] if features is None else list(map(str, features))
-        require(len(chosen) > 0, f"features must name a column of {opened.name}, got {chosen}")
-        self.table = TableSource(opened, reward, [*chosen, *known])
-        self.reward, self.gamma, self.features = self.table.target, gamma, chosen
-        self.num_steps, self.feature_dim = one_less(opened.name, self.table), len(chosen)
+        seen = [c for c in look_at(opened)[0] if c not in known] if features is None else list(map(str, features))
+        require(len(seen) > 0, f"features must name a column of {opened.name}, got {seen}")
+        self.table = TableSource(opened, reward, [*seen, *known])
+        self.reward, self.gamma, self.features = self.table.target, gamma, seen
+        self.num_steps, self.feature_dim = one_less(opened.name, self.table), len(seen)
 
     def pages(self, first: int, rows: int) -> Iterator[TDTimeStep]:
         for x, y, gammas in with_next(self.table.pages(first, rows)):
