@@ -154,9 +154,9 @@ def settings(learned: Learned, name: str) -> dict[str, Any]:
 
 
 COMMAND = Command(
-    column="target", about="the column to predict (of the weather: temp)", needed=True,
+    column="target", about="the column to predict (of the weather: temp)", several=False,
     optimizers=["lms", "idbd", "autostep"], more=["obgd"], files=["learn.png", "metrics.csv", "features.csv"],
-    options=lambda parser: None, job=lambda args, **common: learn_table(target=args.target or "temp", **common),
-    describe=describe, draw=draw, frames=lambda learned: [learned.windows, learned.features], settings=settings,
+    job=learn_table, describe=describe, draw=draw, frames=lambda learned: [learned.windows, learned.features],
+    settings=settings,
 )  # fmt: skip
 add_arguments, run, save = COMMAND.add_arguments, COMMAND.run, COMMAND.save

@@ -6,7 +6,7 @@
 __all__ = ['LONG_FILE', 'treatment', 'heading', 'speed', 'number', 'percent', 'shown_scores', 'largest_step_sizes', 'remarks',
            'plain', 'axis_for', 'baseline_style', 'draw_errors', 'replacing', 'prepare', 'finite_or_none',
            'configuration', 'load_learners', 'save_files', 'Command', 'add_table_arguments', 'add_discount_arguments',
-           'split_names', 'split_numbers', 'is_long', 'common_arguments', 'run_command']
+           'split_names', 'split_numbers', 'is_long', 'job_arguments', 'run_command']
 
 # %% ../../nbs/apps/02_report.ipynb #afd80e7b
 import argparse
@@ -214,21 +214,22 @@ class Command:
 
     column: str  # the option that says what is predicted
     about: str  # and its help
-    needed: bool  # whether a table of one's own must come with it
+    several: bool  # whether it names many columns, all where it is left out; else one, which a table must come with
     optimizers: Sequence[str]  # those of the default
     more: Sequence[str]  # and others
     files: Sequence[str]  # the figure, and a table for each of `frames`
-    options: Callable[[argparse.ArgumentParser], None]  # adds what this command alone asks for
-    job: Callable[..., Any]  # (args, **what all jobs want) -> an Outcome
+    job: Callable[..., Any]  # its arguments by name -> an Outcome
     describe: Callable[[Any, str], str]  # (found, name of the table)
     draw: Callable[[Any], Any]
     frames: Callable[[Any], Sequence[Any]]
     settings: Callable[[Any, str], dict[str, Any]]
+    gammas: Sequence[str] = ()  # where it asks for discounts: the option, its default, and what they mean
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         "The arguments of the command."
         add_table_arguments(parser, self)
-        self.options(parser)
+        if self.gammas:
+            add_discount_arguments(parser, *self.gammas)
 
     def save(self, found: Any, folder: Path, name: str) -> list[Path]:
         "Write its figure, its tables and config.json into `folder`."
@@ -263,7 +264,7 @@ def add_table_arguments(parser: argparse.ArgumentParser, command: Command) -> No
 def add_discount_arguments(parser: argparse.ArgumentParser, name: str, default: str, meaning: str) -> None:
     "What jobs about the discounted future ask for."
     add = parser.add_argument
-    add(name, default=default, metavar="X,Y,...", help=f"discounts in [0, 1): {meaning} (default: %(default)s)")
+    add(f"--{name}", default=default, metavar="X,Y,...", help=f"discounts in [0, 1): {meaning} (default: %(default)s)")
     add("--trace-decay", type=float, default=0.8, metavar="L", help="lambda of the traces (default: %(default)s)")
     add("--window", type=int, default=500, metavar="N", help="rows of predictions.csv (default: %(default)s)")
 
@@ -288,9 +289,14 @@ def is_long(args: argparse.Namespace) -> bool:
     return Path(args.file).stat().st_size > LONG_FILE
 
 # %% ../../nbs/apps/02_report.ipynb #0a42ab0d
-def common_arguments(args: argparse.Namespace) -> dict[str, Any]:
-    "What all jobs want, from the command line."
-    return {
+def job_arguments(command: Command, args: argparse.Namespace) -> dict[str, Any]:
+    "What a job wants, from the command line."
+    asked = getattr(args, command.column)
+    wanted: dict[str, Any] = {command.column: split_names(asked) if command.several else asked or "temp"}
+    if command.gammas:
+        wanted["gammas"] = split_numbers(getattr(args, command.gammas[0]))
+        wanted |= {"trace_decay": args.trace_decay, "window": args.window}
+    return wanted | {
         "table": args.file, "features": split_names(args.features), "lags": args.lags,
         "optimizers": split_names(args.optimizer) or [], "normalizer": args.normalizer, "step_size": args.step_size,
         "meta_step_size": args.meta_step_size, "record_every": args.record_every, "progress": is_long(args),
@@ -301,11 +307,11 @@ def run_command(command: Command, args: argparse.Namespace) -> int:
     "Run a job with its arguments, print what it gives, and write its files: the exit code."
     try:
         which = f"which column of {args.file}? Say --{command.column} COLUMN"
-        told = args.file is None or not command.needed or getattr(args, command.column) is not None
+        told = args.file is None or command.several or getattr(args, command.column) is not None
         require(told, which, TableError)
         name = shipped_table().name if args.file is None else str(args.file)
         prepare(args.output)
-        found = command.job(args, **common_arguments(args))
+        found = command.job(**job_arguments(command, args))
         if found.steps:
             print(command.describe(found, name))
             written = command.save(found, args.output, name)

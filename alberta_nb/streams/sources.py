@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from ..types import TimeStep, check_int, require
 
@@ -43,7 +44,7 @@ class Source:
         raise NotImplementedError
 
 # %% ../../nbs/streams/03_sources.ipynb #dd6cbd85
-def as_table(name: str, values: Any, ndim: int) -> np.ndarray:
+def as_table(name: str, values: ArrayLike, ndim: int) -> np.ndarray:
     "Numbers as a float array of `ndim` dimensions, in jax's default float type."
     array = np.asarray(values)
     require(array.dtype.kind in "fiub", f"{name} must be numeric, got dtype {array.dtype}", TypeError)
@@ -58,7 +59,7 @@ def default_float() -> np.dtype[Any]:
     return np.dtype(jnp.result_type(float))
 
 # %% ../../nbs/streams/03_sources.ipynb #bbd405a2
-def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     "A new array, of no known numbers, in memory that begins at a multiple of 64 bytes."
     size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + 64, np.uint8)
@@ -110,7 +111,7 @@ class RowsSource(Source):
             yield self.time_step(**{name: array[start : start + rows] for name, array in self.rows.items()})
 
 # %% ../../nbs/streams/03_sources.ipynb #d7947640
-def as_column(name: str, values: Any, rows: int) -> np.ndarray:
+def as_column(name: str, values: ArrayLike, rows: int) -> np.ndarray:
     "Numbers (rows,) or (rows, 1) as (rows, 1)."
     array = np.asarray(values)
     require(array.shape in ((rows,), (rows, 1)), f"{name} must have shape ({rows},) or ({rows}, 1), got {array.shape}")
@@ -123,7 +124,7 @@ class ArraySource(RowsSource):
     Raises ValueError or TypeError for shapes that do not fit, no rows, or values that are no numbers.
     """
 
-    def __init__(self, observations: Any, targets: Any):
+    def __init__(self, observations: ArrayLike, targets: ArrayLike):
         x = as_table("observations", observations, 2)
         require(min(x.shape) > 0, f"observations must have rows and columns, got shape {x.shape}")
         super().__init__(TimeStep, {"observation": x, "target": as_column("targets", targets, len(x))})
@@ -136,7 +137,8 @@ class Waiting:
     "Items of an iterator that were read ahead: `items` wait, and `items[0]` is number `position` of all."
 
     def __init__(self, items: Iterable[Any]):
-        self.source, self.items, self.position = iter(items), [], 0  # type: ignore[var-annotated]
+        self.source, self.position = iter(items), 0
+        self.items: list[Any] = []
 
     def read(self, count: int) -> None:
         "Let `count` items wait, if there are so many."

@@ -36,7 +36,7 @@ class TableError(ValueError):
 _TRUTH = {"true": 1.0, "false": 0.0}
 
 
-def _readable(value: Any) -> Any:
+def _readable(value: object) -> object:
     "A cell that may be a number, or NaN: lists, dates and the like are none."
     if isinstance(value, str):
         return _TRUTH.get(value.strip().lower(), value)

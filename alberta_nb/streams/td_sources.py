@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .sources import IteratorSource, RowsSource, Source, as_column, as_table, default_float
 from .tables import TableSource, look_at, open_table
@@ -46,7 +47,10 @@ class TDArraySource(RowsSource, TDSource):
     Raises ValueError or TypeError for shapes that do not fit, no rows, or values that are no numbers.
     """
 
-    def __init__(self, observations: Any, rewards: Any, next_observations: Any, gammas: Any, rhos: Any = None):
+    def __init__(
+        self, observations: ArrayLike, rewards: ArrayLike, next_observations: ArrayLike, gammas: ArrayLike,
+        rhos: ArrayLike | None = None,
+    ):  # fmt: skip
         x, following = as_table("observations", observations, 2), as_table("next_observations", next_observations, 2)
         require(min(x.shape) > 0, f"observations must have rows and columns, got shape {x.shape}")
         r = as_column("rewards", rewards, len(x))
@@ -69,7 +73,7 @@ class TDSequenceSource(TDArraySource):
         gammas: a number or (T,), in the same order: gammas[t] is the discount of arriving in row t.
     """
 
-    def __init__(self, observations: Any, rewards: Any, gammas: Any):
+    def __init__(self, observations: ArrayLike, rewards: ArrayLike, gammas: ArrayLike):
         x = as_table("observations", observations, 2)
         require(len(x) > 1, f"observations must have two rows or more, got shape {x.shape}")
         r = as_column("rewards", rewards, len(x))
