@@ -62,7 +62,7 @@ def page_sets() -> list:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes for a smoke run, and no processes of its own."""
-    monkeypatch.setattr(races.Plan, "steps", lambda self, n: 64)
+    monkeypatch.setattr(races.Plan, "steps", lambda self, n: min(n, 64))
 
     def fresh_process(program: str, *args: object) -> list[float]:
         return [0.5] if program == service.FIRST_CALL else [200.0, 201.0]
@@ -271,7 +271,7 @@ def test_all_sizes_and_targets_without_quick(monkeypatch: pytest.MonkeyPatch) ->
     assert [r.targets["numba"] for r in races.WORKLOADS["b"][1](races.Plan())] == [1.0] * 3 + [2.0] * 3
 
 
-def test_rows_are_those_that_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_those_that_are_kept(tiny: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Part, workload and rival are the names by which an old and a new bench.json are compared."""
     monkeypatch.setattr(races, "run_race", lambda race, repeats: {name: [1.0] for name in race.contenders})
     monkeypatch.setattr(linear, "longest_compiled_call", lambda run: run)
