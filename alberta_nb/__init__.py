@@ -116,7 +116,8 @@ from alberta_nb.streams.scales import (
     ScaleDriftStream,
     make_scale_range,
 )
-from alberta_nb.streams.sources import ArraySource, IteratorSource, Source, TableSource
+from alberta_nb.streams.sources import ArraySource, IteratorSource, Source
+from alberta_nb.streams.tables import TableSource
 from alberta_nb.streams.synthetic import (
     AbruptChangeStream,
     CyclicStream,
