@@ -86,3 +86,52 @@ def test_package_data() -> None:
     assert series, "the main job needs a series that ships with the package"
     # Licence and origin stand beside each series.
     assert [path for path in series if not path.with_name(path.name.removesuffix(".csv.gz") + ".md").is_file()] == []
+
+
+LIGHT = """
+import sys
+import alberta_nb
+heavy = {"jax", "numpy", "pandas", "matplotlib", "tqdm", "tqdm.notebook", "concurrent.futures", "asyncio"}
+assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
+from alberta_nb import IDBD, Autostep, LinearLearner, MLPLearner, RandomWalkStream, Stepper, run_learning_loop
+heavy = {"pandas", "matplotlib", "sklearn", "alberta_nb.plots", "alberta_nb.apps.learn"}
+assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
+assert LinearLearner.from_config(LinearLearner(IDBD()).to_config()) == LinearLearner(IDBD())
+"""
+
+LATE = """
+import alberta_nb
+kept = {"type": "LinearLearner", "optimizer": {"type": "IDBD"}, "normalizer": {"type": "EMANormalizer"}}
+from alberta_nb.types import Settings
+print(Settings.from_config(kept).optimizer)
+try:
+    Settings.from_config({"type": "Idbd"})
+except ValueError as error:
+    assert "'IDBD'" in str(error) and "'GradientTD'" in str(error)
+"""
+
+
+@pytest.mark.parametrize("program", [LIGHT, LATE])
+def test_a_module_is_loaded_when_a_name_of_it_is_used(program: str) -> None:
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+def test_public_names_are_all_there() -> None:
+    assert len(alberta_nb.__all__) > 150 and set(alberta_nb.__all__) <= set(dir(alberta_nb))
+    space: dict[str, object] = {}
+    exec("from alberta_nb import *", space)
+    assert set(alberta_nb.__all__) <= space.keys() and space["learn_table"] is alberta_nb.learn_table
+    assert {"optimizers", "plots", "types"} <= set(dir(alberta_nb)) and alberta_nb.optimizers.idbd.IDBD
+    with pytest.raises(AttributeError, match="no attribute 'IDDB'"):
+        alberta_nb.IDDB
+
+
+def test_type_checkers_see_the_public_names(tmp_path: Path) -> None:
+    (tmp_path / "user.py").write_text(
+        "import alberta_nb\nfrom alberta_nb import IDBD, learn_table, sweep\nreveal_type(IDBD)\nalberta_nb.IDDB\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "user.py"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "alberta_nb.optimizers.idbd.IDBD" in run.stdout and "Found 1 error" in run.stdout, run.stdout
+    assert 'has no attribute "IDDB"' in run.stdout
