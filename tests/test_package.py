@@ -1,5 +1,6 @@
 """The package as it is installed: what it needs, what it brings, what it must not import."""
 
+import ast
 import configparser
 import subprocess
 import sys
@@ -126,12 +127,10 @@ def test_public_names_are_all_there() -> None:
         getattr(alberta_nb, "IDDB")  # noqa: B009
 
 
-def test_type_checkers_see_the_public_names(tmp_path: Path) -> None:
-    (tmp_path / "user.py").write_text(
-        "import alberta_nb\nfrom alberta_nb import IDBD, learn_table, sweep\nreveal_type(IDBD)\nalberta_nb.IDDB\n"
-    )
-    run = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "user.py"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert "alberta_nb.optimizers.idbd.IDBD" in run.stdout and "Found 1 error" in run.stdout, run.stdout
-    assert 'has no attribute "IDDB"' in run.stdout
+def test_type_checkers_may_read_the_public_names() -> None:
+    # Whoever reads the file without running it takes `name as name` for public, and nothing else.
+    source = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node.body for node in source.body if isinstance(node, ast.If))
+    names = [name for line in block for name in line.names]
+    assert all(name.name == name.asname for name in names)
+    assert sorted(name.name for name in names) == sorted(set(alberta_nb.__all__))
