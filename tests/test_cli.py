@@ -1,7 +1,9 @@
 """The command line: exit codes, messages, files, in processes of their own where that is the point."""
 
+import itertools
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -255,3 +257,57 @@ def test_an_installed_wheel_says_where_the_benchmark_is(capsys, tmp_path) -> Non
     assert cli.bench_door(["--quick"], tmp_path) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and "git clone" in err and "python -m bench" in err
+
+
+# --- compiled programs that are kept ---
+
+KEPT = """
+from alberta_nb.apps.cli import keep_programs
+keep_programs(True)
+import jax
+from alberta_nb import IDBD, LinearLearner, SuttonExperiment1Stream, run_learning_loop
+run = run_learning_loop(LinearLearner(IDBD(0.05, 0.01)), SuttonExperiment1Stream(), 500, jax.random.key(0))
+print(bytes(run.metrics).hex())
+"""
+
+
+def numbers(cache: Path, **more: str) -> str:
+    """What a process gives that keeps its programs there; it must not say a word about them."""
+    clean = {name: value for name, value in os.environ.items() if "CACHE" not in name and name != "XLA_FLAGS"}
+    places = {name: str(cache) for name in ("XDG_CACHE_HOME", "LOCALAPPDATA", "HOME")}
+    path = os.pathsep.join([str(Path(alberta_nb.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", KEPT], capture_output=True, text=True, env=clean | places | {"PYTHONPATH": path} | more
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_kept_programs_give_the_same_numbers_and_broken_ones_no_trouble(tmp_path) -> None:
+    first = numbers(tmp_path)
+    kept = set(tmp_path.rglob("*-cache"))
+    assert kept and numbers(tmp_path) == first
+    assert set(tmp_path.rglob("*-cache")) == kept, "the second run compiled something"
+    for path, damage in zip(kept, itertools.cycle((b"", b"no program", bytes(3_000)))):
+        path.write_bytes(damage)
+    assert numbers(tmp_path) == first
+
+
+def test_kept_programs_can_be_refused_and_need_no_folder(tmp_path) -> None:
+    first = numbers(tmp_path, ALBERTA_NB_CACHE="0")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    assert numbers(tmp_path / "file") == first
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="the flag names processors of x86")
+def test_programs_for_another_processor_are_others(tmp_path) -> None:
+    first = numbers(tmp_path)
+    kept = set(tmp_path.rglob("*-cache"))
+    numbers(tmp_path, XLA_FLAGS="--xla_cpu_max_isa=SSE4_2")
+    assert kept < set(tmp_path.rglob("*-cache")) and numbers(tmp_path) == first
+
+
+def test_no_cache_is_an_option_of_every_job() -> None:
+    for job in ("learn", "predict-return", "nexting"):
+        assert cli.make_parser(job).parse_args([job, "--no-cache"]).no_cache
