@@ -38,6 +38,7 @@ def td_optimizers(alpha: float = 0.05, lamda: float = 0.8, theta: float = 0.01) 
         "ordinary": ab.TDIDBD(alpha, theta, lamda, use_semi_gradient=False),
         "published": ab.AutoTDIDBD(alpha, theta, lamda),
         "updated": ab.AutoTDIDBD(alpha, theta, lamda, overshoot="updated", initial_normalizer=0.0),
+        "a rule": ab.WithTraces(ab.Autostep(alpha, theta), lamda),
     }
 
 
@@ -190,6 +191,28 @@ def by_the_book(settings: Any, xs: Any = XS, rewards: Any = REWARDS, gammas: Any
         h = h * np.maximum(1.0 - a * z * decay, 0.0) + a * d * z
         weights.append(w)
     return np.array(weights)
+
+
+@each_setting
+def test_a_rule_with_traces_is_its_td_optimizer(float64: None, use_bias: bool) -> None:
+    """Any rule learns values: behind the trace, LMS is TD(lambda) and IDBD is TDIDBD, bit for bit."""
+    pairs = [
+        (ab.WithTraces(ab.LMS(0.05), 0.8), ab.TDLambda(0.05, 0.8)),
+        (ab.WithTraces(ab.LMS(0.05), 0.8, "replacing"), ab.TDLambda(0.05, 0.8, "replacing")),
+        (ab.WithTraces(ab.IDBD(0.05, 0.01), 0.8), ab.TDIDBD(0.05, 0.01, 0.8)),
+    ]
+    for given, known in pairs:
+        learners = [ab.TDLinearLearner(optimizer, use_bias=use_bias) for optimizer in (given, known)]
+        (ours, errors, _), (theirs, same_errors, _) = (live(learner, transitions()) for learner in learners)
+        assert same((ours.weights, ours.bias, errors), (theirs.weights, theirs.bias, same_errors))
+        sizes = [learner.step_sizes(state) for learner, state in zip(learners, (ours, theirs), strict=True)]
+        assert same(*sizes)
+
+
+def test_a_td_learner_takes_a_rule_alone() -> None:
+    learner = ab.TDLinearLearner(ab.IDBD(0.05))  # type: ignore[arg-type]
+    assert learner == ab.TDLinearLearner(ab.WithTraces(ab.IDBD(0.05), 0.0))
+    assert ab.TDLinearLearner.from_config(json.loads(json.dumps(learner.to_config()))) == learner
 
 
 @each_setting
@@ -772,7 +795,16 @@ def test_loops_refuse(case: int) -> None:
         (ValueError, "overshoot must be one of", lambda: ab.AutoTDIDBD(overshoot="old")),
         (ValueError, "initial_normalizer must be", lambda: ab.AutoTDIDBD(initial_normalizer=-1.0)),
         (ValueError, "feature_dim must be", lambda: ab.TDLambda().init(0)),
-        (TypeError, "optimizer must be an instance of TDOptimizer", lambda: ab.TDLinearLearner(ab.IDBD())),
+        (TypeError, "optimizer must be an instance of TDOptimizer", lambda: ab.TDLinearLearner(ab.EMANormalizer())),  # type: ignore[arg-type]
+        (
+            TypeError,
+            "must be an Optimizer with init_for_shape and move, got ObGD",
+            lambda: ab.TDLinearLearner(ab.ObGD()),
+        ),
+        (TypeError, "must be an Optimizer with .*, got TDLambda", lambda: ab.WithTraces(ab.TDLambda())),  # type: ignore[arg-type]
+        (ValueError, "trace_decay must be", lambda: ab.WithTraces(ab.LMS(), 1.1)),
+        (ValueError, "trace must be one of", lambda: ab.WithTraces(ab.LMS(), 0.9, "dutch")),
+        (TypeError, "TDOptimizer must define a rule", ab.TDOptimizer),
         (TypeError, "optimizer must be an instance of Optimizer", lambda: ab.LinearLearner(ab.TDIDBD())),
         (TypeError, "normalizer must be", lambda: ab.TDLinearLearner(None, ab.LMS())),
     ],
