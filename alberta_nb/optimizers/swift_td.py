@@ -6,7 +6,7 @@
 __all__ = ['RESETS', 'SwiftTDParamState', 'SwiftTDState', 'Look', 'total', 'swift_look', 'swift_join', 'swift_move',
            'forget_active', 'forget_all', 'shrink', 'swift_update', 'SwiftTD', 'swift_start']
 
-# %% ../../nbs/optimizers/14_swift_td.ipynb #a635bd19
+# %% ../../nbs/optimizers/14_swift_td.ipynb #8d68dd80
 import functools
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ from alberta_nb.optimizers.td_lambda import (
 )
 from ..types import State, check_number, filled, floats, in_state, require, scalar
 
-# %% ../../nbs/optimizers/14_swift_td.ipynb #c80caf04
+# %% ../../nbs/optimizers/14_swift_td.ipynb #26233398
 class SwiftTDParamState(State):
     """What SwiftTD remembers of weights or bias, in their shape, and four of its settings ().
 
@@ -57,7 +57,7 @@ class SwiftTDParamState(State):
 class SwiftTDState(TraceState, Memories):
     "The traces, and the memories of weights and bias: `SwiftTDParamState` twice."
 
-# %% ../../nbs/optimizers/14_swift_td.ipynb #848f8694
+# %% ../../nbs/optimizers/14_swift_td.ipynb #617e3406
 class Look(NamedTuple):
     "What all weights share at one step."
 
@@ -81,7 +81,7 @@ def swift_look(memories: Any, zs: Any, xs: Any, decay: Array) -> Look:
         drift=total(m.change * x for m, x in zip(memories, xs, strict=True)),
     )
 
-# %% ../../nbs/optimizers/14_swift_td.ipynb #0e75f002
+# %% ../../nbs/optimizers/14_swift_td.ipynb #38f4803b
 def swift_join(m: SwiftTDParamState, z: Array, x: Array, look: Look) -> tuple[SwiftTDParamState, Array, Array]:
     "Eqs. 1, 3, 4, 5, 6: memories that the present features have joined, the trace, and their own part of it."
     own = m.bound / jnp.maximum(look.rate, m.bound) * m.step_sizes * x
@@ -92,7 +92,7 @@ def swift_join(m: SwiftTDParamState, z: Array, x: Array, look: Look) -> tuple[Sw
     slopes |= {"meta_traces": look.decay * m.meta_traces + m.earlier_h * x}
     return m.replace(h=h, earlier_h=m.h, **slopes), z, own
 
-# %% ../../nbs/optimizers/14_swift_td.ipynb #43be74ba
+# %% ../../nbs/optimizers/14_swift_td.ipynb #daea3731
 def swift_move(m: SwiftTDParamState, delta: Array, z: Array, own: Array, drift: Array) -> SwiftTDParamState:
     "Eqs. 2, 4, 6: the change of the weights, of their slopes, and of the log step sizes."
     b = m.log_step_sizes + m.meta_step_size / m.step_sizes * delta * m.meta_traces
@@ -102,7 +102,7 @@ def swift_move(m: SwiftTDParamState, delta: Array, z: Array, own: Array, drift: 
         change=delta * z + drift * (z - own),
     )
 
-# %% ../../nbs/optimizers/14_swift_td.ipynb #7bc3dce7
+# %% ../../nbs/optimizers/14_swift_td.ipynb #a52aa2eb
 RESETS = "active", "all"
 
 
@@ -123,7 +123,7 @@ def shrink(m: SwiftTDParamState, x: Array, over: Array) -> SwiftTDParamState:
     b = m.log_step_sizes
     return m.replace(log_step_sizes=jnp.where(over, b + x * x * jnp.log(m.bound_decay), b))
 
-# %% ../../nbs/optimizers/14_swift_td.ipynb #c280694d
+# %% ../../nbs/optimizers/14_swift_td.ipynb #d6285ba2
 def swift_update(state: SwiftTDState, delta: Array, xs: Any, gamma: Array, reset: str) -> TDOptimizerUpdate:
     "One transition, bias and weights alike: look, join the traces, move (Javed et al. 2024, Algorithm 3)."
     zs = state.eligibility_traces, state.bias_eligibility_trace
@@ -140,7 +140,7 @@ def swift_update(state: SwiftTDState, delta: Array, xs: Any, gamma: Array, reset
     size = mean_step_size(new[0].step_sizes, new[1].step_sizes, xs[1])
     return td_answer(state, new, [m.change for m in new], traces, gamma, xs[1], size)
 
-# %% ../../nbs/optimizers/14_swift_td.ipynb #47eadd65
+# %% ../../nbs/optimizers/14_swift_td.ipynb #e5cc21e6
 class SwiftTD(TDOptimizer):
     """True online TD(lambda) with a learned step size for every weight, and a bound (Javed et al. 2024).
 
@@ -184,7 +184,7 @@ class SwiftTD(TDOptimizer):
     def step_sizes(self, state: SwiftTDState) -> tuple[Array, Array]:
         return state.weights.step_sizes, state.bias.step_sizes
 
-# %% ../../nbs/optimizers/14_swift_td.ipynb #bf57c48e
+# %% ../../nbs/optimizers/14_swift_td.ipynb #37649b43
 def swift_start(settings: SwiftTD, shape: tuple[int, ...]) -> SwiftTDParamState:
     "The first memory of one array: equal step sizes, and nothing else."
     first = idbd_start(shape, settings.initial_step_size, settings.meta_step_size, (None, None))
