@@ -95,6 +95,7 @@ from alberta_nb.optimizers.idbd import IDBD, IDBDParamState, IDBDState
 from alberta_nb.optimizers.lms import LMS, LMSState
 from alberta_nb.optimizers.obgd import ObGD, ObGDState
 from alberta_nb.optimizers.td_lambda import TDLambda, TDLambdaState, TDOptimizer, TDOptimizerUpdate, WithTraces
+from alberta_nb.optimizers.swift_td import SwiftTD, SwiftTDState
 from alberta_nb.optimizers.tdidbd import TDIDBD, TDIDBDState
 from alberta_nb.optimizers.true_online import TrueOnlineTD, TrueOnlineTDState
 from alberta_nb.native.outer import RankOne
@@ -239,6 +240,8 @@ __all__ = [
     "Stream",
     "StreamPosition",
     "SuttonExperiment1Stream",
+    "SwiftTD",
+    "SwiftTDState",
     "TDArraySource",
     "TDC",
     "TDIDBD",

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RESETS', 'SwiftTDParamState', 'SwiftTDState', 'Look', 'total', 'swift_look', 'swift_join', 'swift_move',
-           'forget_active', 'forget_all', 'shrink', 'swift_update', 'SwiftTD', 'swift_start']
+           'forget_active', 'forget_all', 'shrink', 'led_on', 'swift_update', 'SwiftTD', 'swift_start']
 
 # %% ../../nbs/optimizers/14_swift_td.ipynb #8d68dd80
 import functools
@@ -123,22 +123,29 @@ def shrink(m: SwiftTDParamState, x: Array, over: Array) -> SwiftTDParamState:
     b = m.log_step_sizes
     return m.replace(log_step_sizes=jnp.where(over, b + x * x * jnp.log(m.bound_decay), b))
 
+# %% ../../nbs/optimizers/14_swift_td.ipynb #735c23b2
+def led_on(m: SwiftTDParamState, leads_on: Array) -> SwiftTDParamState:
+    "The memory for the next step: where no discount leads on, it has seen no earlier weights."
+    earlier = {"earlier_h": jnp.where(leads_on, m.earlier_h, m.h), "change": jnp.where(leads_on, m.change, 0.0)}
+    return m.replace(**earlier)
+
 # %% ../../nbs/optimizers/14_swift_td.ipynb #d6285ba2
 def swift_update(state: SwiftTDState, delta: Array, xs: Any, gamma: Array, reset: str) -> TDOptimizerUpdate:
     "One transition, bias and weights alike: look, join the traces, move (Javed et al. 2024, Algorithm 3)."
     zs = state.eligibility_traces, state.bias_eligibility_trace
     look = swift_look(state.parts(), zs, xs, state.decay)
-    new, traces = [], []
+    new, deltas, traces = [], [], []
     for m, z, x in zip(state.parts(), zs, xs, strict=True):
         over = look.rate > m.bound
         m = forget_active(m, x, over) if reset == "active" else m
         m, z, own = swift_join(m, z, x, look)
         m = forget_all(m, x, over) if reset == "all" else m
         m = swift_move(shrink(m, x, over), delta, z, own, look.drift)
-        new.append(m.replace(earlier_h=jnp.where(gamma > 0.0, m.earlier_h, m.h)))  # nothing leads on: a new beginning
+        deltas.append(m.change)
+        new.append(led_on(m, gamma > 0.0))
         traces.append(z)
     size = mean_step_size(new[0].step_sizes, new[1].step_sizes, xs[1])
-    return td_answer(state, new, [m.change for m in new], traces, gamma, xs[1], size)
+    return td_answer(state, new, deltas, traces, gamma, xs[1], size)
 
 # %% ../../nbs/optimizers/14_swift_td.ipynb #e5cc21e6
 class SwiftTD(TDOptimizer):
