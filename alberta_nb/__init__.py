@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from alberta_nb.apps.learn import learn_table as learn_table
     from alberta_nb.apps.nexting import next_everything as next_everything
     from alberta_nb.apps.predict_return import predict_returns as predict_returns
-    from alberta_nb.compile import native_loops as native_loops
+    from alberta_nb.native.kernel import native_loops as native_loops
     from alberta_nb.experiments.episodes import (
         episode_sweep as episode_sweep,
         EpisodeErrors as EpisodeErrors,
@@ -185,6 +185,7 @@ if TYPE_CHECKING:
         TDLambdaState as TDLambdaState,
         TDOptimizer as TDOptimizer,
         TDOptimizerUpdate as TDOptimizerUpdate,
+        WithTraces as WithTraces,
     )
     from alberta_nb.optimizers.tdidbd import (
         TDIDBD as TDIDBD,
@@ -194,7 +195,7 @@ if TYPE_CHECKING:
         TrueOnlineTD as TrueOnlineTD,
         TrueOnlineTDState as TrueOnlineTDState,
     )
-    from alberta_nb.rank_one import RankOne as RankOne
+    from alberta_nb.native.outer import RankOne as RankOne
     from alberta_nb.streams.base import (
         ScanStream as ScanStream,
         Stream as Stream,
@@ -229,7 +230,6 @@ if TYPE_CHECKING:
         ArraySource as ArraySource,
         IteratorSource as IteratorSource,
         Source as Source,
-        TableSource as TableSource,
     )
     from alberta_nb.streams.synthetic import (
         AbruptChangeStream as AbruptChangeStream,
@@ -238,6 +238,7 @@ if TYPE_CHECKING:
         RandomWalkStream as RandomWalkStream,
         SuttonExperiment1Stream as SuttonExperiment1Stream,
     )
+    from alberta_nb.streams.tables import TableSource as TableSource
     from alberta_nb.streams.td_sources import (
         GymSource as GymSource,
         ReturnSource as ReturnSource,

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alberta_nb.compile import native_loops
 from alberta_nb.experiments.sweep import paired_difference, seed_averages, sweep, sweep_table
 from alberta_nb.learners.bank import BankResult, LearnerBank, group_by_structure, in_order, pad_columns
 from alberta_nb.learners.linear import LinearLearner
@@ -24,6 +23,7 @@ from alberta_nb.loops.supervised import (
     run_learning_loop,
     run_learning_loop_batched,
 )
+from alberta_nb.native.kernel import native_loops
 from alberta_nb.normalizers import EMANormalizer
 from alberta_nb.optimizers.autostep import Autostep
 from alberta_nb.optimizers.bounders import ObGDBounding

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 
 import alberta_nb
-from alberta_nb.apps import cli, learn
-from alberta_nb.apps.learn import learn_table, load_learners
+from alberta_nb.apps import cli, learn, report
+from alberta_nb.apps.learn import learn_table
+from alberta_nb.apps.report import load_learners
 
 FILES = ["config.json", "features.csv", "learn.png", "metrics.csv"]
 
@@ -74,7 +75,7 @@ def test_a_mistake_ends_with_a_sentence(tmp_path) -> None:
 
 def test_progress_is_shown_where_nobody_looks_and_length_is_unknown(tmp_path) -> None:
     (tmp_path / "long.csv").write_text(table(130_000))
-    assert (tmp_path / "long.csv").stat().st_size > learn.LONG_FILE
+    assert (tmp_path / "long.csv").stat().st_size > report.LONG_FILE
     done = run("learn", "long.csv", "--target", "y", "--lags", 1, folder=tmp_path)
     assert done.returncode == 0 and "step/s]" in done.stderr and "Traceback" not in done.stderr
     assert json.loads((tmp_path / "alberta-nb-output" / "config.json").read_text())["steps"] == 129_999
@@ -84,7 +85,7 @@ def test_progress_is_shown_where_nobody_looks_and_length_is_unknown(tmp_path) ->
 def test_progress_only_on_long_input(capsys, small, monkeypatch, quiet) -> None:
     words = ["learn", small, "--target", "y", "--lags", 1, "--output", small.parent / "out"]
     assert call(capsys, *words)[2] == ""
-    monkeypatch.setattr(learn, "LONG_FILE", 100)
+    monkeypatch.setattr(report, "LONG_FILE", 100)
     _, _, err = call(capsys, *words, *["--no-progress"] * quiet)
     assert ("step/s" in err) != quiet
 
@@ -184,10 +185,10 @@ def test_an_output_that_cannot_be_written(capsys, small) -> None:
 
 
 def test_a_full_disk_leaves_no_half_file(capsys, small, monkeypatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(learn, "configuration", fail)
+    monkeypatch.setattr(report.json, "dumps", fail)
     code, _, err = call(capsys, "learn", small, "--target", "y", "--lags", 1, "--output", small.parent / "out")
     assert code == 2 and "No space left on device" in err
     assert sorted(p.name for p in (small.parent / "out").iterdir()) == [f for f in FILES if f != "config.json"]
@@ -242,6 +243,22 @@ def test_help_and_version(capsys) -> None:
         assert call(capsys, *words)[0] == 2
 
 
+# --- the benchmark's door ---
+
+
+def test_a_checkout_runs_its_benchmark(capsys) -> None:
+    code, out, _ = call(capsys, "bench", "--help")
+    assert code == 0 and "--against" in out and "--rows" in out
+    code, _, err = call(capsys, "bench", "--only", "z")
+    assert code == 2 and "only must name parts" in err
+
+
+def test_an_installed_wheel_says_where_the_benchmark_is(capsys, tmp_path) -> None:
+    assert cli.bench_door(["--quick"], tmp_path) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "git clone" in err and "python -m bench" in err
+
+
 # --- compiled programs that are kept ---
 
 KEPT = """
@@ -292,5 +309,5 @@ def test_programs_for_another_processor_are_others(tmp_path) -> None:
 
 
 def test_no_cache_is_an_option_of_every_job() -> None:
-    for job in ("learn", "predict-return", "nexting", "bench"):
+    for job in ("learn", "predict-return", "nexting"):
         assert cli.make_parser(job).parse_args([job, "--no-cache"]).no_cache

@@ -11,13 +11,14 @@ import pytest
 from live import live as meet
 
 import alberta_nb
-from alberta_nb.compile import native_loops
 from alberta_nb.learners.linear import LinearLearner
 from alberta_nb.learners.mlp import MLPLearner, MLPLearnerState, MLPUpdateResult
 from alberta_nb.learners.network import MLPParams, forward, gradient, layer_norm
 from alberta_nb.learners.sparse_init import sparse_init
 from alberta_nb.loops.mlp import run_mlp_learning_loop, run_mlp_learning_loop_batched
 from alberta_nb.loops.supervised import NormalizerTrackingConfig
+from alberta_nb.native.kernel import native_loops
+from alberta_nb.native.outer import RankOne, array_sum, dense, row_norms, size_sum
 from alberta_nb.normalizers import EMANormalizer, WelfordNormalizer
 from alberta_nb.optimizers.autostep import Autostep
 from alberta_nb.optimizers.base import Optimizer, OptimizerUpdate
@@ -25,7 +26,6 @@ from alberta_nb.optimizers.bounders import AGCBounding, Bounder, ObGDBounding, b
 from alberta_nb.optimizers.idbd import IDBD
 from alberta_nb.optimizers.lms import LMS
 from alberta_nb.optimizers.obgd import ObGD
-from alberta_nb.rank_one import RankOne, array_sum, dense, row_norms, size_sum
 from alberta_nb.streams.sources import ArraySource
 from alberta_nb.streams.synthetic import RandomWalkStream
 

@@ -9,7 +9,7 @@ import pytest
 from jax import Array, lax
 from scipy import stats
 
-from alberta_nb import noise
+from alberta_nb.native import noise
 
 KEY = jax.random.key(3)
 DATA = noise.key_data(KEY)

@@ -429,6 +429,8 @@ def test_errors_of_examples(optimizer: Optimizer) -> None:
 def test_errors_of_arrays() -> None:
     optimizer = Autostep()
     states = [optimizer.init_for_shape((2, 3)), optimizer.init_for_shape((3,))]
-    for wrong in ([jnp.ones((2, 3))], [jnp.ones((2, 3)), jnp.ones(2)], [jnp.ones((3, 2)), jnp.ones(3)]):
+    with pytest.raises(ValueError, match="got 2 states for 1 gradients"):
+        optimizer.update_from_gradients(states, [jnp.ones((2, 3))], jnp.array(1.0))
+    for wrong in ([jnp.ones((2, 3)), jnp.ones(2)], [jnp.ones((3, 2)), jnp.ones(3)]):
         with pytest.raises(ValueError, match=r"gradients must have the shapes \[\(2, 3\), \(3,\)\] of the states, got"):
             optimizer.update_from_gradients(states, wrong, jnp.array(1.0))

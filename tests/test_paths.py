@@ -11,8 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alberta_nb import compile as compile_module
-from alberta_nb.compile import native_loops, native_works, use_native
 from alberta_nb.learners.bank import LearnerBank
 from alberta_nb.learners.linear import LinearLearner
 from alberta_nb.loops import engine
@@ -22,6 +20,8 @@ from alberta_nb.loops.supervised import (
     run_learning_loop,
     run_learning_loop_batched,
 )
+from alberta_nb.native import kernel as compile_module
+from alberta_nb.native.kernel import native_loops, native_works, use_native
 from alberta_nb.normalizers import EMANormalizer
 from alberta_nb.optimizers.autostep import Autostep
 from alberta_nb.optimizers.idbd import IDBD
@@ -180,7 +180,7 @@ def test_a_refusal_falls_back_once_with_a_warning(monkeypatch: pytest.MonkeyPatc
 HARD_CASES = """
 import sys, warnings
 import jax, jax.numpy as jnp, numpy as np
-from alberta_nb.compile import native_loops, native_works
+from alberta_nb.native.kernel import native_loops, native_works
 from alberta_nb.learners.linear import LinearLearner
 from alberta_nb.loops.stepper import Stepper
 from alberta_nb.loops.supervised import run_learning_loop, run_learning_loop_batched
@@ -228,7 +228,7 @@ def test_operations_that_the_native_form_refuses() -> None:
 
 UNUSED = """
 import jax, jax.numpy as jnp, numpy as np
-from alberta_nb.compile import native_loops
+from alberta_nb.native.kernel import native_loops
 from alberta_nb.learners.linear import LearnerState, LinearLearner, UpdateResult
 from alberta_nb.loops.stepper import Stepper
 from alberta_nb.loops.supervised import run_learning_loop, run_learning_loop_batched

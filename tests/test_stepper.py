@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alberta_nb.compile import native_loops
 from alberta_nb.learners.bank import LearnerBank
 from alberta_nb.learners.linear import LinearLearner
 from alberta_nb.learners.mlp import MLPLearner
@@ -15,6 +14,7 @@ from alberta_nb.learners.td import TDLinearLearner
 from alberta_nb.loops import stepper as module
 from alberta_nb.loops.stepper import Stepper, pack, unpack
 from alberta_nb.loops.supervised import run_learning_loop
+from alberta_nb.native.kernel import native_loops
 from alberta_nb.normalizers import EMANormalizer
 from alberta_nb.optimizers.autostep import Autostep
 from alberta_nb.optimizers.bounders import ObGDBounding

@@ -28,7 +28,7 @@ from alberta_nb import (
     TimeStep,
     make_scale_range,
 )
-from alberta_nb.noise import key_data, normal
+from alberta_nb.native.noise import key_data, normal
 from alberta_nb.streams.base import watch
 from alberta_nb.streams.scales import StreamAround
 from alberta_nb.streams.synthetic import hold

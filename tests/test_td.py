@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import alberta_nb as ab
-from alberta_nb import noise
-from alberta_nb.compile import native_loops
 from alberta_nb.learners.td import td_step
 from alberta_nb.loops.engine import _first_bad, is_finite
+from alberta_nb.native import noise
+from alberta_nb.native.kernel import native_loops
 from alberta_nb.optimizers.td_lambda import TRACES, discounted
 from alberta_nb.optimizers.tdidbd import error_slope
 from alberta_nb.types import TDTimeStep

@@ -42,11 +42,10 @@ from alberta_nb import (
     run_td_learning_loop,
     tail_weights,
 )
-from alberta_nb.compile import vector_sum
 from alberta_nb.loops.engine import History, StreamPosition, run_loop, stream_start
 from alberta_nb.streams.base import TDStream, watch
 from alberta_nb.streams.chains import borders, fall
-from alberta_nb.streams.sources import TableError
+from alberta_nb.streams.tables import TableError
 from alberta_nb.types import State
 
 KEY = jax.random.key(3)
@@ -103,8 +102,8 @@ class TD(Settings):
         return Weights(weights=zeros, trace=zeros, gamma=jnp.zeros(()))
 
     def step(self, state: Weights, seen: TDTimeStep) -> Learned:
-        gamma, value = seen.gamma[0], vector_sum(state.weights * seen.observation)
-        after = jnp.where(gamma == 0, 0.0, jnp.abs(gamma) * vector_sum(state.weights * seen.next_observation))
+        gamma, value = seen.gamma[0], jnp.sum(state.weights * seen.observation)
+        after = jnp.where(gamma == 0, 0.0, jnp.abs(gamma) * jnp.sum(state.weights * seen.next_observation))
         error = seen.reward[0] + after - value
         trace = state.gamma * self.lamda * state.trace + seen.observation
         weights = state.weights + self.step_size * error * trace

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ..compile import called_alone
 from .gvf import HordeSpec
 from alberta_nb.horde.multi_head import (
     Lesson,
@@ -264,8 +263,7 @@ def _horde_update(
 ) -> Any:
     fields = {name: floats(value, -1) for name, value in given.items()}
     ends = {"observation": floats(x, -1), "next_observation": floats(next_x, -1)}
-    with called_alone():
-        result = horde_step(horde, state, HordeTimeStep(**ends, **fields))
+    result = horde_step(horde, state, HordeTimeStep(**ends, **fields))
     return result.replace(state=without_constants(result.state, state))
 
 # %% ../../nbs/horde/02_horde.ipynb #baf3a620

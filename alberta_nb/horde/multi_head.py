@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['CONSTANTS', 'MultiHeadMLPState', 'MultiHeadMLPUpdateResult', 'HeadsTimeStep', 'without_nan', 'Seen', 'heads_forward',
-           'Lesson', 'kept', 'next_head_traces', 'parameter_step_sizes', 'mean_size', 'Moved', 'move_heads',
-           'move_td_heads', 'asked_of_features', 'move_trunk', 'trunk_steps', 'learn_heads', 'multi_head_step',
-           'stacked', 'first_heads', 'head_products', 'check_heads', 'HeadSettings', 'check_heads_state',
-           'without_constants', 'with_constants', 'MultiHeadMLPLearner']
+           'Lesson', 'kept', 'next_head_traces', 'Moved', 'move_heads', 'move_td_heads', 'asked_of_features',
+           'move_trunk', 'trunk_steps', 'learn_heads', 'multi_head_step', 'stacked', 'first_heads', 'head_products',
+           'check_heads', 'HeadSettings', 'check_heads_state', 'without_constants', 'with_constants',
+           'MultiHeadMLPLearner']
 
 # %% ../../nbs/horde/01_multi_head.ipynb #c0094eac
 import dataclasses
@@ -20,16 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ..compile import called_alone, settled, vector_sum, wait_for
 from ..learners.linear import check_kinds, reported, scale_input, scale_only
-from ..learners.mlp import check_layers, check_network, first_params, take_steps
+from ..learners.mlp import check_layers, check_network, first_params
 from ..learners.network import Layer, MLPParams, hidden_forward, hidden_gradient
 from ..normalizers import Normalizer
-from ..optimizers.base import Optimizer
+from ..optimizers.base import Optimizer, mean_size
 from ..optimizers.bounders import Bounder
 from ..optimizers.lms import LMS
 from ..optimizers.td_lambda import TDOptimizer
-from ..rank_one import RankOne, dense, size_sum
+from ..native.outer import RankOne, add_row, after_reading, dense, move_in_place
 from ..types import Settings, State, check_int, check_number, filled, floats, in_state, require, vector
 
 # %% ../../nbs/horde/01_multi_head.ipynb #40585ddb
@@ -130,28 +129,10 @@ def next_head_traces(state: MultiHeadMLPState, features: Array, lesson: Lesson) 
     if state.traces is None:
         return None
     decays, (weights, biases) = state.decays, state.traces
-    (features,) = settled(features)
-    new = decays[:, None] * weights + features, decays * biases + 1.0  # type: ignore[index, operator]
+    new = add_row(decays[:, None] * weights, features), decays * biases + 1.0  # type: ignore[index, operator]
     if lesson.rhos is not None:
         new = lesson.rhos[:, None] * new[0], lesson.rhos * new[1]
     return kept(lesson.active, new, state.traces)
-
-# %% ../../nbs/horde/01_multi_head.ipynb #4181d703
-def parameter_step_sizes(state: Any) -> Array | None:
-    "The step sizes that a per-parameter state holds, one for all or one for each; None where it holds none."
-    if hasattr(state, "log_step_sizes"):
-        return jnp.exp(state.log_step_sizes)
-    return getattr(state, "step_sizes", getattr(state, "step_size", None))
-
-
-def mean_size(states: Sequence[Any], steps: Sequence[Any], directions: Sequence[Any]) -> Array:
-    "The mean step size of a head's weights and bias; where no state holds any, the step's size over the gradient's."
-    found = [parameter_step_sizes(state) for state in states]
-    if any(sizes is None for sizes in found):
-        sums = [sum(size_sum(a) for a in arrays) for arrays in (steps, directions)]
-        return sums[0] / jnp.where(sums[1] == 0.0, 1.0, sums[1])
-    weights, bias = (jnp.mean(jnp.asarray(sizes)) for sizes in found)
-    return weights + (bias - weights) / (directions[0].shape[-1] + 1)  # exact where all share one
 
 # %% ../../nbs/horde/01_multi_head.ipynb #1215c4f5
 class Moved(NamedTuple):
@@ -171,7 +152,7 @@ def move_heads(learner: Any, state: MultiHeadMLPState, features: Array, lesson: 
     def one(states: Any, params: Any, z: Any, ratio: Array, error: Array) -> Any:
         directions = (RankOne(rows=ratio, columns=features), ratio) if z is None else z
         given = directions if optimizer.scales_gradients else [dense(d) for d in directions]
-        steps, new = optimizer.update_from_gradients(states, given, error)
+        new, steps = optimizer.move(states, error, given, given)
         size = mean_size(new, steps, given)
         if bounder is not None:
             steps, _ = bounder.bound(steps, error, params)
@@ -216,25 +197,26 @@ def move_trunk(
         return (), (), jnp.ones_like(errors[0])
     told = asked_of_features(state, errors)
     gradients = hidden_gradient(old.weights, layers, told, learner.leaky_relu_slope, learner.use_layer_norm)
-    total = vector_sum(jnp.abs(errors))
-    steps, new = trunk_steps(learner.optimizer, states, gradients.arrays(), total)
+    total = jnp.sum(jnp.abs(errors))
+    new, steps = trunk_steps(learner.optimizer, states, gradients.arrays(), total)
     report = jnp.ones_like(total)
     if learner.bounder is not None:
         steps, report = learner.bounder.bound(steps, total, old.arrays())
-    arrays = tuple(take_steps(old.arrays(), steps, total, gradients.biases[0]))
+    arrays = tuple(move_in_place(old.arrays(), steps, total, gradients.biases[0]))
     return *kept(jnp.any(active), (arrays, tuple(new)), (old.arrays(), states)), report
 
 
 def trunk_steps(
     optimizer: Optimizer, states: Sequence[Any], gradients: Sequence[Any], total: Array
-) -> tuple[list[Any], Sequence[Any]]:
-    "The trunk's steps over the sum of sizes of all errors, which the gradients hold as a factor, and the next states."
+) -> tuple[Sequence[Any], list[Any]]:
+    "The next states, and the trunk's steps over the sum of sizes of all errors, which the gradients hold as a factor."
     share = 1.0 / jnp.where(total == 0.0, 1.0, total)
     given = [g if optimizer.scales_gradients else dense(g) for g in gradients]
     if optimizer.splits_error:
-        return optimizer.update_from_gradients(states, [share * g for g in given], total)
-    steps, new = optimizer.update_from_gradients(states, given, None)
-    return [share * s for s in steps], new
+        given = [share * g for g in given]
+        return optimizer.move(states, total, given, given)
+    new, steps = optimizer.move(states, None, given, given)
+    return new, [share * s for s in steps]
 
 # %% ../../nbs/horde/01_multi_head.ipynb #eb793982
 def learn_heads(learner: Any, state: MultiHeadMLPState, seen: Seen, lesson: Lesson) -> MultiHeadMLPUpdateResult:
@@ -244,7 +226,7 @@ def learn_heads(learner: Any, state: MultiHeadMLPState, seen: Seen, lesson: Less
     trunk, trunk_states, report = move_trunk(learner, state, seen.layers, errors, lesson.active)
     pulls = lesson.errors
     if seen.layers:  # the trunk reads the heads, and then they move
-        pulls = wait_for(pulls, asked_of_features(state, errors))
+        pulls = after_reading(pulls, asked_of_features(state, errors))
     moved = move(learner, state, seen.features, lesson._replace(errors=pulls))
     old = (state.params.weights[-1], state.params.biases[-1]), state.head_optimizer_states, state.decays
     decays = state.decays if state.decays is None or lesson.decays is None else lesson.decays
@@ -416,8 +398,7 @@ def _predict(learner: HeadSettings, state: MultiHeadMLPState, x: Array) -> Array
 
 @functools.partial(jax.jit, static_argnums=0)
 def _update(learner: HeadSettings, state: MultiHeadMLPState, x: Array, targets: Array) -> Any:
-    with called_alone():
-        result = multi_head_step(learner, state, floats(x, -1), floats(targets, -1))
+    result = multi_head_step(learner, state, floats(x, -1), floats(targets, -1))
     return result.replace(state=without_constants(result.state, state))
 
 # %% ../../nbs/horde/01_multi_head.ipynb #5eaa1bf4

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .multi_head import MultiHeadMLPState, parameter_step_sizes
+from .multi_head import MultiHeadMLPState
+from ..optimizers.base import step_sizes_in
 from ..learners.linear import LearnerState
 from ..learners.mlp import MLPLearnerState
 from ..types import State, require
@@ -59,7 +60,7 @@ def layers_of(state: Any) -> tuple[list[Array], Any]:
 # %% ../../nbs/horde/06_relevance.ipynb #1bf58e91
 def first_step_sizes(state: Any, like: Array) -> Array:
     "The step sizes of the first weights (fan_out, feature_dim); NaN where the optimizer's state holds none."
-    sizes = parameter_step_sizes(state)
+    sizes = step_sizes_in(state)
     if sizes is None:
         return jnp.full_like(like, jnp.nan)
     sizes = jnp.asarray(sizes)

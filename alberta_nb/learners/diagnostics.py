@@ -18,6 +18,7 @@ from jax import Array, lax
 from .linear import scale_only
 from .mlp import MLPLearner, MLPLearnerState, check_network_state
 from .network import forward, gradient
+from ..optimizers.base import step_sizes_in
 from ..types import State, TimeStep, require
 
 # %% ../../nbs/learners/07_diagnostics.ipynb #69bdedc5
@@ -61,11 +62,8 @@ def rehearse_step(learner: Any, state: MLPLearnerState, time_step: TimeStep) -> 
 # %% ../../nbs/learners/07_diagnostics.ipynb #7fb5804b
 def step_size_range(state: Any) -> Array:
     "Smallest, median and largest step size (3,) in an optimizer's state of one array; NaN where it holds none."
-    if hasattr(state, "log_step_sizes"):
-        sizes = jnp.exp(state.log_step_sizes)
-    else:
-        held: Any = next((getattr(state, n) for n in ("step_sizes", "step_size") if hasattr(state, n)), jnp.nan)
-        sizes = jnp.asarray(held, jnp.result_type(float))
+    held = step_sizes_in(state)
+    sizes = jnp.asarray(jnp.nan if held is None else held, jnp.result_type(float))
     return jnp.stack([jnp.min(sizes), jnp.median(sizes), jnp.max(sizes)])
 
 # %% ../../nbs/learners/07_diagnostics.ipynb #cc880399

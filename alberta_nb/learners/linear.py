@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ..compile import vector_dot
 from ..normalizers import Normalizer
 from ..optimizers.base import Optimizer
 from ..optimizers.lms import LMS
@@ -48,7 +47,7 @@ class UpdateResult(State):
 # %% ../../nbs/learners/00_linear.ipynb #6099ba10
 def weighted_sum(weights: Array, bias: Array, x: Array) -> Array:
     "w.x + b (): Eq. 1 of the Alberta Plan."
-    return vector_dot(weights, x) + bias
+    return jnp.sum(weights * x) + bias
 
 
 def scale_input(normalizer: Normalizer | None, normalizer_state: Any, x: Array) -> tuple[Array, Any]:

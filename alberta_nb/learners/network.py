@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..compile import apart, vector_sum
+from ..native.kernel import own_function
 from .linear import weighted_sum
-from ..rank_one import RankOne
+from ..native.outer import RankOne
 from ..types import State
 
 # %% ../../nbs/learners/05_network.ipynb #7d20bfc4
@@ -39,7 +39,7 @@ class MLPParams(State):
 # %% ../../nbs/learners/05_network.ipynb #bd06c8cc
 def mean(x: Array) -> Array:
     "The mean () of a vector."
-    return vector_sum(x) * (1.0 / x.shape[-1])
+    return jnp.sum(x) * (1.0 / x.shape[-1])
 
 
 def layer_norm(a: Array, epsilon: float = 1e-5) -> tuple[Array, Array]:
@@ -85,7 +85,7 @@ def hidden_backward(
     weights: Sequence[Array], layers: Sequence[Layer], cotangent: Array, slope: float, use_layer_norm: bool
 ) -> list[Array]:
     "For each hidden layer the gradient (fan_out,) of what its sums give, from the gradient of the last features."
-    back = apart(functools.partial(layer_backward, slope=slope, use_layer_norm=use_layer_norm))
+    back = own_function(functools.partial(layer_backward, slope=slope, use_layer_norm=use_layer_norm))
     rows = []
     for w, layer in zip(reversed(weights), reversed(layers), strict=True):
         rows.append(back(layer, cotangent))

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ..noise import key_data
+from ..native.noise import key_data
 from ..types import check_int, check_number, require
 
 # %% ../../nbs/learners/04_sparse_init.ipynb #3452ad2a

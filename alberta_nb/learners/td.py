@@ -24,7 +24,7 @@ from alberta_nb.learners.linear import (
     weighted_sum,
 )
 from ..normalizers import Normalizer
-from ..optimizers.td_lambda import TDOptimizer, discounted
+from ..optimizers.td_lambda import TDOptimizer, discounted, with_traces
 from ..optimizers.tdidbd import TDIDBD
 from ..types import OffPolicyTimeStep, State, TDTimeStep, check_number, floats, vector
 
@@ -71,7 +71,7 @@ def td_step(learner: Any, state: TDLearnerState, time_step: TDTimeStep) -> TDUpd
 class TDLinearLearner(Learner):
     """A linear value function w.x + b whose TD optimizer sets every step.
 
-    `optimizer`: how weights move, TDIDBD() when None. `normalizer`: scales both ends of a transition, with the
+    `optimizer`: TDIDBD() when None; a rule alone gets traces of decay 0. `normalizer`: scales both ends, with the
     statistics that the first has joined. `use_bias`: False leaves b at 0. Raises TypeError for another kind of setting.
     """
 
@@ -83,7 +83,7 @@ class TDLinearLearner(Learner):
     metric_names = ("squared_td_error", "td_error", "mean_step_size", "mean_eligibility_trace")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "optimizer", TDIDBD() if self.optimizer is None else self.optimizer)
+        object.__setattr__(self, "optimizer", TDIDBD() if self.optimizer is None else with_traces(self.optimizer))
         check_learner(self, TDOptimizer)
 
     def update(

@@ -22,8 +22,9 @@ import numpy as np
 from jax import Array, lax
 from tqdm.auto import tqdm
 
-from ..compile import OPTIONS, one_kernel, use_native, vector_sum
-from ..lanes import lanes, whole_lanes
+from ..native.kernel import OPTIONS, one_kernel, use_native
+from ..native.rewrite import short_vectors
+from ..native.vmap_last import vmap_last, whole_lanes
 from ..streams.base import Stream
 from ..streams.sources import Source, aligned_empty
 from ..types import State, check_int, require
@@ -72,7 +73,7 @@ def is_finite(time_step: Any) -> Array:
     "Whether every float that is read of a time step is finite: 0 times it is 0, a sum that costs one pass."
     time_step = time_step.as_read() if hasattr(time_step, "as_read") else time_step
     floats = [leaf for leaf in jax.tree.leaves(time_step) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return sum((vector_sum(leaf * 0.0) for leaf in floats), jnp.float32(0.0)) == 0.0
+    return sum((jnp.sum(leaf * 0.0) for leaf in floats), jnp.float32(0.0)) == 0.0
 
 # %% ../../nbs/loops/00_engine.ipynb #e13922da
 def one_step(
@@ -168,7 +169,12 @@ seeds_last, seeds_first = jax.jit(_to_last), jax.jit(_to_first, static_argnums=1
 
 def _seed_axis(spec: Spec, fn: Callable[..., Any], *in_axes: int | None) -> Callable[..., Any]:
     "`fn` for all seeds at once, seeds on the last axis; or `fn` itself."
-    return lanes(fn, in_axes) if spec.seeds else fn
+    return vmap_last(fn, in_axes) if spec.seeds else fn
+
+
+def _fast(spec: Spec, fn: Callable[..., Any], *in_axes: int | None) -> Callable[..., Any]:
+    "The same for what is done at every step: a single seed's short vectors get the forms that are fast."
+    return _seed_axis(spec, fn, *in_axes) if spec.seeds else short_vectors(fn)
 
 # %% ../../nbs/loops/00_engine.ipynb #8c306f68
 def page_loop(
@@ -178,9 +184,9 @@ def page_loop(
 
     `given` has a row for each step: noise of the stream, or time steps. With `own_rows`, each seed has rows of its own.
     """
-    step = _seed_axis(spec, functools.partial(one_step, spec), -1, -1, -1 if own_rows else None, None)
+    step = _fast(spec, functools.partial(one_step, spec), -1, -1, -1 if own_rows else None, None)
     step = jax.jit(step, inline=True)  # traced once, for its shapes and for the loop
-    reads = [_seed_axis(spec, functools.partial(h.read, spec.learner), -1) for h in spec.histories]
+    reads = [_fast(spec, functools.partial(h.read, spec.learner), -1) for h in spec.histories]
 
     def row_at(i: Any) -> Any:
         return jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, i, 0, keepdims=False), given)

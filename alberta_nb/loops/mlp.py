@@ -33,9 +33,10 @@ from alberta_nb.loops.supervised import (
     run_learning_loop,
     run_learning_loop_batched,
 )
-from ..noise import key_data
+from ..native.noise import key_data
 from ..streams.base import Stream
-from ..streams.sources import ArraySource, IteratorSource, Source, TableSource
+from ..streams.sources import ArraySource, IteratorSource, Source
+from ..streams.tables import TableSource
 from ..types import Settings, TimeStep, check_int, require
 
 # %% ../../nbs/loops/05_mlp.ipynb #c41a0731

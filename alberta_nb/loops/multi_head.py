@@ -23,7 +23,7 @@ from ..horde.multi_head import HeadsTimeStep, MultiHeadMLPLearner
 from .engine import NonFiniteError
 from .mlp import run_apart
 from .supervised import RunEnding, run_learning_loop, run_learning_loop_batched
-from ..noise import key_data
+from ..native.noise import key_data
 from ..streams.sources import Source, aligned, as_table
 from ..types import Settings, State, require
 

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ..compile import OPTIONS, one_kernel, use_native
+from ..native.kernel import OPTIONS, one_kernel, use_native
+from ..native.rewrite import short_vectors
 from .supervised import fit_state
 from ..streams.sources import aligned_empty
 from ..types import TimeStep, check_int, require, vector
@@ -55,7 +56,7 @@ def _write(state: Any) -> Array:
 # %% ../../nbs/loops/03_stepper.ipynb #989ca04e
 def learn(learner: Any, state: Any, event: Array) -> tuple[Any, Array]:
     "One event (observation and target in one vector): the new state, and the row [prediction, metrics...]."
-    result = learner.step(state, TimeStep(observation=event[:-1], target=event[-1:]))
+    result = short_vectors(learner.step)(state, TimeStep(observation=event[:-1], target=event[-1:]))
     return result.state, jnp.concatenate([result.prediction, result.metrics])
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 
 from .engine import History, NonFiniteError, Run, StreamPosition, run_loop, stream_start, time_step_like
-from ..noise import key_data
+from ..native.noise import key_data
 from ..streams.base import ScanStream, Stream
 from ..streams.sources import Source
 from ..types import Settings, State, TimeStep, check_int, require

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['autostep_normalizer', 'autostep_grow', 'autostep_overshoot', 'autostep_memory', 'AutostepParamState', 'autostep_rule',
-           'AutostepArrays', 'AutostepState', 'autostep_parts', 'join_autostep', 'Autostep']
+           'AutostepState', 'Autostep']
 
 # %% ../../nbs/optimizers/03_autostep.ipynb #58842e6c
 from collections.abc import Sequence
@@ -12,33 +12,31 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax import Array
 
-from ..compile import vector_exp
-from .base import Optimizer, OptimizerUpdate, mean_step_size
-from ..rank_one import array_sum
-from ..types import State, check_int, check_number, filled, floats, in_state, require, scalar, vector
+from .base import FlatMemories, Optimizer
+from ..types import State, check_number, filled, in_state, require, scalar
 
 # %% ../../nbs/optimizers/03_autostep.ipynb #7398df0f
-def autostep_normalizer(v: Array, signal: Array, alpha: Array, x: Array, tau: Array) -> Array:
+def autostep_normalizer(v: Array, signal: Array, alpha: Array, removal: Array, tau: Array) -> Array:
     "The running size v of the signals error x h; it forgets as fast as its weight learns (Mahmood et al. 2012, eq. 4)."
     size = jnp.abs(signal)
-    return jnp.maximum(size, v + alpha * x * x * (size - v) / tau)
+    return jnp.maximum(size, v + alpha * removal * (size - v) / tau)
 
 # %% ../../nbs/optimizers/03_autostep.ipynb #4f36c0ec
 def autostep_grow(alpha: Array, signal: Array, v: Array, mu: Array) -> Array:
     "Step sizes moved by at most the factor exp(mu), in the direction of the signal (Mahmood et al. 2012, eq. 5)."
     relative = signal / jnp.where(v > 0, v, 1.0)  # v is 0 only where the signal is 0 too
-    return alpha * vector_exp(mu * relative)
+    return alpha * jnp.exp(mu * relative)
 
 # %% ../../nbs/optimizers/03_autostep.ipynb #14cbd186
-def autostep_overshoot(alphas: Sequence[Array], xs: Sequence[Array]) -> Array:
+def autostep_overshoot(alphas: Sequence[Array], removals: Sequence[Array]) -> Array:
     "M = max(sum of alpha x^2 over all parameters, 1), what the step overshoots by (Mahmood et al. 2012, eq. 6)."
-    total = sum(array_sum(alpha * x * x) for alpha, x in zip(alphas, xs, strict=True))
+    total = sum(jnp.sum(alpha * removal) for alpha, removal in zip(alphas, removals, strict=True))
     return jnp.maximum(jnp.asarray(total), 1.0)
 
 # %% ../../nbs/optimizers/03_autostep.ipynb #57537f02
-def autostep_memory(h: Array, alpha: Array, x: Array, gradient: Array) -> Array:
+def autostep_memory(h: Array, alpha: Array, removal: Array, gradient: Array) -> Array:
     "The memory h of earlier steps; the bound keeps 1 - alpha x^2 from going below 0 (Mahmood et al. 2012, Table 1)."
-    return h * (1.0 - alpha * x * x) + alpha * gradient
+    return h * (1.0 - alpha * removal) + alpha * gradient
 
 # %% ../../nbs/optimizers/03_autostep.ipynb #bd3c678b
 class AutostepParamState(State):
@@ -57,56 +55,27 @@ class AutostepParamState(State):
 
 # %% ../../nbs/optimizers/03_autostep.ipynb #13469da2
 def autostep_rule(
-    states: Sequence[AutostepParamState], xs: Sequence[Array], gradients: Sequence[Array]
+    memories: Sequence[AutostepParamState], error: Array | None, zs: Sequence[Array], xs: Sequence[Array]
 ) -> list[AutostepParamState]:
-    "Table 1 of Mahmood et al. 2012 for parameter arrays that share one bound; `gradients` are error times `xs`."
-    vs, grown = [], []
-    for s, x, g in zip(states, xs, gradients, strict=True):
-        signal = g * s.traces
-        vs.append(autostep_normalizer(s.normalizers, signal, s.step_sizes, x, s.tau))
-        grown.append(autostep_grow(s.step_sizes, signal, vs[-1], s.meta_step_size))
-    overshoot = autostep_overshoot(grown, xs)
+    """Table 1 of Mahmood et al. 2012 for parameter arrays that share one bound; there `zs` and `xs` are the same.
+
+    Where z is a trace, a step of x's weight removes alpha x z of the error. Without `error`, zs and xs hold it already.
+    """
+    vs, grown, removals = [], [], [x * z for x, z in zip(xs, zs, strict=True)]
+    for m, x, removal in zip(memories, xs, removals, strict=True):
+        signal = (x if error is None else error * x) * m.traces
+        vs.append(autostep_normalizer(m.normalizers, signal, m.step_sizes, removal, m.tau))
+        grown.append(autostep_grow(m.step_sizes, signal, vs[-1], m.meta_step_size))
+    overshoot = autostep_overshoot(grown, removals)
     new = []
-    for s, x, g, v, alpha in zip(states, xs, gradients, vs, grown, strict=True):
+    for m, z, removal, v, alpha in zip(memories, zs, removals, vs, grown, strict=True):
         alpha = alpha / overshoot  # eq. 7
-        h = autostep_memory(s.traces, alpha, x, g)
-        new.append(s.replace(step_sizes=alpha, traces=h, normalizers=v))
+        h = autostep_memory(m.traces, alpha, removal, z if error is None else error * z)
+        new.append(m.replace(step_sizes=alpha, traces=h, normalizers=v))
     return new
 
-# %% ../../nbs/optimizers/03_autostep.ipynb #8cd500c5
-class AutostepArrays:
-    "The part of `Autostep` that works on parameter arrays of any shape."
-
-    splits_error = True  # inputs and errors have scales of their own
-
-    initial_step_size: float
-    meta_step_size: float
-    tau: float
-
-    def init_for_shape(self, shape: tuple[int, ...]) -> AutostepParamState:
-        "The first state of one parameter array."
-        start, zeros = filled(tuple(shape), self.initial_step_size), filled(tuple(shape), 0.0)
-        mu, tau = scalar(self.meta_step_size), scalar(self.tau)
-        return AutostepParamState(step_sizes=start, traces=zeros, normalizers=zeros, meta_step_size=mu, tau=tau)
-
-    def update_from_gradient(
-        self, state: AutostepParamState, gradient: Array, error: Array | None = None
-    ) -> tuple[Array, AutostepParamState]:
-        "The step alpha * gradient of one parameter array, bounded by itself alone."
-        steps, states = self.update_from_gradients([state], [gradient], error)
-        return steps[0], states[0]
-
-    def update_from_gradients(
-        self, states: Sequence[AutostepParamState], gradients: Sequence[Array], error: Array | None = None
-    ) -> tuple[list[Array], list[AutostepParamState]]:
-        "Steps of all parameter arrays under one bound; without `error` the gradients hold it as a factor already."
-        have, want = [jnp.shape(g) for g in gradients], [s.step_sizes.shape for s in states]
-        require(have == want, f"gradients must have the shapes {want} of the states, got {have}")
-        new = autostep_rule(states, gradients, [g if error is None else error * g for g in gradients])
-        return [s.step_sizes * g for s, g in zip(new, gradients, strict=True)], new
-
 # %% ../../nbs/optimizers/03_autostep.ipynb #38c3e942
-class AutostepState(State):
+class AutostepState(FlatMemories):
     """Autostep's state for a linear learner.
 
     Attributes:
@@ -114,6 +83,13 @@ class AutostepState(State):
         bias_step_size, bias_trace, bias_normalizer: the same of the bias ().
         meta_step_size, tau: mu () and the time constant ().
     """
+
+    memory = AutostepParamState
+    names = {
+        "step_sizes": ("step_sizes", "bias_step_size"),
+        "traces": ("traces", "bias_trace"),
+        "normalizers": ("normalizers", "bias_normalizer"),
+    }
 
     step_sizes: Array
     traces: Array
@@ -124,31 +100,8 @@ class AutostepState(State):
     bias_trace: Array
     bias_normalizer: Array
 
-# %% ../../nbs/optimizers/03_autostep.ipynb #760dd579
-def autostep_parts(state: AutostepState) -> tuple[AutostepParamState, AutostepParamState]:
-    "The states of the weights and of the bias of a linear learner."
-    mu, tau = state.meta_step_size, state.tau
-    weights, bias = (
-        AutostepParamState(step_sizes=alpha, traces=h, normalizers=v, meta_step_size=mu, tau=tau)
-        for alpha, h, v in (
-            (state.step_sizes, state.traces, state.normalizers),
-            (state.bias_step_size, state.bias_trace, state.bias_normalizer),
-        )
-    )
-    return weights, bias
-
-
-def join_autostep(weights: AutostepParamState, bias: AutostepParamState) -> AutostepState:
-    "The state of a linear learner from those of its weights and its bias."
-    return AutostepState(
-        **vars(weights),
-        bias_step_size=bias.step_sizes,
-        bias_trace=bias.traces,
-        bias_normalizer=bias.normalizers,
-    )
-
 # %% ../../nbs/optimizers/03_autostep.ipynb #a58862ec
-class Autostep(AutostepArrays, Optimizer):
+class Autostep(Optimizer):
     """IDBD made independent of units, with a bound on the whole step (Mahmood et al. 2012, Table 1).
 
     Args:
@@ -163,28 +116,23 @@ class Autostep(AutostepArrays, Optimizer):
     meta_step_size: float = in_state(default=0.01)
     tau: float = in_state(default=10000.0)
 
+    state_kind = AutostepState
+    splits_error = True  # inputs and errors have scales of their own
+
     def __post_init__(self) -> None:
         check_number("initial_step_size", self.initial_step_size, 0.0, open_low=True)
         check_number("meta_step_size", self.meta_step_size, 0.0)
         check_number("tau", self.tau, 1.0)
 
-    def init(self, feature_dim: int) -> AutostepState:
-        "The first state: equal step sizes, empty memories."
-        check_int("feature_dim", feature_dim)
-        return join_autostep(self.init_for_shape((feature_dim,)), self.init_for_shape(()))
+    def init_for_shape(self, shape: tuple[int, ...]) -> AutostepParamState:
+        start, zeros = filled(tuple(shape), self.initial_step_size), filled(tuple(shape), 0.0)
+        mu, tau = scalar(self.meta_step_size), scalar(self.tau)
+        return AutostepParamState(step_sizes=start, traces=zeros, normalizers=zeros, meta_step_size=mu, tau=tau)
 
-    def update(
-        self, state: AutostepState, error: Array, observation: Array, bias_input: float = 1.0
-    ) -> OptimizerUpdate:
-        "The change for one example; the bias is a weight whose input is `bias_input`, under the same bound."
-        x = floats(vector("observation", observation, state.step_sizes.shape[-1]), -1)
-        xs, error = (x, jnp.asarray(bias_input, x.dtype)), floats(vector("error", error, 1))
-        (w_step, b_step), (weights, bias) = self.update_from_gradients(autostep_parts(state), xs, error)
-        new_state = join_autostep(weights, bias)
-        metrics = {"mean_step_size": mean_step_size(weights.step_sizes, bias.step_sizes, bias_input)}
-        return OptimizerUpdate(
-            weight_delta=error * w_step, bias_delta=error * b_step, new_state=new_state, metrics=metrics
-        )
-
-    def step_sizes(self, state: AutostepState) -> tuple[Array, Array]:
-        return state.step_sizes, state.bias_step_size
+    def move(
+        self, memories: Sequence[AutostepParamState], error: Array | None, zs: Sequence[Array], xs: Sequence[Array]
+    ) -> tuple[list[AutostepParamState], list[Array]]:
+        have, want = [jnp.shape(z) for z in zs], [m.step_sizes.shape for m in memories]
+        require(have == want, f"gradients must have the shapes {want} of the states, got {have}")
+        memories = autostep_rule(memories, error, zs, xs)
+        return memories, [m.step_sizes * z for m, z in zip(memories, zs, strict=True)]

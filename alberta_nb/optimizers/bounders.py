@@ -14,9 +14,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from ..compile import vector_sum
 from .obgd import obgd_bound
-from ..rank_one import RankOne, row_norms, size_sum
+from ..native.outer import RankOne, row_norms, size_sum
 from ..types import Settings, check_number
 
 # %% ../../nbs/optimizers/09_bounders.ipynb #e059f034
@@ -83,7 +82,7 @@ class AGCBounding(Bounder):
         pairs = zip(steps, params, strict=True)
         factors = [agc_factors(step, error, param, self.clip_factor, self.eps) for step, param in pairs]
         units = sum(math.prod(f.shape) for f in factors)
-        report = sum((vector_sum(f) for f in factors), jnp.zeros_like(error)) / units
+        report = sum((jnp.sum(f) for f in factors), jnp.zeros_like(error)) / units
         return tuple(scale_rows(step, f) for step, f in zip(steps, factors, strict=True)), report
 
 

@@ -7,21 +7,23 @@ __all__ = ['GTD', 'mean_traces', 'td_system', 'projected_error', 'GradientTDStat
            'gtd2_direction', 'gradient_td_update', 'GradientTD', 'TDC', 'GTD2']
 
 # %% ../../nbs/optimizers/11_gradient_td.ipynb #ec027d28
+import functools
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ..compile import vector_sum
+from .base import FlatMemories
+from .lms import LMS, LMSState
 from alberta_nb.optimizers.td_lambda import (
     TDOptimizer,
     TDOptimizerUpdate,
     TraceState,
     blank_traces,
     discounted,
-    kept_traces,
     next_traces,
-    td_metrics,
+    td_answer,
 )
 from .tdidbd import error_slope
 from ..types import check_number, filled, floats, in_state, scalar
@@ -55,13 +57,15 @@ def projected_error(w: Any, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> floa
     return float(g @ np.linalg.pinv(c, hermitian=True) @ g)
 
 # %% ../../nbs/optimizers/11_gradient_td.ipynb #85a0295b
-class GradientTDState(TraceState):
+class GradientTDState(TraceState, FlatMemories):
     """The traces; `step_size` () of the weights; and the second weights h, which predict the TD error.
 
     Attributes:
         secondary_step_size: beta ().
         secondary_weights, bias_secondary_weight: h of the weights (feature_dim,) and of the bias ().
     """
+
+    memory = LMSState
 
     step_size: Array
     secondary_step_size: Array
@@ -71,7 +75,7 @@ class GradientTDState(TraceState):
 
 def paired_sum(left: tuple[Array, Any], right: tuple[Array, Any]) -> Array:
     "The inner product over weights and bias."
-    return vector_sum(left[0] * right[0]) + left[1] * right[1]
+    return jnp.sum(left[0] * right[0]) + left[1] * right[1]
 
 # %% ../../nbs/optimizers/11_gradient_td.ipynb #0d58c4f1
 def tdc_direction(delta: Array, told: Array, x: Any, z: Any, next_x: Any, gamma: Array, lamda: Array) -> Array:
@@ -97,11 +101,8 @@ def gradient_td_update(
         direction(*scaled, x, z, next_x, gamma, state.trace_decay) for x, z, next_x in zip(xs, zs, next_xs, strict=True)
     )
     h, bias_h = (h + state.secondary_step_size * (delta * z - seen * x) for h, z, x in zip(hs, zs, xs, strict=True))
-    kept = kept_traces(*zs, gamma) | {"secondary_weights": h, "bias_secondary_weight": bias_h}
-    metrics = td_metrics(state.step_size, *zs, xs[1])
-    return TDOptimizerUpdate(
-        weight_delta=change, bias_delta=bias_change, new_state=state.replace(**kept), metrics=metrics
-    )
+    state = state.replace(secondary_weights=h, bias_secondary_weight=bias_h)
+    return td_answer(state, state.parts(), (change, bias_change), zs, gamma, xs[1], state.step_size)
 
 # %% ../../nbs/optimizers/11_gradient_td.ipynb #6cf1e707
 class GradientTD(TDOptimizer):
@@ -116,7 +117,14 @@ class GradientTD(TDOptimizer):
         check_number("trace_decay", self.trace_decay, 0.0, 1.0)
         check_number("secondary_step_size", self.secondary_step_size, 0.0)
 
+    state_kind = GradientTDState
+    off_policy = True
     direction = staticmethod(tdc_direction)
+
+    @functools.cached_property
+    def rule(self) -> LMS:
+        "The step size of the weights is that of LMS."
+        return LMS(self.step_size)
 
     def init(self, feature_dim: int) -> GradientTDState:
         second = {"secondary_weights": filled((feature_dim,), 0.0), "bias_secondary_weight": scalar(0.0)}
@@ -129,9 +137,6 @@ class GradientTD(TDOptimizer):
     ) -> TDOptimizerUpdate:  # fmt: skip
         ends = (observation, bias_input), (next_observation, bias_input)
         return gradient_td_update(state, floats(td_error), *ends, floats(gamma), self.direction, rho)
-
-    def step_sizes(self, state: GradientTDState) -> tuple[Array, Array]:
-        return state.step_size, state.step_size
 
 # %% ../../nbs/optimizers/11_gradient_td.ipynb #edd3d920
 class TDC(GradientTD):

@@ -4,20 +4,21 @@
 
 # %% auto #0
 __all__ = ['Bounds', 'LINEAR_BOUNDS', 'NETWORK_BOUNDS', 'MODES', 'clip_log', 'check_bounds', 'idbd_step_sizes', 'idbd_memory',
-           'idbd_rule', 'IDBDState', 'IDBDParamState', 'idbd_start', 'linear_start', 'idbd_update', 'IDBD',
-           'network_update']
+           'idbd_rule', 'IDBDParamState', 'IDBDState', 'idbd_start', 'idbd_move', 'IDBD']
 
 # %% ../../nbs/optimizers/02_idbd.ipynb #32e00336
+import dataclasses
+import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ..compile import vector_exp
-from .base import Optimizer, OptimizerUpdate, mean_step_size
-from ..types import State, check_int, check_number, filled, in_state, require, scalar
+from .base import FlatMemories, Optimizer
+from ..types import State, check_number, filled, in_state, require, scalar
 
 # %% ../../nbs/optimizers/02_idbd.ipynb #2508d6cf
 Bounds = tuple[float | None, float | None]
@@ -50,7 +51,7 @@ def idbd_step_sizes(
 ) -> tuple[Array, Array]:
     "Log step sizes after one meta-step, and the step sizes: b += theta meta_gradient h, a = e^b (Sutton 1992, Fig. 2)."
     log_alpha = clip_log(log_alpha + theta * meta_gradient * h, bounds)
-    return log_alpha, vector_exp(log_alpha)
+    return log_alpha, jnp.exp(log_alpha)
 
 # %% ../../nbs/optimizers/02_idbd.ipynb #021c7f6e
 def idbd_memory(h: Array, alpha: Array, gradient: Array, decay: Array) -> Array:
@@ -76,8 +77,24 @@ def idbd_rule(
     return log_alpha, alpha, idbd_memory(h, alpha, gradient, decay)
 
 # %% ../../nbs/optimizers/02_idbd.ipynb #61ba553d
-class IDBDState(State):
+class IDBDParamState(State):
+    "IDBD's memory of one parameter array of any shape: log step sizes, memories h, and the meta step size ()."
+
+    log_step_sizes: Array
+    h: Array
+    meta_step_size: Array
+
+    @property
+    def traces(self) -> Array:
+        "-h: what the gradients of the loss left behind, as libraries for networks count it."
+        return -self.h
+
+
+class IDBDState(FlatMemories):
     "Log step sizes and memories h of the weights (feature_dim,) and of the bias (), and the meta step size ()."
+
+    memory = IDBDParamState
+    names = {"log_step_sizes": ("log_step_sizes", "bias_log_step_size"), "h": ("traces", "bias_trace")}
 
     log_step_sizes: Array
     traces: Array
@@ -90,15 +107,7 @@ class IDBDState(State):
         "The bias's step size ()."
         return jnp.exp(self.bias_log_step_size)
 
-
-class IDBDParamState(State):
-    "Log step sizes and memories h of one parameter array of any shape, and the meta step size ()."
-
-    log_step_sizes: Array
-    traces: Array
-    meta_step_size: Array
-
-
+# %% ../../nbs/optimizers/02_idbd.ipynb #614a5833
 def idbd_start(shape: tuple[int, ...], initial_step_size: Any, theta: Any, bounds: Bounds) -> IDBDParamState:
     "Equal step sizes, empty memories. Raises ValueError for an initial step size outside the bounds."
     if isinstance(initial_step_size, jax.core.Tracer):  # under vmap: cannot be compared with the bounds
@@ -110,36 +119,26 @@ def idbd_start(shape: tuple[int, ...], initial_step_size: Any, theta: Any, bound
         where = f"has logarithm {start:.4g}, outside log_step_size_bounds {bounds}"
         require(inside, f"initial_step_size {initial_step_size} {where}")
     logs, memory = filled(shape, start), filled(shape, 0.0)
-    return IDBDParamState(log_step_sizes=logs, traces=memory, meta_step_size=scalar(theta))
+    return IDBDParamState(log_step_sizes=logs, h=memory, meta_step_size=scalar(theta))
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #2cf57e10
-def linear_start(weights: IDBDParamState, bias: IDBDParamState) -> IDBDState:
-    "The state of a linear learner, from those of its weights and of its bias."
-    return IDBDState(
-        log_step_sizes=weights.log_step_sizes,
-        traces=weights.traces,
-        meta_step_size=weights.meta_step_size,
-        bias_log_step_size=bias.log_step_sizes,
-        bias_trace=bias.traces,
-    )
+# %% ../../nbs/optimizers/02_idbd.ipynb #7da96cf9
+def idbd_move(
+    settings: "IDBD", memory: IDBDParamState, error: Array | None, z: Array, x: Array
+) -> tuple[IDBDParamState, Array]:
+    """The next memory of one array and its step without the error; without `error`, z and x are loss gradients.
 
-
-def idbd_update(state: IDBDState, error: Array, x: Array, bias_input: Any, bounds: Bounds) -> OptimizerUpdate:
-    "One example: new step sizes first, then the weights move by them (Sutton 1992, Fig. 2)."
-
-    def move(log_alpha: Array, h: Array, x: Any) -> tuple[Array, Array, Array, Array]:
-        gradient = error * x
-        log_alpha, alpha, h = idbd_rule(log_alpha, h, state.meta_step_size, gradient, gradient, x * x, bounds)
-        return log_alpha, alpha, h, alpha * error * x
-
-    b, alpha, h, delta = move(state.log_step_sizes, state.traces, x)
-    bias_b, bias_alpha, bias_h, bias_delta = move(state.bias_log_step_size, state.bias_trace, bias_input)
-    return OptimizerUpdate(
-        weight_delta=delta,
-        bias_delta=bias_delta,
-        new_state=state.replace(log_step_sizes=b, traces=h, bias_log_step_size=bias_b, bias_trace=bias_h),
-        metrics={"mean_step_size": mean_step_size(alpha, bias_alpha, bias_input)},
-    )
+    With `meta_gradient` "loss" and `h_decay_mode` "prediction_grads" it is Sutton's (1992, Fig. 2); the others are
+    Meyer's, for networks.
+    """
+    gradient, signal = (-z, -x) if error is None else (error * z, error * x)
+    decay = x * z if settings.h_decay_mode == "prediction_grads" else signal * gradient
+    if settings.meta_gradient == "prediction":
+        signal = -x
+    log_alpha, alpha, h = idbd_rule(
+        memory.log_step_sizes, memory.h, memory.meta_step_size, signal, gradient, decay,
+        settings.log_step_size_bounds or NETWORK_BOUNDS,
+    )  # fmt: skip
+    return memory.replace(log_step_sizes=log_alpha, h=h), alpha * z
 
 # %% ../../nbs/optimizers/02_idbd.ipynb #fc484a4b
 class IDBD(Optimizer):
@@ -154,6 +153,8 @@ class IDBD(Optimizer):
     meta_gradient: str = "prediction"  # networks: Meyer's JAX form; or "loss", Sutton's on a linear net
     log_step_size_bounds: Bounds | None = None  # (low, high); default (-10, None), networks (-10, 2)
 
+    state_kind = IDBDState
+
     def __post_init__(self) -> None:
         for name, allowed in MODES.items():
             value = getattr(self, name)
@@ -162,41 +163,20 @@ class IDBD(Optimizer):
         check_number("meta_step_size", self.meta_step_size, 0.0)
         check_bounds("log_step_size_bounds", self.log_step_size_bounds)
 
-    def init(self, feature_dim: int) -> IDBDState:
-        check_int("feature_dim", feature_dim)
-        return linear_start(self.start((feature_dim,), LINEAR_BOUNDS), self.start((), LINEAR_BOUNDS))
-
-    def start(self, shape: tuple[int, ...], bounds: Bounds) -> IDBDParamState:
-        return idbd_start(shape, self.initial_step_size, self.meta_step_size, self.log_step_size_bounds or bounds)
-
-    def update(self, state: IDBDState, error: Array, observation: Array, bias_input: float = 1.0) -> OptimizerUpdate:
-        return idbd_update(state, error, observation, bias_input, self.log_step_size_bounds or LINEAR_BOUNDS)
-
-    def step_sizes(self, state: IDBDState) -> tuple[Array, Array]:
-        return vector_exp(state.log_step_sizes), state.bias_step_size
+    @functools.cached_property
+    def linear(self) -> "IDBD":
+        "Sutton's own form, whatever the settings for networks are."
+        bounds = self.log_step_size_bounds or LINEAR_BOUNDS
+        return dataclasses.replace(
+            self, h_decay_mode="prediction_grads", meta_gradient="loss", log_step_size_bounds=bounds
+        )
 
     def init_for_shape(self, shape: tuple[int, ...]) -> IDBDParamState:
-        return self.start(tuple(shape), NETWORK_BOUNDS)
+        bounds = self.log_step_size_bounds or NETWORK_BOUNDS
+        return idbd_start(tuple(shape), self.initial_step_size, self.meta_step_size, bounds)
 
-    def update_from_gradient(
-        self, state: IDBDParamState, gradient: Array, error: Array | None = None
-    ) -> tuple[Array, IDBDParamState]:
-        return network_update(self, state, gradient, error)
-
-# %% ../../nbs/optimizers/02_idbd.ipynb #7da96cf9
-def network_update(
-    settings: IDBD, state: IDBDParamState, gradient: Array, error: Array | None
-) -> tuple[Array, IDBDParamState]:
-    """The step a gradient, without the error, for one parameter array; without `error` the gradient holds it already.
-
-    h follows the gradient of the loss, -error gradient, so it is minus Sutton's; with `meta_gradient="loss"` the
-    product of the two is his (Meyer's extension of Sutton 1992, Fig. 2).
-    """
-    loss_gradient = gradient if error is None else -error * gradient
-    meta_gradient = gradient if settings.meta_gradient == "prediction" else loss_gradient
-    decay = jnp.square(gradient if settings.h_decay_mode == "prediction_grads" else loss_gradient)
-    bounds = settings.log_step_size_bounds or NETWORK_BOUNDS
-    log_alpha, alpha, h = idbd_rule(
-        state.log_step_sizes, state.traces, state.meta_step_size, meta_gradient, loss_gradient, decay, bounds
-    )
-    return alpha * gradient, state.replace(log_step_sizes=log_alpha, traces=h)
+    def move(
+        self, memories: Sequence[IDBDParamState], error: Array | None, zs: Sequence[Array], xs: Sequence[Array]
+    ) -> tuple[list[IDBDParamState], list[Array]]:
+        moved = [idbd_move(self, memory, error, z, x) for memory, z, x in zip(memories, zs, xs, strict=True)]
+        return [memory for memory, _ in moved], [step for _, step in moved]

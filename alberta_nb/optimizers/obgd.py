@@ -11,7 +11,6 @@ import math
 import jax.numpy as jnp
 from jax import Array
 
-from ..compile import vector_sum
 from .base import Optimizer, OptimizerUpdate
 from ..types import State, check_int, check_number, filled, floats, in_state, scalar, vector
 
@@ -66,7 +65,7 @@ class ObGD(Optimizer):
         x = floats(vector("observation", observation, state.traces.shape[-1]), -1)
         error, decay = floats(vector("error", error, 1)), state.gamma * state.lamda
         z, bias_z = decay * state.traces + x, decay * state.bias_trace + bias_input
-        alpha = obgd_bound(error, vector_sum(jnp.abs(z)) + jnp.abs(bias_z), state.step_size, state.kappa)
+        alpha = obgd_bound(error, jnp.sum(jnp.abs(z)) + jnp.abs(bias_z), state.step_size, state.kappa)
         step, metrics = alpha * error, {"step_size": alpha, "mean_step_size": alpha}
         new_state = state.replace(traces=z, bias_trace=bias_z)
         return OptimizerUpdate(weight_delta=step * z, bias_delta=step * bias_z, new_state=new_state, metrics=metrics)

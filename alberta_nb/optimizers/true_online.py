@@ -6,31 +6,35 @@
 __all__ = ['dutch_trace', 'TrueOnlineTDState', 'true_online_update', 'TrueOnlineTD']
 
 # %% ../../nbs/optimizers/06_true_online.ipynb #7c589ef4
+import functools
 from typing import Any
 
+import jax.numpy as jnp
 from jax import Array
 
-from ..compile import vector_sum
+from .base import FlatMemories
+from .lms import LMS, LMSState
 from alberta_nb.optimizers.td_lambda import (
     TDOptimizer,
     TDOptimizerUpdate,
     TraceState,
     blank_traces,
-    kept_traces,
     on_policy_only,
-    td_metrics,
+    td_answer,
 )
 from ..types import check_number, filled, floats, in_state, scalar
 
 # %% ../../nbs/optimizers/06_true_online.ipynb #30bde8ee
 def dutch_trace(z: Array, bias_z: Array, decay: Array, alpha: Array, x: Array, bias_input: Any) -> tuple[Array, Array]:
     "z = decay z + (1 - alpha decay z.x) x, over weights and bias (Sutton and Barto 2018, Eq. 12.11)."
-    pull = 1.0 - alpha * decay * (vector_sum(z * x) + bias_z * bias_input)
+    pull = 1.0 - alpha * decay * (jnp.sum(z * x) + bias_z * bias_input)
     return decay * z + pull * x, decay * bias_z + pull * bias_input
 
 # %% ../../nbs/optimizers/06_true_online.ipynb #2717e4f9
-class TrueOnlineTDState(TraceState):
+class TrueOnlineTDState(TraceState, FlatMemories):
     "The traces, the `step_size` (), and the last change of the weights (feature_dim,) and of the bias ()."
+
+    memory = LMSState
 
     step_size: Array
     weight_change: Array
@@ -44,12 +48,11 @@ def true_online_update(
     alpha = state.step_size
     z, bias_z = state.eligibility_traces, state.bias_eligibility_trace
     z, bias_z = dutch_trace(z, bias_z, state.decay, alpha, x, bias_input)
-    drift = alpha * (vector_sum(state.weight_change * x) + state.bias_change * bias_input)
+    drift = alpha * (jnp.sum(state.weight_change * x) + state.bias_change * bias_input)
     scale = alpha * delta
     change, bias_change = scale * z + drift * (z - x), scale * bias_z + drift * (bias_z - bias_input)
-    new = state.replace(**kept_traces(z, bias_z, gamma), weight_change=change, bias_change=bias_change)
-    metrics = td_metrics(alpha, z, bias_z, bias_input)
-    return TDOptimizerUpdate(weight_delta=change, bias_delta=bias_change, new_state=new, metrics=metrics)
+    state = state.replace(weight_change=change, bias_change=bias_change)
+    return td_answer(state, state.parts(), (change, bias_change), (z, bias_z), gamma, bias_input, alpha)
 
 # %% ../../nbs/optimizers/06_true_online.ipynb #c01e5c53
 class TrueOnlineTD(TDOptimizer):
@@ -65,9 +68,16 @@ class TrueOnlineTD(TDOptimizer):
     step_size: float = in_state(default=0.01)
     trace_decay: float = in_state(default=0.0)
 
+    state_kind = TrueOnlineTDState
+
     def __post_init__(self) -> None:
         check_number("step_size", self.step_size, 0.0)
         check_number("trace_decay", self.trace_decay, 0.0, 1.0)
+
+    @functools.cached_property
+    def rule(self) -> LMS:
+        "Its step size is that of LMS."
+        return LMS(self.step_size)
 
     def init(self, feature_dim: int) -> TrueOnlineTDState:
         blank = blank_traces(feature_dim, self.trace_decay)
@@ -80,6 +90,3 @@ class TrueOnlineTD(TDOptimizer):
     ) -> TDOptimizerUpdate:  # fmt: skip
         on_policy_only(self, rho)
         return true_online_update(state, floats(td_error), observation, floats(gamma), bias_input)
-
-    def step_sizes(self, state: TrueOnlineTDState) -> tuple[Array, Array]:
-        return state.step_size, state.step_size

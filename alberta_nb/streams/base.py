@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ..noise import key_data
+from ..native.noise import key_data
 from ..types import Settings, TDTimeStep, check_int
 
 # %% ../../nbs/streams/00_base.ipynb #d1e28fb2

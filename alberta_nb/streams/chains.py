@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .. import noise
+from ..native import noise
 from .base import Stream
 from ..types import State, TDTimeStep, check_int, check_number, floats, require
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from .. import noise
+from ..native import noise
 from .base import Stream
 from .sources import Source, as_table
 from ..types import State, TimeStep, check_int, check_number, require

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .. import noise
+from ..native import noise
 from .base import ScanStream, Stream
 from .synthetic import LinearWorld, LinearWorldState, hold
 from ..types import TimeStep, check_int, check_number, require

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .. import noise
-from ..compile import vector_dot
+from ..native import noise
 from .base import Stream
 from ..types import State, TimeStep, check_int, check_number
 
@@ -53,7 +52,7 @@ class LinearWorld(Stream):
         change, example = noise
         weights = self.move(state.true_weights, change)
         observation = self.feature_std * example[:-1]  # type: ignore[attr-defined]
-        target = vector_dot(weights, observation) + self.noise_std * example[-1]  # type: ignore[attr-defined]
+        target = jnp.sum(weights * observation) + self.noise_std * example[-1]  # type: ignore[attr-defined]
         return TimeStep(observation=observation, target=target[None]), state.replace(true_weights=weights)
 
     def true_weights(self, state: Any) -> Array:
