@@ -194,11 +194,7 @@ def test_an_optimizer_of_ones_own() -> None:
             NotImplementedError,
             "Silent .* no per-parameter form",
         ),
-        (
-            lambda: Nameless().step_sizes(Nameless().init(2)),
-            NotImplementedError,
-            "Nameless does not say its step sizes",
-        ),
+        (lambda: Nameless().step_sizes(Nameless().init(2)), NotImplementedError, "Nameless does not say its step"),
     ],
 )
 def test_what_an_optimizer_lacks_is_said(call: Callable[[], Any], error: type[Exception], message: str) -> None:

@@ -139,7 +139,7 @@ def short_vectors(fn: Callable[..., Any]) -> Callable[..., Any]:
     def rewritten(*args: Any) -> Any:
         leaves, tree = jax.tree.flatten(args)
         like = [jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
-        closed, out = jax.make_jaxpr(fn, return_shape=True)(*tree.unflatten(like))
+        closed, out = jax.make_jaxpr(fn, return_shape=True)(*jax.tree.unflatten(tree, like))
         return jax.tree.unflatten(jax.tree.structure(out), replay(closed, leaves, cured))
 
     return rewritten

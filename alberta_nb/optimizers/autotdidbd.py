@@ -14,7 +14,15 @@ from jax import Array
 
 from .autostep import autostep_overshoot
 from .base import mean_step_size
-from .idbd import LINEAR_BOUNDS, Bounds, check_bounds, clip_log, idbd_memory, idbd_start
+from alberta_nb.optimizers.idbd import (
+    LINEAR_BOUNDS,
+    Bounds,
+    IDBDParamState,
+    check_bounds,
+    clip_log,
+    idbd_memory,
+    idbd_start,
+)
 from alberta_nb.optimizers.td_lambda import (
     TDOptimizer,
     TDOptimizerUpdate,
@@ -24,7 +32,7 @@ from alberta_nb.optimizers.td_lambda import (
     td_answer,
 )
 from .tdidbd import TDIDBDState, error_slope
-from ..types import State, check_number, filled, floats, in_state, require, scalar
+from ..types import check_number, filled, floats, in_state, require, scalar
 
 # %% ../../nbs/optimizers/08_autotdidbd.ipynb #d847b7bc
 def auto_normalizer(eta: Array, signal: Array, slow: Array, rate: Array) -> Array:
@@ -32,14 +40,11 @@ def auto_normalizer(eta: Array, signal: Array, slow: Array, rate: Array) -> Arra
     return jnp.maximum(jnp.abs(signal), eta + rate * (jnp.abs(slow) - eta))
 
 # %% ../../nbs/optimizers/08_autotdidbd.ipynb #fac0c28b
-class AutoTDIDBDParamState(State):
-    "The memory of weights or bias: b, h, eta, the step sizes of the last step, theta () and tau ()."
+class AutoTDIDBDParamState(IDBDParamState):
+    "The memory of weights or bias: IDBD's, and eta, the step sizes of the last step and tau ()."
 
-    log_step_sizes: Array
-    h: Array
     normalizers: Array
     step_sizes: Array
-    meta_step_size: Array
     normalizer_decay: Array
 
 

@@ -122,7 +122,7 @@ class GradientTD(TDOptimizer):
     direction = staticmethod(tdc_direction)
 
     @functools.cached_property
-    def rule(self) -> LMS:  # type: ignore[override]
+    def rule(self) -> LMS:
         "The step size of the weights is that of LMS."
         return LMS(self.step_size)
 

@@ -164,11 +164,12 @@ class IDBD(Optimizer):
         check_bounds("log_step_size_bounds", self.log_step_size_bounds)
 
     @functools.cached_property
-    def linear(self) -> "IDBD":  # type: ignore[override]
+    def linear(self) -> "IDBD":
         "Sutton's own form, whatever the settings for networks are."
         bounds = self.log_step_size_bounds or LINEAR_BOUNDS
-        form = {"h_decay_mode": "prediction_grads", "meta_gradient": "loss", "log_step_size_bounds": bounds}
-        return dataclasses.replace(self, **form)
+        return dataclasses.replace(
+            self, h_decay_mode="prediction_grads", meta_gradient="loss", log_step_size_bounds=bounds
+        )
 
     def init_for_shape(self, shape: tuple[int, ...]) -> IDBDParamState:
         bounds = self.log_step_size_bounds or NETWORK_BOUNDS

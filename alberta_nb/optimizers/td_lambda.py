@@ -9,6 +9,7 @@ __all__ = ['TRACES', 'TDOptimizerUpdate', 'discounted', 'accumulating_trace', 'r
 
 # %% ../../nbs/optimizers/05_td_lambda.ipynb #ab06591f
 import functools
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
@@ -120,11 +121,12 @@ TDOptimizerUpdate = OptimizerUpdate  # reported besides: "mean_eligibility_trace
 class TDOptimizer(Settings):
     """Base of the optimizers of temporal-difference learners: an eligibility trace before a `rule`.
 
-    A subclass has the setting `trace_decay`, a `state_kind` and a `rule`, or an `init` and an `update` of its own;
-    without either, making it raises TypeError.
+    A subclass has a `state_kind` and a `rule`, or an `init` and an `update` of its own; without either, making it
+    raises TypeError.
     """
 
     state_kind: ClassVar[type[Any]]  # a TraceState with memories
+    trace_decay = 0.0  # lambda, and the trace: settings, as a rule
     trace = "accumulating"
     off_policy = False  # whether it takes importance ratios
 
@@ -140,7 +142,7 @@ class TDOptimizer(Settings):
 
     def init(self, feature_dim: int) -> Any:
         "The first state for `feature_dim` weights and a bias."
-        traces = blank_traces(feature_dim, self.trace_decay)  # type: ignore[attr-defined]
+        traces = blank_traces(feature_dim, self.trace_decay)
         return self.state_kind.of(*(self.rule.init_for_shape(shape) for shape in ((feature_dim,), ())), **traces)
 
     def update(
@@ -187,8 +189,9 @@ def td_update(
 
 
 def td_answer(
-    state: Any, memories: Any, deltas: Any, zs: Any, gamma: Array, bias_input: Any, size: Array
-) -> TDOptimizerUpdate:
+    state: Any, memories: Sequence[Any], deltas: Sequence[Array], zs: tuple[Array, Array], gamma: Array,
+    bias_input: Any, size: Array,
+) -> TDOptimizerUpdate:  # fmt: skip
     "The changes of weights and bias with the next state, and what is reported."
     return TDOptimizerUpdate(
         weight_delta=deltas[0],
@@ -231,7 +234,7 @@ class TDLambda(TDOptimizer):
         require(self.trace in TRACES, f"trace must be one of {sorted(TRACES)}, got {self.trace!r}")
 
     @functools.cached_property
-    def rule(self) -> LMS:  # type: ignore[override]
+    def rule(self) -> LMS:
         "LMS, along the traces."
         return LMS(self.step_size)
 

@@ -7,7 +7,7 @@ __all__ = ['error_slope', 'TDIDBDState', 'TDIDBD']
 
 # %% ../../nbs/optimizers/07_tdidbd.ipynb #9db3a8f3
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 from jax import Array
 
@@ -31,7 +31,7 @@ class TDIDBDState(TraceState, FlatMemories):
         bias_log_step_size, bias_h_trace: of the bias ().
     """
 
-    memory = IDBDParamState
+    memory: ClassVar[type[IDBDParamState]] = IDBDParamState
     names = {"log_step_sizes": ("log_step_sizes", "bias_log_step_size"), "h": ("h_traces", "bias_h_trace")}
 
     log_step_sizes: Array
@@ -64,7 +64,7 @@ class TDIDBD(TDOptimizer):
         check_bounds("log_step_size_bounds", self.log_step_size_bounds)
 
     @functools.cached_property
-    def rule(self) -> IDBD:  # type: ignore[override]
+    def rule(self) -> IDBD:
         "IDBD, along the traces."
         return IDBD(self.initial_step_size, self.meta_step_size, log_step_size_bounds=self.log_step_size_bounds).linear
 

@@ -75,7 +75,7 @@ class TrueOnlineTD(TDOptimizer):
         check_number("trace_decay", self.trace_decay, 0.0, 1.0)
 
     @functools.cached_property
-    def rule(self) -> LMS:  # type: ignore[override]
+    def rule(self) -> LMS:
         "Its step size is that of LMS."
         return LMS(self.step_size)
 
