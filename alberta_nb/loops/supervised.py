@@ -33,7 +33,7 @@ from alberta_nb.loops.engine import (
 from ..native.noise import key_data
 from ..streams.base import ScanStream, Stream
 from ..streams.sources import Source
-from ..types import Settings, State, TimeStep, check_int, require
+from ..types import Settings, State, check_int, require
 
 # %% ../../nbs/loops/01_supervised.ipynb #ec3d5d38
 class StepSizeTrackingConfig(Settings):
