@@ -7,11 +7,20 @@ from pathlib import Path
 import matplotlib
 import pytest
 
+from alberta_nb.apps.cli import cache_settings
+
 ROOT = Path(__file__).parent
 EVAL_FALSE = re.compile(r"^#\s*\|\s*eval:\s*false\s*$", re.MULTILINE)
 
 # The pages print numbers of the CPU; whoever wants another device says so.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tests, pages and the programs that they start keep what they compiled for the next run; ALBERTA_NB_CACHE=0 forbids it.
+os.environ.update(cache_settings())
+# Where an entry cannot be read JAX compiles, and says so; a page must not print that.
+LOST = "ignore:Error {} persistent compilation cache"
+os.environ["PYTHONWARNINGS"] = ",".join(
+    filter(None, (os.environ.get("PYTHONWARNINGS"), LOST.format("reading"), LOST.format("writing")))
+)
 # A backend in the environment would reach the kernels and hide their inline figures.
 os.environ.pop("MPLBACKEND", None)
 matplotlib.use("Agg")

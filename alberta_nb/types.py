@@ -10,6 +10,7 @@ __all__ = ['require', 'check_number', 'check_int', 'State', 'in_state', 'Setting
 import dataclasses
 import enum
 import functools
+import importlib
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self, dataclass_transform
@@ -94,18 +95,31 @@ def _decode(value: Any) -> Any:
     return tuple(_decode(v) for v in value) if isinstance(value, list | tuple) else value
 
 # %% ../nbs/00_types.ipynb #8496e8ce
+def _classes(base: type["Settings"], kind: str) -> dict[str, type["Settings"]]:
+    "The settings of class `base` by name. A module is loaded at its first use, so that of `kind` may come only now."
+    package = importlib.import_module("alberta_nb")
+    public = package.__all__
+    for names in ((), {kind}.intersection(public), public):
+        for name in names:
+            getattr(package, name)
+        found = {name: made for name, made in Settings._types.items() if issubclass(made, base)}
+        if kind in found:
+            break
+    return found
+
+
 def _rebuild(base: type["Settings"], config: Mapping[str, Any]) -> Any:
     "The settings that `config` describes, of class `base` or one that inherits from it."
     require(isinstance(config, Mapping), f"config must be a dict, got {type(config).__name__}", TypeError)
-    known = sorted(name for name, made in Settings._types.items() if issubclass(made, base))
     kind = config.get("type", base.__name__)
-    require(kind in known, f"config['type'] must be one of {known}, got {kind!r}")
-    fields = {f.name: f for f in dataclasses.fields(Settings._types[kind])}  # type: ignore[arg-type]
+    known = _classes(base, str(kind))
+    require(kind in list(known), f"config['type'] must be one of {sorted(known)}, got {kind!r}")
+    fields = {f.name: f for f in dataclasses.fields(known[kind])}  # type: ignore[arg-type]
     unknown = sorted(set(config) - set(fields) - {"type"})
     require(not unknown, f"{kind} has no setting {unknown}; it has {sorted(fields)}")
     needed = {name for name, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
     require(needed <= set(config), f"{kind} needs the settings {sorted(needed)}, got {sorted(config)}")
-    return Settings._types[kind](**{name: _decode(value) for name, value in config.items() if name != "type"})
+    return known[kind](**{name: _decode(value) for name, value in config.items() if name != "type"})
 
 
 def _template(value: Any) -> Any:

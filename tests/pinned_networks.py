@@ -37,6 +37,8 @@ import alberta_nb as nb
 
 # 1. Networks
 
+CLOCKS: Any = np.zeros(3, np.uint32)
+
 
 def start(learner: Any, seed: int = 0) -> Any:
     """A first state with given weights, about half of them 0."""
@@ -69,17 +71,27 @@ def mlp_many(hidden: tuple[int, ...], optimizer: str, **settings: Any) -> dict[s
     """Three seeds with weights of their own: on a stream in windows of five, and on given arrays."""
     learner = network(hidden, optimizer, **settings)
     states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(start(learner, 10 * k) for k in range(3)))
-    place = nb.StreamPosition(state=jax.vmap(STREAM.init)(KEYS), steps=np.zeros(3, np.uint32))
+    place: Any = nb.StreamPosition(state=jax.vmap(STREAM.init)(KEYS), steps=CLOCKS)
     go_on = {"learner_state": states, "record_every": 5}
     drifting = nb.run_mlp_learning_loop_batched(learner, STREAM, STEPS, stream_state=place, **go_on)
     given = nb.run_mlp_learning_loop_batched(learner, nb.ArraySource(XS, YS), None, KEYS, **go_on, **tracking(learner))
     return {"drifting": many_runs(drifting), "given": many_runs(given)}
 
 
+def mlp_drawn(hidden: tuple[int, ...], optimizer: str, **settings: Any) -> dict[str, Any]:
+    """One seed and three on a stream; keys, streams and first weights are jax's."""
+    learner = network(hidden, optimizer, **settings)
+    one = nb.run_mlp_learning_loop(learner, STREAM, STEPS, KEYS[0])
+    many = nb.run_mlp_learning_loop_batched(learner, STREAM, STEPS, KEYS)
+    first = learner.init(DIM, KEYS[1])
+    weights = [nb.sparse_init(KEYS[2], (3, 7), 0.6, kind) for kind in ("uniform", "normal")]
+    return {"one": of_run(one), "many": many_runs(many), "first": first, "weights": weights}
+
+
 def mlp_split(hidden: tuple[int, ...], optimizer: str, **settings: Any) -> dict[str, Any]:
     """A stream in two runs."""
     learner = network(hidden, optimizer, **settings)
-    place: Any = nb.StreamPosition(state=STREAM.init(KEYS[1]), steps=np.zeros((), np.uint32))
+    place: Any = nb.StreamPosition(state=STREAM.init(KEYS[1]), steps=CLOCKS[0])
     first = nb.run_mlp_learning_loop(learner, STREAM, 25, learner_state=start(learner), stream_state=place)
     go_on = {"learner_state": first.state, "stream_state": first.stream_state}
     return one_run(learner, nb.run_mlp_learning_loop(learner, STREAM, STEPS - 25, **go_on))
@@ -138,7 +150,7 @@ def heads_hand(hidden: tuple[int, ...], optimizer: str, **settings: Any) -> dict
     return {"rows": np.array(rows), **seen(learner, state)}
 
 
-def heads_many(hidden: tuple[int, ...], optimizer: str, **settings: Any) -> dict[str, Any]:
+def heads_drawn(hidden: tuple[int, ...], optimizer: str, **settings: Any) -> dict[str, Any]:
     """Three seeds, in windows of seven steps; the first weights are jax's."""
     learner = heads(hidden, optimizer, **settings)
     run = nb.run_multi_head_learning_loop_batched(learner, XS, TARGETS, KEYS, record_every=7)
@@ -172,7 +184,7 @@ def horde(hidden: tuple[int, ...], optimizer: str, questions: str = "own", **set
     return nb.HordeLearner(SPECS[questions], **shared_parts(hidden, optimizer, **settings))
 
 
-def transitions(given: str) -> tuple[tuple[np.ndarray, ...], dict[str, np.ndarray]]:
+def transitions(given: str) -> tuple[tuple[Any, Any, Any], dict[str, Any]]:
     """Observations, cumulants and what follows, and what comes from outside."""
     outside = {name: OUTSIDE[name] for name in GIVEN[given]}
     behind = np.nan if "terminated" in outside else 0.5  # nobody reads behind an end
@@ -200,17 +212,18 @@ def horde_hand(hidden: tuple[int, ...], optimizer: str, given: str = "plain", **
     return {"rows": np.array(rows), **seen(learner, state)}
 
 
-def horde_many(hidden: tuple[int, ...], optimizer: str, given: str = "plain", **settings: Any) -> dict[str, Any]:
+def horde_drawn(hidden: tuple[int, ...], optimizer: str, given: str = "plain", **settings: Any) -> dict[str, Any]:
     """Three seeds, in windows of seven steps; the first weights are jax's."""
     learner = horde(hidden, optimizer, **settings)
     arrays, outside = transitions(given)
-    run = nb.run_horde_learning_loop_batched(learner, *arrays, KEYS, record_every=7, **outside)
+    run = nb.run_horde_learning_loop_batched(learner, *arrays, keys=KEYS, record_every=7, **outside)
     return {"metrics": run.per_demon_metrics, "td_errors": run.td_errors, "state": run.states}
 
 
 # 4. All of them
 
 FLAT, DEEP = (5,), (7, 4)
+FEW = ("LMS", "Autostep", "IDBD_prediction_loss", "ScaledLMS", "IDBD_loss_prediction")
 IDBD_MODES = [name for name in NETWORK if name not in SHARED]
 OTHER_HEADS = {"LMS": "Autostep", "Autostep": "LMS", "IDBD_prediction_loss": "ScaledLMS", "ScaledLMS": "IDBD_loss_loss"}
 
@@ -237,15 +250,20 @@ def in_turns(
         yield next(hidden), name, {k: next(values) for k, values in others.items()} | next(parts)
 
 
-def full(kind: str, run: Any) -> Iterator[tuple[str, Case]]:
-    """Optimizer x bounder x traces on one hidden layer, IDBD's modes in turns; two layers and none with each once."""
+def full(kind: str, run: Any, every: int = 1) -> Iterator[tuple[str, Case]]:
+    """Optimizer x bounder x traces on one hidden layer, IDBD's modes in turns; then two layers, and none.
+
+    Of five optimizers, three bounders and two kinds of traces, `every` 2 takes pairs only: each bounder with each
+    optimizer, traces in turns.
+    """
     parts, modes = turns(), itertools.cycle(IDBD_MODES)
-    for optimizer, bounder, traces in itertools.product((*SHARED, "IDBD"), BOUNDERS, (True, False)):
+    triples = list(itertools.product((False, True), BOUNDERS, (*SHARED, "IDBD")))
+    for traces, bounder, optimizer in triples[::every]:
         name = next(modes) if optimizer == "IDBD" else optimizer
         yield named(kind, run, FLAT, name, bounder=bounder, traces=traces, **next(parts))
-    for layers in (DEEP, ()):
-        options = {"bounder": BOUNDERS, "traces": (True, True, False)}
-        for hidden, optimizer, settings in in_turns(NETWORK, itertools.repeat(layers), **options):
+    options: dict[str, Any] = {"bounder": BOUNDERS, "traces": (True, True, False)}
+    for layers, names in ((DEEP, FEW), ((), FEW)):
+        for hidden, optimizer, settings in in_turns(names, itertools.repeat(layers), **options):
             yield named(kind, run, hidden, optimizer, **settings)
     for optimizer, head in OTHER_HEADS.items():
         yield named(kind, run, FLAT, optimizer, bounder="obgd", head=head)
@@ -260,27 +278,28 @@ def few(kind: str, run: Any, names: Any, **choices: Any) -> Iterator[tuple[str, 
 def network_cases() -> Iterator[tuple[str, Case]]:
     parts: dict[str, Any] = {"bounder": BOUNDERS, "traces": (True, False)}
     yield from full("mlp-one", mlp_one)
-    yield from few("mlp-many", mlp_many, [*SHARED, *IDBD_MODES[:2]], **parts)
-    yield from few("mlp-hand", mlp_hand, NETWORK, **parts)
+    yield from few("mlp-many", mlp_many, FEW[:4], **parts)
+    yield from few("mlp-hand", mlp_hand, FEW, **parts)
+    yield named("mlp-drawn", mlp_drawn, FLAT, "LMS", bounder="obgd")
     yield from few("mlp-split", mlp_split, ["Autostep", "IDBD_loss_loss"], **parts)
     yield from few("mlp-stepper", mlp_stepper, ["LMS", "Autostep", "IDBD_prediction_loss"], **parts)
 
 
 def head_cases() -> Iterator[tuple[str, Case]]:
     parts: dict[str, Any] = {"bounder": BOUNDERS, "traces": (True, False)}
-    yield from full("heads-one", heads_one)
-    yield from few("heads-hand", heads_hand, NETWORK, **parts)
+    yield from full("heads-one", heads_one, 2)
+    yield from few("heads-hand", heads_hand, FEW, **parts)
     for optimizer in ("IDBD_prediction_loss", "Autostep"):
-        yield named("heads-many", heads_many, FLAT, optimizer, bounder="obgd", normalizer="ema", traces=True)
-    for optimizer in TD:
+        yield named("heads-drawn", heads_drawn, FLAT, optimizer, bounder="obgd", normalizer="ema", traces=True)
+    for optimizer in [*TD][::2]:
         yield named("heads-one", heads_one, (), optimizer)
 
 
 def horde_cases() -> Iterator[tuple[str, Case]]:
     parts: dict[str, Any] = {"bounder": BOUNDERS, "given": GIVEN, "questions": ("own", "select")}
-    yield from few("horde-one", horde_one, [*NETWORK] * 2, **parts)
+    yield from few("horde-one", horde_one, [*NETWORK, *SHARED], **parts)
     yield from few("horde-hand", horde_hand, ["LMS", "Autostep", "IDBD_prediction_loss", "ScaledLMS"], **parts)
-    yield named("horde-many", horde_many, FLAT, "Autostep", bounder="agc", normalizer="welford", given="all")
+    yield named("horde-drawn", horde_drawn, FLAT, "Autostep", bounder="agc", normalizer="welford", given="all")
     yield named("horde-one", horde_one, FLAT, "LMS", questions="no_traces")
     for optimizer, given in zip(TD, itertools.cycle(("plain", "ends", "discounts"))):
         yield named("horde-one", horde_one, (), optimizer, given=given)

@@ -1,7 +1,9 @@
 """The command line: exit codes, messages, files, in processes of their own where that is the point."""
 
+import itertools
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +13,9 @@ import pandas as pd
 import pytest
 
 import alberta_nb
-from alberta_nb.apps import cli, learn
-from alberta_nb.apps.learn import learn_table, load_learners
+from alberta_nb.apps import cli, learn, report
+from alberta_nb.apps.learn import learn_table
+from alberta_nb.apps.report import load_learners
 
 FILES = ["config.json", "features.csv", "learn.png", "metrics.csv"]
 
@@ -72,7 +75,7 @@ def test_a_mistake_ends_with_a_sentence(tmp_path) -> None:
 
 def test_progress_is_shown_where_nobody_looks_and_length_is_unknown(tmp_path) -> None:
     (tmp_path / "long.csv").write_text(table(130_000))
-    assert (tmp_path / "long.csv").stat().st_size > learn.LONG_FILE
+    assert (tmp_path / "long.csv").stat().st_size > report.LONG_FILE
     done = run("learn", "long.csv", "--target", "y", "--lags", 1, folder=tmp_path)
     assert done.returncode == 0 and "step/s]" in done.stderr and "Traceback" not in done.stderr
     assert json.loads((tmp_path / "alberta-nb-output" / "config.json").read_text())["steps"] == 129_999
@@ -82,7 +85,7 @@ def test_progress_is_shown_where_nobody_looks_and_length_is_unknown(tmp_path) ->
 def test_progress_only_on_long_input(capsys, small, monkeypatch, quiet) -> None:
     words = ["learn", small, "--target", "y", "--lags", 1, "--output", small.parent / "out"]
     assert call(capsys, *words)[2] == ""
-    monkeypatch.setattr(learn, "LONG_FILE", 100)
+    monkeypatch.setattr(report, "LONG_FILE", 100)
     _, _, err = call(capsys, *words, *["--no-progress"] * quiet)
     assert ("step/s" in err) != quiet
 
@@ -182,10 +185,10 @@ def test_an_output_that_cannot_be_written(capsys, small) -> None:
 
 
 def test_a_full_disk_leaves_no_half_file(capsys, small, monkeypatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(learn, "configuration", fail)
+    monkeypatch.setattr(report.json, "dumps", fail)
     code, _, err = call(capsys, "learn", small, "--target", "y", "--lags", 1, "--output", small.parent / "out")
     assert code == 2 and "No space left on device" in err
     assert sorted(p.name for p in (small.parent / "out").iterdir()) == [f for f in FILES if f != "config.json"]
@@ -238,3 +241,73 @@ def test_help_and_version(capsys) -> None:
         assert option in out
     for words in ([], ["bake"]):
         assert call(capsys, *words)[0] == 2
+
+
+# --- the benchmark's door ---
+
+
+def test_a_checkout_runs_its_benchmark(capsys) -> None:
+    code, out, _ = call(capsys, "bench", "--help")
+    assert code == 0 and "--against" in out and "--rows" in out
+    code, _, err = call(capsys, "bench", "--only", "z")
+    assert code == 2 and "only must name parts" in err
+
+
+def test_an_installed_wheel_says_where_the_benchmark_is(capsys, tmp_path) -> None:
+    assert cli.bench_door(["--quick"], tmp_path) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "git clone" in err and "python -m bench" in err
+
+
+# --- compiled programs that are kept ---
+
+KEPT = """
+from alberta_nb.apps.cli import keep_programs
+keep_programs(True)
+import jax
+from alberta_nb import IDBD, LinearLearner, SuttonExperiment1Stream, run_learning_loop
+run = run_learning_loop(LinearLearner(IDBD(0.05, 0.01)), SuttonExperiment1Stream(), 500, jax.random.key(0))
+print(bytes(run.metrics).hex())
+"""
+
+
+def numbers(cache: Path, **more: str) -> str:
+    """What a process gives that keeps its programs there; it must not say a word about them."""
+    clean = {name: value for name, value in os.environ.items() if "CACHE" not in name and name != "XLA_FLAGS"}
+    places = {name: str(cache) for name in ("XDG_CACHE_HOME", "LOCALAPPDATA", "HOME")}
+    path = os.pathsep.join([str(Path(alberta_nb.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", KEPT], capture_output=True, text=True, env=clean | places | {"PYTHONPATH": path} | more
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_kept_programs_give_the_same_numbers_and_broken_ones_no_trouble(tmp_path) -> None:
+    first = numbers(tmp_path)
+    kept = set(tmp_path.rglob("*-cache"))
+    assert kept and numbers(tmp_path) == first
+    assert set(tmp_path.rglob("*-cache")) == kept, "the second run compiled something"
+    for path, damage in zip(kept, itertools.cycle((b"", b"no program", bytes(3_000)))):
+        path.write_bytes(damage)
+    assert numbers(tmp_path) == first
+
+
+def test_kept_programs_can_be_refused_and_need_no_folder(tmp_path) -> None:
+    first = numbers(tmp_path, ALBERTA_NB_CACHE="0")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    assert numbers(tmp_path / "file") == first
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="the flag names processors of x86")
+def test_programs_for_another_processor_are_others(tmp_path) -> None:
+    first = numbers(tmp_path)
+    kept = set(tmp_path.rglob("*-cache"))
+    numbers(tmp_path, XLA_FLAGS="--xla_cpu_max_isa=SSE4_2")
+    assert kept < set(tmp_path.rglob("*-cache")) and numbers(tmp_path) == first
+
+
+def test_no_cache_is_an_option_of_every_job() -> None:
+    for job in ("learn", "predict-return", "nexting"):
+        assert cli.make_parser(job).parse_args([job, "--no-cache"]).no_cache

@@ -59,7 +59,7 @@ def test_shares_of_units() -> None:
 
 
 @pytest.mark.parametrize("world", [WORLD, BitFlippingStream(6, slow_bits=3, flip_interval=50)])
-def test_looks_change_nothing_and_are_what_diagnose_sees(world) -> None:
+def test_looks_change_nothing_and_are_what_diagnose_sees(world, float64) -> None:
     options = {"normalizer_tracking": NormalizerTrackingConfig(50), "record_every": 20}
     looks = DiagnosticsConfig(100, probe_steps=30)
     seen = run_mlp_learning_loop(LEARNER, world, 250, KEY, diagnostics=looks, **options)
@@ -76,7 +76,7 @@ def test_looks_change_nothing_and_are_what_diagnose_sees(world) -> None:
         rows.append(row)
     by_hand = diagnose(LEARNER, now.state, jax.tree.map(lambda *a: jnp.stack(a), *rows))
     for name, value in vars(by_hand).items():
-        assert np.allclose(getattr(history, name)[1], value, rtol=1e-5, equal_nan=True), name
+        assert np.allclose(getattr(history, name)[1], value, rtol=1e-9, equal_nan=True), name
 
 
 def test_batched_looks_are_those_of_single_runs_and_go_on() -> None:

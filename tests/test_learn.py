@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 
 from alberta_nb.apps import learn
-from alberta_nb.apps.learn import Learned, configuration, describe, draw, learn_table, load_learners, save
+from alberta_nb.apps.learn import Learned, describe, draw, learn_table, save, settings
+from alberta_nb.apps.report import load_learners
+from alberta_nb.apps.tables import weather_path
 from alberta_nb.learners.bank import LearnerBank
 from alberta_nb.learners.baselines import ChangeLearner, LastValue, RunningMean, Scored, score
 from alberta_nb.learners.linear import LinearLearner
@@ -19,7 +21,8 @@ from alberta_nb.normalizers import EMANormalizer
 from alberta_nb.optimizers.autostep import Autostep
 from alberta_nb.optimizers.idbd import IDBD
 from alberta_nb.optimizers.lms import LMS
-from alberta_nb.streams.sources import ArraySource, TableError
+from alberta_nb.streams.sources import ArraySource
+from alberta_nb.streams.tables import TableError
 from alberta_nb.types import Settings, TimeStep
 
 NAMES = ["last value", "running mean", "lms", "idbd", "autostep"]
@@ -144,7 +147,7 @@ def test_learners_beat_both_baselines_on_the_shipped_series(weather) -> None:
 
 
 def test_scores_are_those_of_the_rows(weather) -> None:
-    known = pd.read_csv(learn.weather_path()).temp.dropna()
+    known = pd.read_csv(weather_path()).temp.dropna()
     errors = known.diff().dropna()
     assert np.isclose(weather.scores.rmse["last value"], np.sqrt((errors**2).mean()), rtol=1e-5)
     assert np.isclose(weather.scores.mae["last value"], errors.abs().mean(), rtol=1e-5)
@@ -287,7 +290,7 @@ def test_the_configuration_rebuilds_the_learners(made, tmp_path) -> None:
     learners = load_learners(paths[3])
     assert learners == made.learners and isinstance(learners["idbd"], ChangeLearner)
     config = json.loads(paths[3].read_text())
-    assert config == json.loads(json.dumps(configuration(made, "made")))
+    assert config == json.loads(json.dumps(settings(made, "made")))
     assert config["inputs"]["counted_from"]["y"] == make_table(4000).y[0]
     features = pd.read_csv(paths[2])
     assert len(features) == 3 * 6 and set(features.learner) == {"lms", "idbd", "autostep"}

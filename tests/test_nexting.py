@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from alberta_nb.apps import cli, nexting
-from alberta_nb.apps.learn import load_learners
-from alberta_nb.apps.nexting import NextingSource, draw, next_everything, save
+from alberta_nb.apps import cli, nexting, tables
+from alberta_nb.apps.nexting import draw, next_everything, save
 from alberta_nb.apps.predict_return import predict_returns
+from alberta_nb.apps.report import load_learners
+from alberta_nb.apps.tables import TransitionSource
 from alberta_nb.streams.robot import (
     ROBOT_SENSORS,
     best_linear,
@@ -144,7 +145,7 @@ def test_nothing_of_a_row_is_known_before_it(made: Any) -> None:
 
 def test_pieces_of_a_file_do_not_matter() -> None:
     table = make_table(700)
-    pages = [list(NextingSource(table, None, lags=4, piece_rows=size).pages(0, 64)) for size in (None, 97)]
+    pages = [list(TransitionSource(table, None, lags=4, piece_rows=size).pages(0, 64)) for size in (None, 97)]
     for name in ("observation", "reward", "next_observation"):
         one, other = (np.concatenate([getattr(page, name) for page in part]) for part in pages)
         np.testing.assert_array_equal(one, other)
@@ -166,7 +167,7 @@ def test_a_column_that_has_too_few_values_is_left_out_and_said_so() -> None:
 
 
 def test_too_many_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nexting, "MOST_PREDICTIONS", 100)
+    monkeypatch.setattr(tables, "MOST_PREDICTIONS", 100)
     with pytest.raises(ValueError, match="100 predictions are the most"):
         next_everything(make_table(300), gammas=[0.5], lags=2)
 

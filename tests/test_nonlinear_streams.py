@@ -89,7 +89,7 @@ def test_the_teacher_turns_without_a_jump_and_forgets() -> None:
     _, states = watch(stream, KEY, 2001)
     probes = jax.random.normal(jax.random.key(3), (2000, 8))
     answers = np.asarray(
-        jax.vmap(lambda s: jax.vmap(lambda x: stream.true_target(s, x))(probes))(
+        jax.jit(jax.vmap(lambda s: jax.vmap(lambda x: stream.true_target(s, x))(probes)))(
             jax.tree.map(lambda a: a[np.array([0, 1, 999, 1000, 1001, 2000])], states)
         )
     )

@@ -1,5 +1,6 @@
 """The package as it is installed: what it needs, what it brings, what it must not import."""
 
+import ast
 import configparser
 import subprocess
 import sys
@@ -86,3 +87,50 @@ def test_package_data() -> None:
     assert series, "the main job needs a series that ships with the package"
     # Licence and origin stand beside each series.
     assert [path for path in series if not path.with_name(path.name.removesuffix(".csv.gz") + ".md").is_file()] == []
+
+
+LIGHT = """
+import sys
+import alberta_nb
+heavy = {"jax", "numpy", "pandas", "matplotlib", "tqdm", "tqdm.notebook", "concurrent.futures", "asyncio"}
+assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
+from alberta_nb import IDBD, Autostep, LinearLearner, MLPLearner, RandomWalkStream, Stepper, run_learning_loop
+heavy = {"pandas", "matplotlib", "sklearn", "alberta_nb.plots", "alberta_nb.apps.learn"}
+assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
+assert LinearLearner.from_config(LinearLearner(IDBD()).to_config()) == LinearLearner(IDBD())
+"""
+
+LATE = """
+import alberta_nb
+kept = {"type": "LinearLearner", "optimizer": {"type": "IDBD"}, "normalizer": {"type": "EMANormalizer"}}
+from alberta_nb.types import Settings
+print(Settings.from_config(kept).optimizer)
+try:
+    Settings.from_config({"type": "Idbd"})
+except ValueError as error:
+    assert "'IDBD'" in str(error) and "'GradientTD'" in str(error)
+"""
+
+
+@pytest.mark.parametrize("program", [LIGHT, LATE])
+def test_a_module_is_loaded_when_a_name_of_it_is_used(program: str) -> None:
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+def test_public_names_are_all_there() -> None:
+    assert len(alberta_nb.__all__) > 150 and set(alberta_nb.__all__) <= set(dir(alberta_nb))
+    space: dict[str, object] = {}
+    exec("from alberta_nb import *", space)
+    assert set(alberta_nb.__all__) <= space.keys() and space["learn_table"] is alberta_nb.learn_table
+    assert {"optimizers", "plots", "types"} <= set(dir(alberta_nb)) and alberta_nb.optimizers.idbd.IDBD
+    with pytest.raises(AttributeError, match="no attribute 'IDDB'"):
+        getattr(alberta_nb, "IDDB")  # noqa: B009
+
+
+def test_type_checkers_may_read_the_public_names() -> None:
+    # Whoever reads the file without running it takes `name as name` for public, and nothing else.
+    source = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node.body for node in source.body if isinstance(node, ast.If))
+    names = [name for line in block for name in line.names]
+    assert all(name.name == name.asname for name in names)
+    assert sorted(name.name for name in names) == sorted(set(alberta_nb.__all__))

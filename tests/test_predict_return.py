@@ -8,21 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from alberta_nb.apps import cli, learn, predict_return
-from alberta_nb.apps.learn import load_learners
+from alberta_nb.apps import cli, job, report, tables
+from alberta_nb.apps.job import baseline_returns, table_returns, unknown_rows
 from alberta_nb.apps.predict_return import (
     OPTIMIZERS,
     Foretold,
     ReturnLearner,
-    baseline_returns,
     describe,
     draw,
     make_return_learners,
     predict_returns,
     save,
-    table_returns,
-    unknown_rows,
 )
+from alberta_nb.apps.report import load_learners
 from alberta_nb.learners.baselines import ChangeLearner
 from alberta_nb.learners.linear import LinearLearner
 from alberta_nb.learners.td import TDLinearLearner
@@ -34,7 +32,8 @@ from alberta_nb.optimizers.lms import LMS
 from alberta_nb.optimizers.td_lambda import TDLambda
 from alberta_nb.optimizers.tdidbd import TDIDBD
 from alberta_nb.streams.returns import ideal_returns
-from alberta_nb.streams.sources import ArraySource, TableError
+from alberta_nb.streams.sources import ArraySource
+from alberta_nb.streams.tables import TableError
 from alberta_nb.streams.td_sources import ReturnSource
 from alberta_nb.types import Settings, TDTimeStep
 
@@ -145,7 +144,7 @@ def test_learner_checks(call, error, message) -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, 63, 64, 65, 200])
 def test_pieces_make_the_same_returns(rows, monkeypatch) -> None:
-    monkeypatch.setattr(predict_return, "PIECE", 64)
+    monkeypatch.setattr(job, "PIECE", 64)
     y = np.random.default_rng(0).normal(size=rows)
     np.testing.assert_allclose(table_returns(y, 0.9, 3.0), ideal_returns(y, 0.9, 3.0))
 
@@ -280,7 +279,7 @@ def test_too_few_values(rows) -> None:
 
 
 def test_memory_has_a_limit(monkeypatch) -> None:
-    monkeypatch.setattr(predict_return, "MOST_PREDICTIONS", 1000)
+    monkeypatch.setattr(tables, "MOST_PREDICTIONS", 1000)
     with pytest.raises(TableError, match="1,000 predictions are the most that are kept, .* in 250 rows"):
         predict_returns(make_table(400), "y", lags=1)
 
@@ -375,7 +374,7 @@ def test_mistakes_end_with_a_sentence(capsys, tmp_path, content, words, message)
 @pytest.mark.parametrize(("pages", "code"), [(1, 130), (4, 130)])
 def test_ctrl_c_writes_what_can_be_scored(capsys, tmp_path, monkeypatch, pages, code) -> None:
     make_table(900).to_csv(tmp_path / "t.csv", index=False)
-    given = predict_return.LaggedSource.pages
+    given = tables.LaggedSource.pages
 
     def stopped(self, first, rows):
         for k, page in enumerate(given(self, first, 30)):
@@ -383,7 +382,7 @@ def test_ctrl_c_writes_what_can_be_scored(capsys, tmp_path, monkeypatch, pages, 
                 raise KeyboardInterrupt
             yield page
 
-    monkeypatch.setattr(predict_return.LaggedSource, "pages", stopped)
+    monkeypatch.setattr(tables.LaggedSource, "pages", stopped)
     words = ["--cumulant", "y", "--gamma", "0.9", "--lags", 1, "--output", tmp_path / "out"]
     found, out, err = call(capsys, tmp_path / "t.csv", *words)
     assert found == code and "interrupted" in err
@@ -393,7 +392,7 @@ def test_ctrl_c_writes_what_can_be_scored(capsys, tmp_path, monkeypatch, pages, 
 @pytest.mark.parametrize("quiet", [False, True])
 def test_progress_only_on_long_input(capsys, tmp_path, monkeypatch, quiet) -> None:
     make_table(200).to_csv(tmp_path / "t.csv", index=False)
-    monkeypatch.setattr(learn, "LONG_FILE", 100)
+    monkeypatch.setattr(report, "LONG_FILE", 100)
     words = ["--cumulant", "y", "--gamma", "0.5", "--lags", 1, "--output", tmp_path / "out"]
     code, _, err = call(capsys, tmp_path / "t.csv", *words, *["--no-progress"] * quiet)
     assert code == 0 and ("step/s" in err) != quiet

@@ -11,12 +11,11 @@ from alberta_nb.apps.tables import (
     lag_features,
     lag_names,
     load_weather,
-    replacing,
     weather_path,
 )
 from alberta_nb.learners.baselines import LastValue, RunningMean
 from alberta_nb.loops.supervised import run_learning_loop
-from alberta_nb.streams.sources import TableError, open_table
+from alberta_nb.streams.tables import TableError, open_table
 
 
 @pytest.fixture(scope="module")
@@ -182,13 +181,3 @@ def test_rows_are_guessed(weather, tmp_path) -> None:
     weather.to_parquet(tmp_path / "w.parquet")
     for table in (weather, tmp_path / "w.csv", tmp_path / "w.parquet", weather_path()):
         assert 0.5 < guess_rows(open_table(table)) / len(weather) < 2
-
-
-def test_files_are_replaced_whole_or_not_at_all(tmp_path) -> None:
-    path = tmp_path / "a.txt"
-    with replacing(path) as part:
-        part.write_text("old")
-    with pytest.raises(KeyboardInterrupt), replacing(path) as part:
-        part.write_text("new, but ha")
-        raise KeyboardInterrupt
-    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]

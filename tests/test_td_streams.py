@@ -45,7 +45,7 @@ from alberta_nb import (
 from alberta_nb.loops.engine import History, StreamPosition, run_loop, stream_start
 from alberta_nb.streams.base import TDStream, watch
 from alberta_nb.streams.chains import borders, fall
-from alberta_nb.streams.sources import TableError
+from alberta_nb.streams.tables import TableError
 from alberta_nb.types import State
 
 KEY = jax.random.key(3)

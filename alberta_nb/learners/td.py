@@ -24,8 +24,7 @@ from alberta_nb.learners.linear import (
     weighted_sum,
 )
 from ..normalizers import Normalizer
-from ..optimizers.base import Optimizer
-from ..optimizers.td_lambda import TDOptimizer, WithTraces, discounted
+from ..optimizers.td_lambda import TDOptimizer, discounted, with_traces
 from ..optimizers.tdidbd import TDIDBD
 from ..types import OffPolicyTimeStep, State, TDTimeStep, check_number, floats, vector
 
@@ -72,9 +71,8 @@ def td_step(learner: Any, state: TDLearnerState, time_step: TDTimeStep) -> TDUpd
 class TDLinearLearner(LearnerSettings):
     """A linear value function w.x + b whose TD optimizer sets every step.
 
-    `optimizer`: how weights move, TDIDBD() when None; a rule alone is taken `WithTraces` of decay 0. `normalizer`:
-    scales both ends of a transition, with the statistics that the first has joined. `use_bias`: False leaves b at 0.
-    Raises TypeError for another kind of setting.
+    `optimizer`: TDIDBD() when None; a rule alone gets traces of decay 0. `normalizer`: scales both ends, with the
+    statistics that the first has joined. `use_bias`: False leaves b at 0. Raises TypeError for another kind of setting.
     """
 
     optimizer: TDOptimizer = None  # type: ignore[assignment]
@@ -85,8 +83,7 @@ class TDLinearLearner(LearnerSettings):
     metric_names = ("squared_td_error", "td_error", "mean_step_size", "mean_eligibility_trace")
 
     def __post_init__(self) -> None:
-        optimizer: Any = TDIDBD() if self.optimizer is None else self.optimizer
-        object.__setattr__(self, "optimizer", WithTraces(optimizer) if isinstance(optimizer, Optimizer) else optimizer)
+        object.__setattr__(self, "optimizer", TDIDBD() if self.optimizer is None else with_traces(self.optimizer))
         check_learner(self, TDOptimizer)
 
     def update(

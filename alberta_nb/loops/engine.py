@@ -309,7 +309,7 @@ def run_block(spec: Spec, carry: Carry, idx: int, steps: int, given: Any = None)
 # %% ../../nbs/loops/00_engine.ipynb #8de7817e
 def on_all_cores(run: Callable[[Carry], Any], carries: Sequence[Carry]) -> list[Any]:
     "`run` of each: of the first by itself, which compiles, then of the others, as many at a time as there are cores."
-    wide = bool(jax.config.jax_enable_x64)  # a setting of the thread that asks
+    wide = bool(jnp.result_type(float) == jnp.float64)  # a setting of the thread that asks
 
     def finished(carry: Carry) -> Any:
         with jax.enable_x64(wide):
@@ -428,7 +428,7 @@ class Rows:
         self.counts += [functools.partial(_recorded_by, h.interval) for h in spec.histories]
         self.num_steps, self.room, self.parts = num_steps, [], {}  # type: ignore[var-annotated]
 
-    def add(self, spec: Spec, carry: Carry, out: Any, start: int, steps: int) -> None:
+    def add(self, spec: Spec, carries: Any, out: Any, start: int, steps: int) -> None:
         "The rows of a block, `steps` steps from step `start`; adding them twice is adding them once."
         if out is None:  # before the first block
             return

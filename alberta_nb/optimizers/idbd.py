@@ -107,7 +107,7 @@ class IDBDState(FlatMemories):
         "The bias's step size ()."
         return jnp.exp(self.bias_log_step_size)
 
-
+# %% ../../nbs/optimizers/02_idbd.ipynb #614a5833
 def idbd_start(shape: tuple[int, ...], initial_step_size: Any, theta: Any, bounds: Bounds) -> IDBDParamState:
     "Equal step sizes, empty memories. Raises ValueError for an initial step size outside the bounds."
     if isinstance(initial_step_size, jax.core.Tracer):  # under vmap: cannot be compared with the bounds

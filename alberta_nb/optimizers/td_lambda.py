@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['TRACES', 'TDOptimizerUpdate', 'discounted', 'accumulating_trace', 'replacing_trace', 'TraceState', 'blank_traces',
-           'importance_weighted', 'next_traces', 'on_policy_only', 'kept_traces', 'td_metrics', 'TDOptimizer',
-           'td_update', 'td_answer', 'TDLambdaState', 'TDLambda', 'TracedMemories', 'WithTraces']
+           'importance_weighted', 'next_traces', 'on_policy_only', 'kept_traces', 'td_metrics', 'TraceAndRule',
+           'TDOptimizer', 'td_update', 'td_answer', 'TDLambdaState', 'TDLambda', 'TracedMemories', 'WithTraces',
+           'with_traces']
 
 # %% ../../nbs/optimizers/05_td_lambda.ipynb #ab06591f
 import functools
@@ -84,11 +85,11 @@ def importance_weighted(rho: Array | None, z: Array) -> Array:
 
 
 def next_traces(
-    state: TraceState, x: Array, bias_input: Any, rule: Any = accumulating_trace, rho: Array | None = None
+    state: TraceState, x: Array, bias_input: Any, trace: Any = accumulating_trace, rho: Array | None = None
 ) -> tuple[Array, Array]:
     "The traces after the present state's features joined them, times the importance ratio: weights and bias."
     zs, xs = (state.eligibility_traces, state.bias_eligibility_trace), (x, bias_input)
-    z, bias_z = (importance_weighted(rho, rule(z, state.decay, x)) for z, x in zip(zs, xs, strict=True))
+    z, bias_z = (importance_weighted(rho, trace(z, state.decay, x)) for z, x in zip(zs, xs, strict=True))
     return z, bias_z
 
 
@@ -115,30 +116,46 @@ def td_metrics(mean_alpha: Array, z: Array, bias_z: Array, bias_input: Any) -> d
     }
 
 # %% ../../nbs/optimizers/05_td_lambda.ipynb #b8f307db
-TDOptimizerUpdate = OptimizerUpdate  # reported besides: "mean_eligibility_trace"
-
-
-class TDOptimizer(Settings):
-    """Base of the optimizers of temporal-difference learners: an eligibility trace before a `rule`.
-
-    A subclass has a `state_kind` and a `rule`, or an `init` and an `update` of its own; without either, making it
-    raises TypeError.
-    """
+class TraceAndRule(Settings):
+    "The two parts of an optimizer for temporal differences: an eligibility trace, and the `rule` behind it."
 
     state_kind: ClassVar[type[Any]]  # a TraceState with memories
     trace_decay = 0.0  # lambda, and the trace: settings, as a rule
     trace = "accumulating"
     off_policy = False  # whether it takes importance ratios
 
-    def __new__(cls, *args: Any, **settings: Any) -> Self:
-        made = cls.rule is not TDOptimizer.rule or cls.update is not TDOptimizer.update
-        require(made, f"{cls.__name__} must define a rule", TypeError)
-        return super().__new__(cls)
-
     @property
     def rule(self) -> Optimizer:
         "What moves the weights, as a linear learner uses it."
         raise NotImplementedError(f"{type(self).__name__} has no rule")
+
+    def slopes(self, xs: tuple[Array, Any], next_xs: tuple[Array, Any], gamma: Array) -> list[Any]:
+        "What the rule takes for the slopes of the prediction: the features."
+        return list(xs)
+
+    def step_sizes(self, state: Any) -> tuple[Array, Array]:
+        "The step sizes that a state holds: weights (feature_dim,), or () where all share one, and bias ()."
+        return self.rule.step_sizes(state)
+
+    def traces(self, state: Any) -> tuple[Array, Array]:
+        "The eligibility traces that a state holds: weights (feature_dim,) and bias ()."
+        return state.eligibility_traces, state.bias_eligibility_trace
+
+# %% ../../nbs/optimizers/05_td_lambda.ipynb #039822ff
+TDOptimizerUpdate = OptimizerUpdate  # reported besides: "mean_eligibility_trace"
+
+
+class TDOptimizer(TraceAndRule):
+    """Base of the optimizers of temporal-difference learners: an eligibility trace before a `rule`.
+
+    A subclass has a `state_kind` and a `rule`, or an `init` and an `update` of its own; without either, making it
+    raises TypeError.
+    """
+
+    def __new__(cls, *args: Any, **settings: Any) -> Self:
+        made = cls.rule is not TDOptimizer.rule or cls.update is not TDOptimizer.update
+        require(made, f"{cls.__name__} must define a rule", TypeError)
+        return super().__new__(cls)
 
     def init(self, feature_dim: int) -> Any:
         "The first state for `feature_dim` weights and a bias."
@@ -162,18 +179,6 @@ class TDOptimizer(Settings):
         """
         xs, next_xs = (observation, bias_input), (next_observation, bias_input)
         return td_update(self, state, floats(td_error), xs, next_xs, floats(gamma), rho)
-
-    def slopes(self, xs: tuple[Array, Any], next_xs: tuple[Array, Any], gamma: Array) -> list[Any]:
-        "What the rule takes for the slopes of the prediction: the features."
-        return list(xs)
-
-    def step_sizes(self, state: Any) -> tuple[Array, Array]:
-        "The step sizes that a state holds: weights (feature_dim,), or () where all share one, and bias ()."
-        return self.rule.step_sizes(state)
-
-    def traces(self, state: Any) -> tuple[Array, Array]:
-        "The eligibility traces that a state holds: weights (feature_dim,) and bias ()."
-        return state.eligibility_traces, state.bias_eligibility_trace
 
 # %% ../../nbs/optimizers/05_td_lambda.ipynb #9c69ae67
 def td_update(
@@ -267,3 +272,8 @@ class WithTraces(TDOptimizer):
         require(fits, what, TypeError)
         check_number("trace_decay", self.trace_decay, 0.0, 1.0)
         require(self.trace in TRACES, f"trace must be one of {sorted(TRACES)}, got {self.trace!r}")
+
+
+def with_traces(optimizer: Any) -> Any:
+    "A rule `WithTraces` of decay 0; anything else as it is."
+    return WithTraces(optimizer) if isinstance(optimizer, Optimizer) else optimizer

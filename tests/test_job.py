@@ -1,0 +1,113 @@
+"""What the three jobs on a table share: names, starts, one pass, and predictions held against what followed."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from alberta_nb.apps.job import (
+    NORMALIZERS,
+    Answers,
+    Outcome,
+    check_different,
+    first_step_size,
+    hold_against,
+    one_pass,
+    pick,
+    skill_over,
+    supervised_optimizers,
+    td_optimizers,
+    window_of,
+)
+from alberta_nb.apps.learn import Learned
+from alberta_nb.apps.nexting import Nexted
+from alberta_nb.apps.predict_return import Foretold
+from alberta_nb.apps.tables import LaggedSource, TransitionSource, weather_path
+from alberta_nb.learners.baselines import LastValue
+from alberta_nb.streams.returns import ideal_returns
+
+RNG = np.random.default_rng(0)
+TABLE = pd.DataFrame({"a": RNG.normal(size=500).cumsum(), "b": RNG.normal(size=500)})
+
+
+def test_all_results_are_outcomes() -> None:
+    common = {field.name for field in dataclasses.fields(Outcome)}
+    for kind in (Learned, Foretold, Nexted):
+        assert issubclass(kind, Outcome) and common < {field.name for field in dataclasses.fields(kind)}
+
+
+def test_names_and_starts() -> None:
+    assert list(supervised_optimizers(0.1, 0.01)) == ["lms", "idbd", "autostep", "obgd"]
+    assert set(td_optimizers(0.1, 0.01, 0.5)) == {"tdlambda", "trueonline", "tdidbd", "autotdidbd"}
+    assert pick("normalizer", "none", NORMALIZERS) is None
+    assert first_step_size(10, None) == 0.01 and first_step_size(10, 0.3) == 0.3
+    assert np.isclose(first_step_size(10, None, 0.8), 0.01 * 0.28)
+    for call in (
+        lambda: pick("normalizer", "batch", NORMALIZERS),
+        lambda: check_different("gammas", [], "values"),
+        lambda: first_step_size(10, np.nan),
+        lambda: first_step_size(10, None, 1.5),
+        lambda: td_optimizers(0.1, -1.0, 0.5),
+    ):
+        with pytest.raises(ValueError, match="unknown normalizer|gammas must be|step_size|trace_decay"):
+            call()
+
+
+def test_windows_are_a_200th_of_a_table(tmp_path) -> None:
+    assert window_of(LaggedSource(TABLE, "a"), None) == 2 and window_of(LaggedSource(TABLE, "a"), 7) == 7
+    assert 20 < window_of(LaggedSource(weather_path(), "temp", piece_rows=100), None) < 90
+    with pytest.raises(ValueError, match="record_every must be 1 or more"):
+        window_of(LaggedSource(TABLE, "a"), 0)
+
+
+@pytest.mark.parametrize("kind", [LaggedSource, TransitionSource])
+def test_one_pass_tells_what_it_read(kind) -> None:
+    learner = LastValue() if kind is LaggedSource else None
+    source = kind(TABLE, ["a"], lags=2)
+    if learner is None:
+        pages = list(source.pages(0, 64))
+        assert sum(len(page.reward) for page in pages) == 498 and len(np.concatenate(source.kept)) == 499
+        return
+    found, run = one_pass(source, learner, {"last value": learner}, 100, False)
+    assert (found.steps, found.columns, found.target, found.lags) == (499, ["a", "b"], "a", 2)
+    assert found.report.rows == 500 and found.origin["a"] == TABLE.a[0] and not found.interrupted
+    assert len(run.metrics) == 4 and found.compiling > 0 and found.seconds > 0
+
+
+def test_answers_by_hand() -> None:
+    y = RNG.normal(size=300)
+    answers = hold_against(y, {"zero": np.zeros(299, np.float32)}, 0.5)
+    assert list(answers.told) == ["last value", "running mean", "zero"]
+    assert answers.steps.tolist() == list(range(1, 299 - 6 + 1))  # 0.5^6 > 0.01 of the weights are not known
+    np.testing.assert_allclose(answers.actual, ideal_returns(y, 0.5, y.mean() / 0.5)[:293])
+    scores = answers.scores()
+    assert np.isclose(scores.rmse["zero"], np.sqrt(np.mean(answers.actual**2)))
+    assert np.isclose(scores.mae["zero"], np.abs(answers.actual).mean())
+    best = min(scores.rmse["last value"], scores.rmse["running mean"])
+    np.testing.assert_allclose(scores.skill, 1 - scores.rmse / best)
+    assert answers.until(200, 30).steps.tolist() == list(range(171, 201))
+
+
+def test_missing_values_are_no_rows_and_scale_is_everywhere() -> None:
+    y = RNG.normal(size=100)
+    holes = np.insert(y, [10, 50, 50], np.nan)
+    told = {"zero": np.zeros(103)}
+    plain, scaled = hold_against(holes, told, 0.5), hold_against(holes, told, 0.5, scale=0.5)
+    assert set(plain.steps) & {11, 52, 53} == set()
+    np.testing.assert_allclose(plain.actual, ideal_returns(y, 0.5, y.mean() / 0.5)[: len(plain.actual)])
+    np.testing.assert_allclose(scaled.actual, 0.5 * plain.actual)
+    np.testing.assert_allclose(scaled.told["last value"], 0.5 * plain.told["last value"])
+
+
+def test_too_short_a_column_has_no_answers() -> None:
+    for y in (np.zeros(0), np.full(9, np.nan), np.zeros(3)):
+        assert not len(hold_against(y, {"zero": np.zeros(len(y))}, 0.9).actual)
+
+
+def test_no_skill_over_a_baseline_that_never_errs() -> None:
+    assert np.isnan(skill_over(1.0, 0.0)) and skill_over(1.0, 2.0) == 0.5
+    perfect = Answers(
+        np.array([1]), {"last value": np.ones(1), "running mean": np.ones(1), "x": np.zeros(1)}, np.ones(1)
+    )
+    assert perfect.scores().skill.isna().all()
