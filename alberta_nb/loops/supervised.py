@@ -413,7 +413,9 @@ def run(
     `result(run, *histories)` makes what is returned; a NonFiniteError carries it for the steps before the bad one.
     """
     _check_world(learner, stream)
-    histories = _histories(learner, tracking, _check_steps(stream, num_steps, record_every, non_finite))
+    total = _check_steps(stream, num_steps, record_every, non_finite)
+    histories = _histories(learner, tracking, total)
+    _check_tracking("diagnostics", looks, total)
     together, number = None, None
     if seeds:
         together = contract(learner).seeds if jax.default_backend() == "cpu" else "together"
