@@ -180,6 +180,10 @@ if TYPE_CHECKING:
         from_optax as from_optax,
         to_optax as to_optax,
     )
+    from alberta_nb.optimizers.swift_td import (
+        SwiftTD as SwiftTD,
+        SwiftTDState as SwiftTDState,
+    )
     from alberta_nb.optimizers.td_lambda import (
         TDLambda as TDLambda,
         TDLambdaState as TDLambdaState,

@@ -331,9 +331,9 @@ def test_networks_in_a_bank_start_alike_and_learn_as_alone() -> None:
 
 
 def test_a_bank_of_networks_needs_a_key() -> None:
-    for call in (
-        lambda: LearnerBank(NETWORKS).init(4),
-        lambda: run_learning_loop(LearnerBank(NETWORKS), WORLD, 10, KEY),
+    for who, call in (
+        ("MLPLearner", lambda: LearnerBank(NETWORKS).init(4)),
+        ("LearnerBank", lambda: run_learning_loop(LearnerBank(NETWORKS), WORLD, 10, KEY)),
     ):
-        with pytest.raises(TypeError, match="key is needed, a MLPLearner starts from random weights"):
+        with pytest.raises(TypeError, match=f"key is needed, a {who} starts from random weights"):
             call()

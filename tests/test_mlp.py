@@ -15,10 +15,12 @@ from alberta_nb.learners.linear import LinearLearner
 from alberta_nb.learners.mlp import MLPLearner, MLPLearnerState, MLPUpdateResult
 from alberta_nb.learners.network import MLPParams, forward, gradient, layer_norm
 from alberta_nb.learners.sparse_init import sparse_init
+from alberta_nb.loops import engine
 from alberta_nb.loops.mlp import run_mlp_learning_loop, run_mlp_learning_loop_batched
 from alberta_nb.loops.supervised import NormalizerTrackingConfig
 from alberta_nb.native.kernel import native_loops
-from alberta_nb.native.outer import RankOne, array_sum, dense, row_norms, size_sum
+from alberta_nb.native.outer import RankOne, dense, row_norms, size_sum
+from alberta_nb.native.rewrite import short_vectors
 from alberta_nb.normalizers import EMANormalizer, WelfordNormalizer
 from alberta_nb.optimizers.autostep import Autostep
 from alberta_nb.optimizers.base import Optimizer, OptimizerUpdate
@@ -69,9 +71,9 @@ def test_rank_one_is_the_outer_product() -> None:
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (1, 5), (5, 1), (33, 7), (128, 20), (3, 4, 5)])
-def test_array_sum(shape: tuple[int, ...], float64: None) -> None:
+def test_sum_of_any_shape(shape: tuple[int, ...], float64: None) -> None:
     x = RNG.standard_normal(shape)
-    assert np.isclose(array_sum(x), x.sum(), rtol=1e-12, atol=1e-12)
+    assert np.isclose(short_vectors(jnp.sum)(x), x.sum(), rtol=1e-12, atol=1e-12)
 
 
 # --- the network ---
@@ -449,7 +451,7 @@ def test_a_seed_of_a_batch_is_a_single_run(raw: bool) -> None:
 
 def test_seeds_apart_equal_seeds_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     class Beside(MLPLearner):
-        seeds_apart = False
+        seeds = "together"
 
     keys, settings = jax.random.split(KEY, 3), {"bounder": ObGDBounding(), **SMALL, **TRACED}
     apart = run_mlp_learning_loop_batched(MLPLearner(**settings), STREAM, 200, keys, record_every=10)
@@ -476,32 +478,37 @@ def test_loops_on_a_source_and_skipped_steps() -> None:
     assert caught.value.step == 0 and caught.value.result.metrics.shape == (2, 0, 3)
 
 
-def test_seeds_apart_in_chunks_and_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    import alberta_nb.loops.mlp as loops
-
+def test_seeds_apart_in_blocks_and_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     learner, keys = MLPLearner(bounder=ObGDBounding(), normalizer=EMANormalizer(), **SMALL), jax.random.split(KEY, 3)
     options = {"normalizer_tracking": NormalizerTrackingConfig(20), "record_every": 3}
     whole = run_mlp_learning_loop_batched(learner, STREAM, 200, keys, **options)
-    monkeypatch.setattr(loops, "CHUNK", 50)
+    monkeypatch.setattr(engine, "PAGE_ROWS", 48)
+    monkeypatch.setattr(engine, "BLOCK_NUMBERS", 1)
     cut = run_mlp_learning_loop_batched(learner, STREAM, 200, keys, **options)
     assert jax.tree.structure(cut) == jax.tree.structure(whole) and cut.steps == whole.steps == 200
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(cut), jax.tree.leaves(whole), strict=True))
 
-    calls, chunk = [], loops._chunk
+    calls, block = [], engine.run_seeds
 
     def stop_at_second(*args: Any) -> Any:
         calls.append(args)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return chunk(*args)
+        return block(*args)
 
-    monkeypatch.setattr(loops, "_chunk", stop_at_second)
+    monkeypatch.setattr(engine, "run_seeds", stop_at_second)
     stopped = run_mlp_learning_loop_batched(learner, STREAM, 200, keys, **options)
-    assert stopped.interrupted and stopped.steps == 60 and stopped.metrics.shape == (3, 20, 4)
-    assert np.array_equal(stopped.metrics, whole.metrics[:, :20])
-    monkeypatch.setattr(loops, "_chunk", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert stopped.interrupted and stopped.steps == 48 and stopped.metrics.shape == (3, 16, 4)
+    assert np.array_equal(stopped.metrics, whole.metrics[:, :16])
+    monkeypatch.setattr(engine, "run_seeds", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
     nothing = run_mlp_learning_loop_batched(learner, STREAM, 200, keys)
     assert nothing.interrupted and nothing.metrics.shape == (3, 0, 4) and nothing.steps == 0
+
+
+def test_seeds_apart_keep_64_bits_in_their_threads(float64: None) -> None:
+    keys = jax.random.split(KEY, 3)
+    batch = run_mlp_learning_loop_batched(MLPLearner(bounder=ObGDBounding(), **SMALL), STREAM, 50, keys)
+    assert batch.metrics.dtype == jnp.float64 and all(a.dtype == jnp.float64 for a in batch.states.params.arrays())
 
 
 def test_learners_that_differ_in_numbers_compile_once() -> None:

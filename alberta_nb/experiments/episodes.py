@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 
 from .sweep import sweep
+from ..learners.base import contract
 from ..learners.bank import BankResult, LearnerBank, in_order
 from ..streams.chains import KnownChain
 from ..types import Settings, State, TDTimeStep, check_int, filled, floats, require
@@ -55,7 +56,7 @@ class EpisodeErrors(Settings):
 
     def __post_init__(self) -> None:
         check_int("episodes", self.episodes)
-        fits = getattr(self.learner, "time_step", None) is TDTimeStep and self.learner.normalizer is None
+        fits = contract(self.learner).time_step is TDTimeStep and self.learner.normalizer is None
         what = f"got {type(self.learner).__name__}"
         require(fits, f"learner must learn from transitions, without a normaliser, {what}", TypeError)
         known = isinstance(self.world, KnownChain)

@@ -34,9 +34,9 @@ def sweep(
 
     Raises what `LearnerBank` and the loop raise.
     """
-    random = any(hasattr(learner, "like") for learner in learners)
-    run = run_mlp_learning_loop_batched if random else run_learning_loop_batched
-    return run(LearnerBank(tuple(learners)), stream, num_steps, keys, **options)
+    bank = LearnerBank(tuple(learners))
+    run = run_mlp_learning_loop_batched if bank.needs_key else run_learning_loop_batched
+    return run(bank, stream, num_steps, keys, **options)
 
 # %% ../../nbs/experiments/00_sweep.ipynb #7c6e3bfc
 def seed_averages(

@@ -190,7 +190,7 @@ class HordeSettings(Settings):
     head_optimizer: Optimizer | None = None
 
     time_step = HordeTimeStep
-    seeds_apart = True
+    needs_key, seeds = True, "per core"
     n_demons = property(lambda self: len(self.horde_spec.demons))
     learner = functools.cached_property(heads_of)
     places = functools.cached_property(places_of)

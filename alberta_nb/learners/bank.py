@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['group_by_structure', 'in_order', 'pad_columns', 'BankResult', 'bank_step', 'bank_step_sizes', 'check_learners',
-           'time_step_of', 'first_of', 'stack_states', 'state_of', 'LearnerBank']
+           'stack_states', 'state_of', 'LearnerBank']
 
 # %% ../../nbs/learners/01_bank.ipynb #e43a15b2
 import functools
@@ -16,14 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ..types import Settings, State, TimeStep, check_int, require
+from .base import Learner, contract, first_state
+from ..types import Settings, State, check_int, require
 
 # %% ../../nbs/learners/01_bank.ipynb #7015a835
 def group_by_structure(learners: Sequence[Any]) -> dict[Any, list[int]]:
     "The learners' numbers, by what a compiled function must know of them; in a group only states differ."
     groups: dict[Any, list[int]] = {}
     for i, learner in enumerate(learners):
-        groups.setdefault(getattr(learner, "structure", learner), []).append(i)
+        groups.setdefault(contract(learner).structure, []).append(i)
     return groups
 
 # %% ../../nbs/learners/01_bank.ipynb #76695a12
@@ -78,24 +79,10 @@ def check_learners(learners: Sequence[Any]) -> None:
     "Raise ValueError for no learners, TypeError for something that is none or learns from other time steps."
     require(len(learners) > 0, "learners must hold one learner or more, got none")
     for learner in learners:
-        fits = hasattr(learner, "init") and hasattr(learner, "step") and not isinstance(learner, LearnerBank)
+        fits = isinstance(learner, Learner) and not isinstance(learner, LearnerBank)
         require(fits, f"learners must have init and step, and be no banks, got {type(learner).__name__}", TypeError)
-    kinds = sorted({time_step_of(learner).__name__ for learner in learners})
+    kinds = sorted({contract(learner).time_step.__name__ for learner in learners})
     require(len(kinds) == 1, f"learners must learn from one kind of time step, got {kinds}", TypeError)
-
-
-def time_step_of(learner: Any) -> type[Any]:
-    "Of what kind the time steps are that a learner learns from."
-    return getattr(learner, "time_step", TimeStep)
-
-
-def first_of(learner: Any, feature_dim: int, key: Any) -> Any:
-    "A learner's first state. Raises TypeError where random weights need a key and there is none."
-    if not hasattr(learner, "like"):
-        return learner.init(feature_dim)
-    what = "learner_state=bank.init(feature_dim, key), or run_mlp_learning_loop"
-    require(key is not None, f"key is needed, a {type(learner).__name__} starts from random weights: {what}", TypeError)
-    return learner.init(feature_dim, key)
 
 
 def stack_states(groups: dict[Any, list[int]], states: Sequence[Any]) -> tuple[Any, ...]:
@@ -123,7 +110,8 @@ class LearnerBank(Settings):
     learners: tuple[Any, ...]
 
     normalizer = None  # the bank's own; its learners may have one each
-    time_step = property(lambda self: time_step_of(self.learners[0]))
+    time_step = property(lambda self: contract(self.learners[0]).time_step)
+    needs_key = property(lambda self: any(contract(learner).needs_key for learner in self.learners))
     groups = functools.cached_property(lambda self: group_by_structure(self.learners))
 
     def __post_init__(self) -> None:
@@ -133,11 +121,7 @@ class LearnerBank(Settings):
     def init(self, feature_dim: int, key: Any = None) -> tuple[Any, ...]:
         "The first state: one stacked state for each group of learners. Networks need a `key`, one for all."
         check_int("feature_dim", feature_dim)
-        return stack_states(self.groups, [first_of(learner, feature_dim, key) for learner in self.learners])
-
-    def like(self, feature_dim: int) -> Any:
-        "Shapes and dtypes of a state."
-        return jax.eval_shape(lambda: self.init(feature_dim, jax.random.key(0)))
+        return stack_states(self.groups, [first_state(learner, feature_dim, key) for learner in self.learners])
 
     def member(self, state: tuple[Any, ...], i: int) -> Any:
         "The state of learner number `i`. Of a batch of seeds, choose the seed first."

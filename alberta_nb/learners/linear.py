@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LearnerState', 'UpdateResult', 'weighted_sum', 'scale_input', 'scale_only', 'after_move', 'reported', 'metric_row',
            'column_names', 'linear_step', 'first_state', 'all_step_sizes', 'check_kinds', 'check_learner',
-           'check_state', 'Learner', 'LinearLearner']
+           'check_state', 'LearnerSettings', 'LinearLearner']
 
 # %% ../../nbs/learners/00_linear.ipynb #47e7b3d2
 import functools
@@ -146,7 +146,7 @@ def check_state(state: Any, kinds: tuple[type, type], state_kind: type[Any] = Le
         )
 
 # %% ../../nbs/learners/00_linear.ipynb #af8d6bfa
-class Learner(Settings):
+class LearnerSettings(Settings):
     """Base of the linear learners: what they share, and what compiled functions need of the settings, worked out once.
 
     A subclass has the settings `optimizer`, `normalizer` and `use_bias`, and a `step`.
@@ -179,7 +179,7 @@ class Learner(Settings):
         return all_step_sizes(self, state)
 
 # %% ../../nbs/learners/00_linear.ipynb #07cdbf55
-class LinearLearner(Learner):
+class LinearLearner(LearnerSettings):
     """A linear prediction w.x + b (Alberta Plan, Eq. 1) whose optimizer sets every step.
 
     `optimizer`: how weights move, LMS(0.01) when None. `normalizer`: scales the input before anything else sees it.

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .linear import Learner, UpdateResult, check_kinds, metric_row, scale_input, scale_only
+from .linear import LearnerSettings, UpdateResult, check_kinds, metric_row, scale_input, scale_only
 from .network import MLPParams, forward, gradient
 from .sparse_init import sparse_init
 from ..native.noise import key_data
@@ -180,7 +180,7 @@ def check_network_state(state: Any, learner: Any) -> int:
     return state.params.weights[0].shape[1]
 
 # %% ../../nbs/learners/06_mlp.ipynb #386636b8
-class NetworkSettings(Learner):
+class NetworkSettings(LearnerSettings):
     "The settings of a network, checked, and what follows from them. Raises TypeError or ValueError that names one."
 
     hidden_sizes: tuple[int, ...] = (128, 128)
@@ -195,7 +195,8 @@ class NetworkSettings(Learner):
     use_layer_norm: bool = True
     head_optimizer: Optimizer | None = None
     columns: ClassVar = ("squared_error", "error", "bounding_metric")
-    seeds_apart = True  # the weights of many seeds side by side would not fit into the cache
+    needs_key = True
+    seeds = "per core"  # the weights of many seeds side by side would not fit into the cache
     has_traces = property(lambda self: self.gamma * self.lamda > 0)
     groups = functools.cached_property(optimizer_groups)
     bias_shapes = functools.cached_property(lambda self: [(n,) for n in (*self.hidden_sizes, 1)])

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from alberta_nb.learners.linear import (
-    Learner,
+    LearnerSettings,
     LearnerState,
     after_move,
     check_learner,
@@ -68,7 +68,7 @@ def td_step(learner: Any, state: TDLearnerState, time_step: TDTimeStep) -> TDUpd
     )
 
 # %% ../../nbs/learners/03_td.ipynb #4c8644d4
-class TDLinearLearner(Learner):
+class TDLinearLearner(LearnerSettings):
     """A linear value function w.x + b whose TD optimizer sets every step.
 
     `optimizer`: TDIDBD() when None; a rule alone gets traces of decay 0. `normalizer`: scales both ends, with the

@@ -6,14 +6,17 @@
 __all__ = ['NEVER', 'seeds_last', 'seeds_first', 'PAGE_NUMBERS', 'PAGE_ROWS', 'BLOCK_NUMBERS', 'GIVEN_NUMBERS', 'MAX_STEPS',
            'History', 'Spec', 'Window', 'Carry', 'is_finite', 'one_step', 'add_to_window', 'record_metrics',
            'record_history', 'blank_buffers', 'page_loop', 'is_paged', 'noise_page', 'stepped_page', 'native_page',
-           'block_loop', 'run_block', 'StreamPosition', 'NonFiniteError', 'Run', 'take_rows', 'Rows', 'time_step_like',
-           'no_rows', 'make_spec', 'run_loop', 'stream_start']
+           'block_loop', 'run_block', 'on_all_cores', 'run_seeds', 'StreamPosition', 'NonFiniteError', 'Run',
+           'take_rows', 'Rows', 'cut_pages', 'time_step_like', 'no_rows', 'make_spec', 'of_seed', 'stacked_seeds',
+           'Looks', 'run_loop', 'stream_start']
 
 # %% ../../nbs/loops/00_engine.ipynb #4d7acc88
 import dataclasses
 import functools
+import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +25,7 @@ import numpy as np
 from jax import Array, lax
 from tqdm.auto import tqdm
 
+from ..learners.base import contract
 from ..native.kernel import OPTIONS, one_kernel, use_native
 from ..native.rewrite import short_vectors
 from ..native.vmap_last import vmap_last, whole_lanes
@@ -302,6 +306,35 @@ def run_block(spec: Spec, carry: Carry, idx: int, steps: int, given: Any = None)
             )
     return _plain(spec, False, *args)
 
+# %% ../../nbs/loops/00_engine.ipynb #8de7817e
+def on_all_cores(run: Callable[[Carry], Any], carries: Sequence[Carry]) -> list[Any]:
+    "`run` of each: of the first by itself, which compiles, then of the others, as many at a time as there are cores."
+    wide = bool(jnp.result_type(float) == jnp.float64)  # a setting of the thread that asks
+
+    def finished(carry: Carry) -> Any:
+        with jax.enable_x64(wide):
+            return jax.block_until_ready(run(carry))
+
+    first = run(carries[0])
+    if len(carries) == 1:
+        return [first]
+    cores = ThreadPoolExecutor(min(len(carries), os.cpu_count() or 1))
+    try:
+        return [first, *cores.map(finished, carries[1:])]
+    finally:
+        cores.shutdown(cancel_futures=True)
+
+
+def run_seeds(
+    spec: Spec, apart: bool, carries: Sequence[Carry], idx: int, steps: int, given: Any = None
+) -> tuple[list[Carry], Any, Any]:
+    "One block of each carry: the next carries, the rows, and the first bad step; with `apart`, the rows' seeds last."
+    ended = on_all_cores(lambda carry: run_block(spec, carry, idx, steps, given), carries)
+    if not apart:
+        return [ended[0][0]], ended[0][1], ended[0][2]
+    rows = jax.tree.map(lambda *parts: np.stack(parts, axis=-1), *(out for _, out, _ in ended))
+    return [carry for carry, _, _ in ended], rows, min(int(bad) for _, _, bad in ended)
+
 # %% ../../nbs/loops/00_engine.ipynb #2c79bec3
 class StreamPosition(State):
     "Where a stream stands: its `state`, and how many steps it has made, as a uint32 ()."
@@ -323,7 +356,7 @@ class NonFiniteError(ValueError):
 
 @dataclasses.dataclass
 class Run:
-    "What a loop gives back: states, numpy rows of metrics and histories, and how it ended."
+    "What a loop gives back: states, numpy rows of metrics and histories, looks, and how it ended."
 
     learner_state: Any
     position: StreamPosition
@@ -332,6 +365,7 @@ class Run:
     steps: int
     skipped: Any
     interrupted: bool
+    looks: list[Any] = dataclasses.field(default_factory=list)
 
 # %% ../../nbs/loops/00_engine.ipynb #3025447e
 PAGE_NUMBERS = 131_072  # numbers in a page: 512 kB of float32, still in the cache when the loop reads them
@@ -394,7 +428,7 @@ class Rows:
         self.counts += [functools.partial(_recorded_by, h.interval) for h in spec.histories]
         self.num_steps, self.room, self.parts = num_steps, [], {}  # type: ignore[var-annotated]
 
-    def add(self, spec: Spec, carry: Carry, out: Any, start: int, steps: int) -> None:
+    def add(self, spec: Spec, carries: Any, out: Any, start: int, steps: int) -> None:
         "The rows of a block, `steps` steps from step `start`; adding them twice is adding them once."
         if out is None:  # before the first block
             return
@@ -444,36 +478,50 @@ def _pad(page: Any, rows: int) -> Any:
     return jax.tree.map(fill, page)
 
 # %% ../../nbs/loops/00_engine.ipynb #884c36db
-def _stream_blocks(spec: Spec, carry: Carry, first: int, num_steps: int, policy: str) -> Iterator[Any]:
-    "Run block after block, yielding (spec, carry, rows, steps) and, at the end of a flagged block, the bad step."
+def _stream_blocks(
+    spec: Spec, apart: bool, carries: list[Carry], first: int, num_steps: int, policy: str, every: int
+) -> Iterator[Any]:
+    "Run block after block, yielding (spec, carries, rows, steps) and, at the end of a flagged block, the bad step."
     size, done = spec.rows * spec.pages, 0
     while done < num_steps:
-        steps = min(size, num_steps - done)
-        new, out, bad = run_block(spec, carry, first + done, steps)
+        steps = min(size, num_steps - done, every - done % every)
+        new, out, bad = run_seeds(spec, apart, carries, first + done, steps)
         if (
             policy == "raise" and (good := int(bad)) < steps
         ):  # states are values: run again, up to the step that was bad
-            new, out, _ = run_block(spec, carry, first + done, good)
+            new, out, _ = run_seeds(spec, apart, carries, first + done, good)
             yield spec, new, out, good
             raise NonFiniteError(first + done + good)
-        carry, done = new, done + steps
-        yield spec, carry, out, steps
+        carries, done = new, done + steps
+        yield spec, carries, out, steps
+
+
+def cut_pages(pages: Iterable[Any], every: int) -> Iterator[Any]:
+    "The pages, cut where a multiple of `every` rows is full."
+    done = 0
+    for page in pages:
+        n, start = len(jax.tree.leaves(page)[0]), 0
+        while start < n:
+            end = min(n, start + every - done % every)
+            yield jax.tree.map(lambda a, s=start, e=end: a[s:e], page)
+            done, start = done + end - start, end
 
 
 def _source_blocks(
-    spec: Spec, carry: Carry, source: Source, first: int, num_steps: int | None, policy: str
-) -> Iterator[Any]:
+    spec: Spec, apart: bool, carries: list[Carry], source: Source, first: int, num_steps: int | None, policy: str,
+    every: int,
+) -> Iterator[Any]:  # fmt: skip
     "The same for given time steps, which are checked here, before they reach the compiled loop."
     done = 0
-    for page in source.pages(first, spec.rows):
+    for page in cut_pages(source.pages(first, spec.rows), every):
         n = len(jax.tree.leaves(page)[0])
         n = n if num_steps is None else min(n, num_steps - done)
         page = jax.tree.map(lambda a, n=n: a[:n], page)
         good = n if source.finite else _first_bad(page)
         steps, page_policy = (n, "skip") if good < n and policy == "skip" else (good, "trust")
         page_spec = spec._replace(policy=page_policy)
-        carry, out, _ = run_block(page_spec, carry, first + done, steps, _pad(page, spec.rows))
-        yield page_spec, carry, out, steps
+        carries, out, _ = run_seeds(page_spec, apart, carries, first + done, steps, _pad(page, spec.rows))
+        yield page_spec, carries, out, steps
         if steps < n:
             raise NonFiniteError(first + done + steps)
         done += n
@@ -481,11 +529,14 @@ def _source_blocks(
             return
 
 # %% ../../nbs/loops/00_engine.ipynb #973a5a3f
-def _blocks(spec: Spec, carry: Carry, stream: Any, first: int, num_steps: int | None, policy: str) -> Iterator[Any]:
-    "All blocks of a run, one after the other."
+def _blocks(
+    spec: Spec, apart: bool, carries: list[Carry], stream: Any, first: int, num_steps: int | None, policy: str,
+    every: int,
+) -> Iterator[Any]:  # fmt: skip
+    "All blocks of a run, one after the other; none goes beyond a multiple of `every` steps."
     if isinstance(stream, Source):
-        return _source_blocks(spec, carry, stream, first, num_steps, policy)
-    return _stream_blocks(spec, carry, first, num_steps or 0, policy)
+        return _source_blocks(spec, apart, carries, stream, first, num_steps, policy, every)
+    return _stream_blocks(spec, apart, carries, first, num_steps or 0, policy, every)
 
 
 def time_step_like(stream: Any, state: Any) -> Any:
@@ -496,14 +547,16 @@ def time_step_like(stream: Any, state: Any) -> Any:
     return kind(**{name: jax.ShapeDtypeStruct(shape, floats) for name, shape in stream.shapes().items()})
 
 
-def no_rows(spec: Spec, carry: Carry, stream: Any) -> list[Any]:
+def no_rows(spec: Spec, apart: bool, carries: list[Carry], stream: Any) -> list[Any]:
     "What `take_rows` gives for no steps: a loop that is stopped at once still has columns."
     given = None
     if spec.stream is None:
         like = time_step_like(stream, None)
         given = jax.tree.map(lambda a: jax.ShapeDtypeStruct((spec.rows, *a.shape), a.dtype), like)
-    out = jax.eval_shape(functools.partial(block_loop, spec, False), carry, jnp.uint32(0), jnp.int32(0), given)[1]
-    return take_rows(spec, jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), out), 0, 0)
+    nothing = functools.partial(block_loop, spec, False)
+    out = jax.eval_shape(nothing, carries[0], jnp.uint32(0), jnp.int32(0), given)[1]
+    seeds = (len(carries),) if apart else ()
+    return take_rows(spec, jax.tree.map(lambda a: np.zeros((*a.shape, *seeds), a.dtype), out), 0, 0)
 
 # %% ../../nbs/loops/00_engine.ipynb #36848018
 def make_spec(
@@ -519,7 +572,7 @@ def make_spec(
     "What the compiled blocks of a run depend on."
     check_int("record_every", record_every)
     require(non_finite in ("raise", "skip"), f"non_finite must be 'raise' or 'skip', got {non_finite!r}")
-    structure = getattr(learner, "structure", learner)
+    structure = contract(learner).structure
     if isinstance(stream, Source):
         rows = _given_rows(stream.numbers, num_steps)
         return Spec(structure, None, rows, 1, record_every, histories, "trust", seeds)
@@ -552,7 +605,7 @@ def _stepped(learner: Any, state: Any, time_step: Any) -> Any:
 
 
 def _start(spec: Spec, learner_state: Any, stream_state: Any, stream: Any) -> Carry:
-    "The first carry, seeds on the last axis."
+    "A first carry, seeds on the last axis."
     window = None
     one = (lambda t: jax.tree.map(lambda a: a[0], t)) if spec.seeds else (lambda t: t)
     size = (whole_lanes(len(jax.tree.leaves(learner_state)[0])),) if spec.seeds else ()
@@ -569,57 +622,83 @@ def _start(spec: Spec, learner_state: Any, stream_state: Any, stream: Any) -> Ca
     skipped: Any = np.zeros(size, np.uint32)
     return Carry(learner=learner_state, stream=stream_state, window=window, due=due, skipped=skipped)
 
+
+def of_seed(tree: Any, k: int) -> Any:
+    "One seed's part of a batch; keys of a stream stay with JAX."
+    return jax.tree.map(lambda a: a[k] if jnp.issubdtype(a.dtype, jax.dtypes.extended) else np.asarray(a)[k], tree)
+
+
+def stacked_seeds(parts: Sequence[Any]) -> Any:
+    "The parts of all seeds as a batch, seeds first."
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
+
 # %% ../../nbs/loops/00_engine.ipynb #0a113ee0
 def _finish(
-    spec: Spec, carry: Carry, columns: list[Any], position: StreamPosition, steps: int, interrupted: bool
+    spec: Spec, carries: list[Carry], columns: list[Any], position: StreamPosition, steps: int, interrupted: bool
 ) -> Run:
     "The states and rows of a run, seeds first."
-    learner_state, stream_state, skipped = carry.learner, carry.stream, carry.skipped
-    if spec.seeds:
-        n = np.size(position.steps)
-        learner_state, stream_state, skipped = seeds_first((learner_state, stream_state, skipped), n)
+    ends = [(carry.learner, carry.stream, carry.skipped) for carry in carries]
+    (learner_state, stream_state, skipped), n = ends[0], np.size(position.steps)
+    if np.ndim(position.steps):
+        ended = seeds_first(ends[0], n) if spec.seeds else stacked_seeds(ends)
+        learner_state, stream_state, skipped = ended
         columns = jax.tree.map(lambda a: np.moveaxis(a[..., :n], -1, 0), columns)
     clock: Any = np.full(np.shape(position.steps), (int(np.max(position.steps)) + steps) % MAX_STEPS, np.uint32)
     end = StreamPosition(state=stream_state, steps=clock)
     return Run(learner_state, end, columns[0], columns[1:], steps, skipped, interrupted)
 
 # %% ../../nbs/loops/00_engine.ipynb #61bd0dc8
+class Looks(NamedTuple):
+    "Something to look at between blocks, every `interval` steps: `look(learner_state, position)`, seed by seed."
+
+    interval: int
+    look: Callable[[Any, StreamPosition], Any]
+
+
 def run_loop(
-    learner: Any,
-    stream: Any,
-    num_steps: int | None,
-    learner_state: Any,
-    position: StreamPosition,
-    *,
-    seeds: bool = False,
-    record_every: int = 1,
-    histories: tuple[History, ...] = (),
-    non_finite: str = "raise",
-    progress: bool = False,
-) -> Run:
+    learner: Any, stream: Any, num_steps: int | None, learner_state: Any, position: StreamPosition, *,
+    seeds: str | None = None, record_every: int = 1, histories: tuple[History, ...] = (), non_finite: str = "raise",
+    progress: bool = False, looks: Looks | None = None,
+) -> Run:  # fmt: skip
     """Carry learner and stream through `num_steps` steps, in blocks that compile once for any number of steps.
 
-    `learner_state` and `position` hold one seed, or with `seeds` many on their first axis. Between blocks the progress
-    bar moves and Ctrl-C is heard: it ends the loop early and loses nothing. Raises NonFiniteError as `non_finite` says.
+    `learner_state` and `position` hold one seed, or many on their first axis, which run "together" or "per core", as
+    `seeds` says. Between blocks the progress bar moves, looks are taken, and Ctrl-C is heard: it ends the loop early
+    and loses nothing. Raises NonFiniteError as `non_finite` says.
     """
-    first = int(np.max(position.steps))
+    first, apart = int(np.max(position.steps)), seeds == "per core"
     num_steps = _check_steps(stream, num_steps, first)
-    spec = make_spec(learner, stream, num_steps, position, seeds, record_every, histories, non_finite)
-    carry = _start(spec, learner_state, position.state, stream)
-    rows, last = Rows(spec, num_steps), (spec, carry, None, 0, 0)  # a block, where it began, and its steps
+    spec = make_spec(learner, stream, num_steps, position, seeds == "together", record_every, histories, non_finite)
+    starts = [(learner_state, position.state)]
+    if apart:
+        starts = [of_seed(starts[0], k) for k in range(np.size(position.steps))]
+    carries = [_start(spec, *start, stream) for start in starts]
+    every, seen = looks.interval if looks else MAX_STEPS, []
+
+    def look(carries: list[Carry], done: int) -> None:
+        if looks and done % every == 0 and (num_steps or 0) - done >= every:
+            clock: Any = np.uint32(first + done)
+            seen.append([looks.look(c.learner, StreamPosition(state=c.stream, steps=clock)) for c in carries])
+
+    rows, last = Rows(spec, num_steps), (spec, carries, None, 0, 0)  # a block, where it began, and its steps
     stopped: BaseException | None = None
     with tqdm(total=num_steps, unit="step", unit_scale=True, disable=not progress) as bar:
         try:
-            for block_spec, after, out, steps in _blocks(spec, carry, stream, first, num_steps, non_finite):
+            look(carries, 0)
+            for block_spec, after, out, steps in _blocks(
+                spec, apart, carries, stream, first, num_steps, non_finite, every
+            ):
                 rows.add(*last)  # while the block that has just begun is computed
                 last = (block_spec, after, out, last[3] + last[4], steps)
                 bar.update(steps)
+                look(after, last[3] + steps)
         except (KeyboardInterrupt, NonFiniteError) as error:
             stopped = error
     rows.add(*last)
-    done, columns = last[3] + last[4], no_rows(spec, carry, stream) if last[2] is None else None
+    done, columns = last[3] + last[4], no_rows(spec, apart, carries, stream) if last[2] is None else None
     interrupted = isinstance(stopped, KeyboardInterrupt)
     run = _finish(spec, last[1], columns or rows.joined(done), position, done, interrupted)
+    run.looks = seen
     if isinstance(stopped, NonFiniteError):
         stopped.result = run
         raise stopped

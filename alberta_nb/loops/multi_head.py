@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KINDS', 'RowsSource', 'table_of', 'heads_source', 'horde_source', 'Activity', 'WithActivity', 'without_activity',
            'MultiHeadLearningResult', 'BatchedMultiHeadResult', 'HordeLearningResult', 'BatchedHordeResult', 'named',
-           'run_heads', 'many_keys', 'run_multi_head_learning_loop', 'run_multi_head_learning_loop_batched',
+           'run_heads', 'run_multi_head_learning_loop', 'run_multi_head_learning_loop_batched',
            'run_horde_learning_loop', 'run_horde_learning_loop_batched', 'multi_head_metrics_to_dicts']
 
 # %% ../../nbs/loops/06_multi_head.ipynb #0c2e68cc
@@ -20,10 +20,9 @@ from jax import Array
 
 from ..horde.horde import HordeLearner, HordeTimeStep, check_lamdas, cumulants_width
 from ..horde.multi_head import HeadsTimeStep, MultiHeadMLPLearner
-from .engine import NonFiniteError
-from .mlp import run_apart
-from .supervised import RunEnding, run_learning_loop, run_learning_loop_batched
-from ..native.noise import key_data
+from ..learners.base import contract, state_like
+from .engine import Run
+from .supervised import RunEnding, many_keys, run
 from ..streams.sources import Source, aligned, as_table
 from ..types import Settings, State, require
 
@@ -107,15 +106,16 @@ class WithActivity(Settings):
 
     learner: Any
 
+    needs_key, seeds = True, "per core"
     time_step = property(lambda self: self.learner.time_step)
     normalizer = property(lambda self: self.learner.normalizer)
-    structure = functools.cached_property(lambda self: WithActivity(self.learner.structure))
+    structure = functools.cached_property(lambda self: WithActivity(contract(self.learner).structure))
 
     def init(self, feature_dim: int, key: Any) -> Any:
         return self.learner.init(feature_dim, key)
 
     def like(self, feature_dim: int) -> Any:
-        return self.learner.like(feature_dim)
+        return state_like(self.learner, feature_dim)
 
     def step(self, state: Any, time_step: Any) -> Activity:
         result = self.learner.step(state, time_step)
@@ -173,37 +173,29 @@ KINDS = {
 }
 
 
-def named(learner: Any, run: Any, batched: bool, mean: bool) -> Any:
+def named(learner: Any, made: Run, batched: bool, mean: bool) -> Any:
     "A run of the engine under the names of the learner's results."
     one, many, name = KINDS[type(learner)]
-    metrics = without_activity(run.metrics) if mean else run.metrics
+    metrics = jax.device_put(made.metrics)
+    metrics = without_activity(metrics) if mean else metrics
     rows = {name: metrics} | ({"td_errors": metrics[..., 1]} if isinstance(learner, HordeLearner) else {})
-    ended = {key: getattr(run, key) for key in ("steps", "skipped", "interrupted")}
-    return many(states=run.states, **rows, **ended) if batched else one(state=run.state, **rows, **ended)
+    ended = {"steps": made.steps, "interrupted": made.interrupted}
+    if batched:
+        return many(states=made.learner_state, skipped=made.skipped, **rows, **ended)
+    return one(state=made.learner_state, skipped=int(made.skipped), **rows, **ended)
 
 
 def run_heads(learner: Any, source: Source, state: Any = None, keys: Any = None, **options: Any) -> Any:
     "The engine on a source for many heads: from one state, or for each key from a fresh one."
-    mean = options.get("record_every", 1) != 1
+    mean, batched = options.get("record_every", 1) != 1, keys is not None
     living = WithActivity(learner) if mean else learner
-    try:
-        if keys is None:
-            run: Any = run_learning_loop(living, source, learner_state=state, **options)
-        else:
-            apart = jax.default_backend() == "cpu"  # elsewhere all seeds are one program
-            states = jax.vmap(lambda key: learner.init(source.feature_dim, key))(keys)
-            run = (run_apart if apart else run_learning_loop_batched)(living, source, None, keys, states, **options)
-    except NonFiniteError as error:
-        error.result = named(learner, error.result, keys is not None, mean)
-        raise
-    return named(learner, run, keys is not None, mean)
+    if batched:
+        state = jax.vmap(lambda key: learner.init(source.feature_dim, key))(many_keys(keys))
 
+    def result(made: Run) -> Any:
+        return named(learner, made, batched, mean)
 
-def many_keys(keys: Any) -> Any:
-    "Keys of a batch, checked."
-    data = key_data(keys)
-    require(data.ndim == 2 and len(data) > 0, f"keys must have shape (n_seeds,) or (n_seeds, 2), got {np.shape(keys)}")
-    return keys
+    return run(living, source, None, keys, state, {}, result, seeds=batched, **options)
 
 # %% ../../nbs/loops/06_multi_head.ipynb #652a19ff
 def run_multi_head_learning_loop(
@@ -228,7 +220,7 @@ def run_multi_head_learning_loop_batched(
     learner: MultiHeadMLPLearner, observations: Any, targets: Any, keys: Any, **options: Any
 ) -> BatchedMultiHeadResult:
     "`run_multi_head_learning_loop` for a fresh state of each key (n_seeds,) or (n_seeds, 2), on the same arrays."
-    return run_heads(learner, heads_source(learner, observations, targets), keys=many_keys(keys), **options)
+    return run_heads(learner, heads_source(learner, observations, targets), keys=keys, **options)
 
 # %% ../../nbs/loops/06_multi_head.ipynb #a017ad02
 def run_horde_learning_loop(
@@ -258,7 +250,7 @@ def run_horde_learning_loop_batched(
 ) -> BatchedHordeResult:  # fmt: skip
     "`run_horde_learning_loop` for a fresh state of each key (n_seeds,) or (n_seeds, 2), on the same arrays."
     source = horde_source(horde, observations, cumulants, next_observations, gammas, terminated, rhos)
-    return run_heads(horde, source, keys=many_keys(keys), **options)
+    return run_heads(horde, source, keys=keys, **options)
 
 # %% ../../nbs/loops/06_multi_head.ipynb #4163043d
 def multi_head_metrics_to_dicts(result: Any) -> list[dict[str, float] | None]:

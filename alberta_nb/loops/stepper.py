@@ -18,6 +18,7 @@ from jax import Array, lax
 
 from ..native.kernel import OPTIONS, one_kernel, use_native
 from ..native.rewrite import short_vectors
+from ..learners.base import contract, state_like
 from .supervised import fit_state
 from ..streams.sources import aligned_empty
 from ..types import TimeStep, check_int, require, vector
@@ -150,14 +151,14 @@ def shared_vector(size: int, dtype: Any) -> tuple[np.ndarray, Any]:
 # %% ../../nbs/loops/03_stepper.ipynb #5ha4ed03
 def like_of(learner: Any, feature_dim: int, state: Any) -> Any:
     "A first state, or its shapes and dtypes where it starts from random weights and must be given: TypeError for None."
-    kind, who = getattr(learner, "time_step", TimeStep), type(learner).__name__
-    what = f"learner must learn from TimeSteps, a {who} learns from {kind.__name__}s: call its update"
-    require(kind is TimeStep, what, TypeError)
-    if not hasattr(learner, "like"):
+    says, who = contract(learner), type(learner).__name__
+    what = f"learner must learn from TimeSteps, a {who} learns from {says.time_step.__name__}s: call its update"
+    require(says.time_step is TimeStep, what, TypeError)
+    if not says.needs_key:
         return learner.init(feature_dim)
     what = f"state is needed, a {who} starts from random weights: state=learner.init({feature_dim}, key)"
     require(state is not None, what, TypeError)
-    return learner.like(feature_dim)
+    return state_like(learner, feature_dim)
 
 # %% ../../nbs/loops/03_stepper.ipynb #400a3f34
 class PackedState:
@@ -176,7 +177,7 @@ class PackedState:
                 fits, f"state must hold numbers of 32 or 64 bits to be packed, got a leaf of {leaf.dtype}", TypeError
             )
         self._leaves = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-        structure, packed = getattr(learner, "structure", learner), pack(leaves)
+        structure, packed = contract(learner).structure, pack(leaves)
         self._one, self._many, self._predict = _compiled(structure, self._tree, self._leaves, use_native())
         self._size = len(packed)  # of the state; the last row is behind it
         self._event, self._sent = shared_vector(feature_dim + 1, jnp.result_type(float))

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['STEP_SIZES', 'NORMALIZER', 'StepSizeTrackingConfig', 'NormalizerTrackingConfig', 'StepSizeHistory',
            'NormalizerHistory', 'LearningResult', 'read_step_sizes', 'read_normalizer', 'Tracked', 'fit_state',
-           'RunEnding', 'BatchedLearningResult', 'run_tracked', 'run_learning_loop', 'run_learning_loop_batched']
+           'many_keys', 'RunEnding', 'BatchedLearningResult', 'one_result', 'batch_result', 'run', 'run_learning_loop',
+           'run_learning_loop_batched']
 
 # %% ../../nbs/loops/01_supervised.ipynb #fd1ac6b4
 import functools
@@ -17,11 +18,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .engine import History, NonFiniteError, Run, StreamPosition, run_loop, stream_start, time_step_like
+from ..learners.base import contract, first_state, state_like
+from alberta_nb.loops.engine import (
+    History,
+    Looks,
+    NonFiniteError,
+    Run,
+    StreamPosition,
+    run_loop,
+    stacked_seeds,
+    stream_start,
+    time_step_like,
+)
 from ..native.noise import key_data
 from ..streams.base import ScanStream, Stream
 from ..streams.sources import Source
-from ..types import Settings, State, TimeStep, check_int, require
+from ..types import Settings, State, check_int, require
 
 # %% ../../nbs/loops/01_supervised.ipynb #ec3d5d38
 class StepSizeTrackingConfig(Settings):
@@ -164,7 +176,7 @@ def _check_world(learner: Any, stream: Any) -> None:
     what = f"got {type(stream).__name__}"
     require(fits, f"stream must have feature_dim, init and step, or be a Source, {what}", TypeError)
     check_int("stream.feature_dim", stream.feature_dim)
-    _check_hashable("learner", getattr(learner, "structure", learner))
+    _check_hashable("learner", contract(learner).structure)
     _check_hashable("stream", stream)
 
 # %% ../../nbs/loops/01_supervised.ipynb #1734917e
@@ -235,7 +247,7 @@ def fit_state(name: str, state: Any, like: Any, seeds: int | None = None) -> Any
 @functools.lru_cache(maxsize=256)
 def _learner_like(learner: Any, feature_dim: int, float_type: str) -> Any:
     "Shapes and dtypes of a learner's state, computed once; the default float type is part of the question."
-    return learner.like(feature_dim) if hasattr(learner, "like") else jax.eval_shape(lambda: learner.init(feature_dim))
+    return state_like(learner, feature_dim)
 
 
 @functools.lru_cache(maxsize=256)
@@ -249,12 +261,12 @@ def _float_type() -> str:
 
 
 def _like(learner: Any, stream: Any) -> Any:
-    return _learner_like(getattr(learner, "structure", learner), stream.feature_dim, _float_type())
+    return _learner_like(contract(learner).structure, stream.feature_dim, _float_type())
 
 
 @functools.lru_cache(maxsize=64)
 def _init(learner: Settings, feature_dim: int, float_type: str) -> Any:
-    return learner.init(feature_dim)  # type: ignore[attr-defined]
+    return first_state(learner, feature_dim)
 
 
 def _learner_state(learner: Any, stream: Any, state: Any, seeds: int | None = None) -> Any:
@@ -264,7 +276,7 @@ def _learner_state(learner: Any, stream: Any, state: Any, seeds: int | None = No
             state = _init(learner, stream.feature_dim, _float_type())
         except TypeError:  # a setting that is an array cannot be looked up
             pass
-    state = learner.init(stream.feature_dim) if state is None else state
+    state = first_state(learner, stream.feature_dim) if state is None else state
     return fit_state("learner_state", state, _like(learner, stream), seeds)
 
 # %% ../../nbs/loops/01_supervised.ipynb #66ff58fc
@@ -273,7 +285,7 @@ _seen: set[Any] = set()
 
 def _check_time_step(learner: Any, stream: Any, state: Any, seeds: int | None) -> None:
     "Fail where a stream's time steps are not what a learner expects; each stream is looked at once."
-    kind = getattr(learner, "time_step", TimeStep)
+    kind = contract(learner).time_step
     if isinstance(stream, Source):
         what = f"stream must give {kind.__name__}s for a {type(learner).__name__}"
         given = stream.time_step
@@ -311,6 +323,14 @@ def _start_streams(stream: Any, keys: Any) -> Any:
     return jax.vmap(stream.init)(keys)
 
 
+def many_keys(keys: Any) -> Any:
+    "Keys of a batch, checked."
+    data = key_data(keys)
+    fits = data.ndim == 2 and len(data) > 0
+    require(fits, f"keys must have shape (n_seeds,) or (n_seeds, 2), got {jnp.shape(keys)}")
+    return keys
+
+
 def _position(stream: Any, key: Any, position: Any) -> StreamPosition:
     "Where one run starts: at a given position, or with one key of either kind."
     if position is not None:
@@ -324,20 +344,25 @@ def _position(stream: Any, key: Any, position: Any) -> StreamPosition:
     return stream_start(stream, key)
 
 
-def _positions(stream: Any, keys: Any, position: Any) -> tuple[StreamPosition, int]:
+def _starts(stream: Any, keys: Any, apart: bool) -> Any:
+    "The first states of a stream for many keys, seeds first; `apart`: each made as a run of its own would make it."
+    if isinstance(stream, Source):
+        return None
+    if not apart:
+        return _start_streams(stream, keys) if isinstance(stream, Stream) else jax.vmap(stream.init)(keys)
+    each = np.asarray(key_data(keys)) if isinstance(stream, Stream) else keys  # JAX takes milliseconds for one of many
+    return stacked_seeds([stream_start(stream, each[k]).state for k in range(len(each))])
+
+
+def _positions(stream: Any, keys: Any, position: Any, apart: bool = False) -> tuple[StreamPosition, int]:
     "The same for a batch, and how many seeds it has."
     if position is not None:
         seeds = int(np.size(getattr(position, "steps", 0)))
         return _check_position(stream, position, seeds), seeds
     require(keys is not None, "keys is needed: JAX random keys, one for each seed", TypeError)
-    data = key_data(keys)
-    fits = data.ndim == 2 and len(data) > 0
-    require(fits, f"keys must have shape (n_seeds,) or (n_seeds, 2), got {jnp.shape(keys)}")
-    states = None
-    if not isinstance(stream, Source):
-        states = _start_streams(stream, keys) if isinstance(stream, Stream) else jax.vmap(stream.init)(keys)
-    clocks: Any = np.zeros(len(data), np.uint32)
-    return StreamPosition(state=states, steps=clocks), len(data)
+    seeds = len(key_data(many_keys(keys)))
+    clocks: Any = np.zeros(seeds, np.uint32)
+    return StreamPosition(state=_starts(stream, keys, apart), steps=clocks), seeds
 
 # %% ../../nbs/loops/01_supervised.ipynb #900f7d37
 class RunEnding(State):
@@ -363,12 +388,14 @@ class BatchedLearningResult(RunEnding):
     trace_history: Any = None
 
 
-def _one_result(run: Run, *histories: Any) -> LearningResult:
+def one_result(run: Run, *histories: Any) -> LearningResult:
+    "A single run as what `run_learning_loop` gives."
     items = (run.learner_state, jax.device_put(run.metrics), *(h for h in histories if h is not None))
     return LearningResult.of(items, run.position, run.steps, int(run.skipped), run.interrupted)
 
 
-def _batch_result(run: Run, sizes: Any, moments: Any, traces: Any = None) -> BatchedLearningResult:
+def batch_result(run: Run, sizes: Any, moments: Any, traces: Any = None) -> BatchedLearningResult:
+    "A batch as what `run_learning_loop_batched` gives."
     return BatchedLearningResult(
         states=run.learner_state, metrics=jax.device_put(run.metrics), step_size_history=sizes,
         normalizer_history=moments, stream_state=run.position, steps=run.steps, skipped=run.skipped,
@@ -376,32 +403,36 @@ def _batch_result(run: Run, sizes: Any, moments: Any, traces: Any = None) -> Bat
     )  # fmt: skip
 
 # %% ../../nbs/loops/01_supervised.ipynb #5c0550b8
-def run_tracked(
+def run(
     learner: Any, stream: Any, num_steps: int | None, keys: Any, learner_state: Any, tracking: dict[Tracked, Any],
-    *, seeds: bool, stream_state: Any, record_every: int, non_finite: str, progress: bool,
+    result: Callable[..., Any], *, seeds: bool, stream_state: Any = None, record_every: int = 1,
+    non_finite: str = "raise", progress: bool = False, looks: Looks | None = None,
 ) -> Any:  # fmt: skip
     """What all loops do, for one key or with `seeds` for many: check, start, run the engine, name what comes back.
 
-    A NonFiniteError carries the result of the steps before it.
+    `result(run, *histories)` makes what is returned; a NonFiniteError carries it for the steps before the bad one.
     """
     _check_world(learner, stream)
-    histories = _histories(learner, tracking, _check_steps(stream, num_steps, record_every, non_finite))
+    total = _check_steps(stream, num_steps, record_every, non_finite)
+    histories = _histories(learner, tracking, total)
+    _check_tracking("diagnostics", looks, total)
+    together, number = None, None
     if seeds:
-        position, number = _positions(stream, keys, stream_state)
+        together = contract(learner).seeds if jax.default_backend() == "cpu" else "together"
+        position, number = _positions(stream, keys, stream_state, together == "per core")
     else:
-        position, number = _position(stream, keys, stream_state), None
+        position = _position(stream, keys, stream_state)
     state = _learner_state(learner, stream, learner_state, number)
     _check_time_step(learner, stream, position.state, number)
-    named = _batch_result if seeds else _one_result
     try:
-        run = run_loop(
-            learner, stream, num_steps, state, position, seeds=seeds, record_every=record_every,
-            histories=histories, non_finite=non_finite, progress=progress,
+        made = run_loop(
+            learner, stream, num_steps, state, position, seeds=together, record_every=record_every,
+            histories=histories, non_finite=non_finite, progress=progress, looks=looks,
         )  # fmt: skip
     except NonFiniteError as error:
-        error.result = named(error.result, *_read_histories(error.result, tracking))
+        error.result = result(error.result, *_read_histories(error.result, tracking))
         raise
-    return named(run, *_read_histories(run, tracking))
+    return result(made, *_read_histories(made, tracking))
 
 # %% ../../nbs/loops/01_supervised.ipynb #ab0d086b
 def run_learning_loop(
@@ -425,8 +456,8 @@ def run_learning_loop(
     `steps`, `skipped` and `interrupted`. Raises NonFiniteError, or ValueError and TypeError that name the argument.
     """
     tracking = {STEP_SIZES: step_size_tracking, NORMALIZER: normalizer_tracking}
-    return run_tracked(
-        learner, stream, num_steps, key, learner_state, tracking, seeds=False, stream_state=stream_state,
+    return run(
+        learner, stream, num_steps, key, learner_state, tracking, one_result, seeds=False, stream_state=stream_state,
         record_every=record_every, non_finite=non_finite, progress=progress,
     )  # fmt: skip
 
@@ -448,7 +479,7 @@ def run_learning_loop_batched(
     run for all; with "skip", each seed skips its own. Results have the seeds as first axis.
     """
     tracking = {STEP_SIZES: step_size_tracking, NORMALIZER: normalizer_tracking}
-    return run_tracked(
-        learner, stream, num_steps, keys, learner_state, tracking, seeds=True, stream_state=stream_state,
+    return run(
+        learner, stream, num_steps, keys, learner_state, tracking, batch_result, seeds=True, stream_state=stream_state,
         record_every=record_every, non_finite=non_finite, progress=progress,
     )  # fmt: skip

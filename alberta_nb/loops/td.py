@@ -11,6 +11,7 @@ from typing import Any
 
 from jax import Array
 
+from ..learners.base import contract
 from .engine import StreamPosition
 from alberta_nb.loops.supervised import (
     NORMALIZER,
@@ -20,7 +21,9 @@ from alberta_nb.loops.supervised import (
     NormalizerTrackingConfig,
     StepSizeTrackingConfig,
     Tracked,
-    run_tracked,
+    batch_result,
+    one_result,
+    run,
 )
 from ..types import Settings, State, TDTimeStep, require
 
@@ -58,7 +61,7 @@ TRACES = Tracked("trace_tracking", "traces", "traces(state)", read_traces, _name
 
 def check_td_learner(learner: Any) -> None:
     "Raise TypeError unless `learner` learns from transitions."
-    fits = getattr(learner, "time_step", None) is TDTimeStep
+    fits = contract(learner).time_step is TDTimeStep
     what = f"got {type(learner).__name__}"
     require(fits, f"learner must learn from transitions, as TDLinearLearner does, {what}", TypeError)
 
@@ -81,8 +84,8 @@ def run_td_learning_loop(
     """
     check_td_learner(learner)
     tracking = {STEP_SIZES: step_size_tracking, NORMALIZER: normalizer_tracking, TRACES: trace_tracking}
-    return run_tracked(
-        learner, stream, num_steps, key, learner_state, tracking, seeds=False, stream_state=stream_state,
+    return run(
+        learner, stream, num_steps, key, learner_state, tracking, one_result, seeds=False, stream_state=stream_state,
         record_every=record_every, non_finite=non_finite, progress=progress,
     )  # fmt: skip
 
@@ -100,7 +103,7 @@ def run_td_learning_loop_batched(
     """
     check_td_learner(learner)
     tracking = {STEP_SIZES: step_size_tracking, NORMALIZER: normalizer_tracking, TRACES: trace_tracking}
-    return run_tracked(
-        learner, stream, num_steps, keys, learner_state, tracking, seeds=True, stream_state=stream_state,
+    return run(
+        learner, stream, num_steps, keys, learner_state, tracking, batch_result, seeds=True, stream_state=stream_state,
         record_every=record_every, non_finite=non_finite, progress=progress,
     )  # fmt: skip
