@@ -194,15 +194,16 @@ def td_update(
 
 
 def td_answer(
-    state: Any, memories: Sequence[Any], deltas: Sequence[Array], zs: tuple[Array, Array], gamma: Array,
-    bias_input: Any, size: Array,
+    state: Any, memories: Sequence[Any], deltas: Sequence[Array], zs: Sequence[Array], gamma: Array, bias_input: Any,
+    size: Array,
 ) -> TDOptimizerUpdate:  # fmt: skip
     "The changes of weights and bias with the next state, and what is reported."
+    z, bias_z = zs
     return TDOptimizerUpdate(
         weight_delta=deltas[0],
         bias_delta=deltas[1],
-        new_state=state.with_parts(*memories, **kept_traces(*zs, gamma)),
-        metrics=td_metrics(size, *zs, bias_input),
+        new_state=state.with_parts(*memories, **kept_traces(z, bias_z, gamma)),
+        metrics=td_metrics(size, z, bias_z, bias_input),
     )
 
 # %% ../../nbs/optimizers/05_td_lambda.ipynb #a7eb0f0c
