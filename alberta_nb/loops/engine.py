@@ -326,7 +326,7 @@ def on_all_cores(run: Callable[[Carry], Any], carries: Sequence[Carry]) -> list[
 def run_seeds(
     spec: Spec, per_core: bool, carries: Sequence[Carry], idx: int, steps: int, given: Any = None
 ) -> tuple[list[Carry], Any, Any]:
-    "One block of each carry: the next carries, the rows, and the first bad step; with `per_core`, the rows' seeds last."
+    "One block of each carry: the next carries, the rows (with `per_core`, seeds last), and the first bad step."
     ended = on_all_cores(lambda carry: run_block(spec, carry, idx, steps, given), carries)
     if not per_core:
         return [ended[0][0]], ended[0][1], ended[0][2]
