@@ -33,7 +33,7 @@ class GVFSpec(Settings):
         demon_type: a `DemonType`, or its value.
         gamma: the discount in [0, 1]: the question ends with probability 1 - gamma at each step.
         lamda: decay of the eligibility trace, in [0, 1]: part of the learning, not of the question.
-        cumulant_index: the place of the cumulant in the array of targets; -1: given apart, at the demon's own place.
+        cumulant_index: the place of the cumulant in the array of targets; -1: given alone, at the demon's own place.
         terminal_reward: z, paid where the question ends.
 
     Raises TypeError or ValueError that names the field.

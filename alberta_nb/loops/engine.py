@@ -26,7 +26,7 @@ from jax import Array, lax
 from tqdm.auto import tqdm
 
 from ..learners.base import contract
-from ..native.kernel import OPTIONS, one_kernel, use_native
+from ..native.kernel import OPTIONS, WIDE_OPTIONS, native_if, use_native
 from ..native.rewrite import short_vectors
 from ..native.vmap_last import vmap_last, whole_lanes
 from ..streams.base import Stream
@@ -243,7 +243,7 @@ def stepped_page(spec: Spec, carry: Carry, idx: Array, steps: Array) -> tuple[Ca
 def native_page(spec: Spec, native: bool, own_rows: bool, carry: Carry, rows: Any, idx: Array, steps: Array) -> Any:
     "`page_loop`, as one native function where `native` says so."
     fn = functools.partial(page_loop, spec, own_rows)
-    return (one_kernel(fn) if native else fn)(carry, rows, idx, steps)
+    return native_if(native, fn)(carry, rows, idx, steps)
 
 # %% ../../nbs/loops/00_engine.ipynb #f7d4fedb
 def block_loop(
@@ -284,10 +284,8 @@ def block_loop(
     return carry, outs, bad
 
 # %% ../../nbs/loops/00_engine.ipynb #c3c2a391
-# Noise gains from the widest vectors that a machine has; a loop over given short vectors does not.
-_wide = OPTIONS | {"xla_cpu_prefer_vector_width": 512}
 _plain, _given, _drawn = (
-    jax.jit(block_loop, static_argnums=(0, 1), compiler_options=options) for options in (None, OPTIONS, _wide)
+    jax.jit(block_loop, static_argnums=(0, 1), compiler_options=options) for options in (None, OPTIONS, WIDE_OPTIONS)
 )
 _refused: set[Spec] = set()
 
@@ -326,11 +324,11 @@ def on_all_cores(run: Callable[[Carry], Any], carries: Sequence[Carry]) -> list[
 
 
 def run_seeds(
-    spec: Spec, apart: bool, carries: Sequence[Carry], idx: int, steps: int, given: Any = None
+    spec: Spec, per_core: bool, carries: Sequence[Carry], idx: int, steps: int, given: Any = None
 ) -> tuple[list[Carry], Any, Any]:
-    "One block of each carry: the next carries, the rows, and the first bad step; with `apart`, the rows' seeds last."
+    "One block of each carry: the next carries, the rows (with `per_core`, seeds last), and the first bad step."
     ended = on_all_cores(lambda carry: run_block(spec, carry, idx, steps, given), carries)
-    if not apart:
+    if not per_core:
         return [ended[0][0]], ended[0][1], ended[0][2]
     rows = jax.tree.map(lambda *parts: np.stack(parts, axis=-1), *(out for _, out, _ in ended))
     return [carry for carry, _, _ in ended], rows, min(int(bad) for _, _, bad in ended)
@@ -479,17 +477,17 @@ def _pad(page: Any, rows: int) -> Any:
 
 # %% ../../nbs/loops/00_engine.ipynb #884c36db
 def _stream_blocks(
-    spec: Spec, apart: bool, carries: list[Carry], first: int, num_steps: int, policy: str, every: int
+    spec: Spec, per_core: bool, carries: list[Carry], first: int, num_steps: int, policy: str, every: int
 ) -> Iterator[Any]:
     "Run block after block, yielding (spec, carries, rows, steps) and, at the end of a flagged block, the bad step."
     size, done = spec.rows * spec.pages, 0
     while done < num_steps:
         steps = min(size, num_steps - done, every - done % every)
-        new, out, bad = run_seeds(spec, apart, carries, first + done, steps)
+        new, out, bad = run_seeds(spec, per_core, carries, first + done, steps)
         if (
             policy == "raise" and (good := int(bad)) < steps
         ):  # states are values: run again, up to the step that was bad
-            new, out, _ = run_seeds(spec, apart, carries, first + done, good)
+            new, out, _ = run_seeds(spec, per_core, carries, first + done, good)
             yield spec, new, out, good
             raise NonFiniteError(first + done + good)
         carries, done = new, done + steps
@@ -508,7 +506,7 @@ def cut_pages(pages: Iterable[Any], every: int) -> Iterator[Any]:
 
 
 def _source_blocks(
-    spec: Spec, apart: bool, carries: list[Carry], source: Source, first: int, num_steps: int | None, policy: str,
+    spec: Spec, per_core: bool, carries: list[Carry], source: Source, first: int, num_steps: int | None, policy: str,
     every: int,
 ) -> Iterator[Any]:  # fmt: skip
     "The same for given time steps, which are checked here, before they reach the compiled loop."
@@ -520,7 +518,7 @@ def _source_blocks(
         good = n if source.finite else _first_bad(page)
         steps, page_policy = (n, "skip") if good < n and policy == "skip" else (good, "trust")
         page_spec = spec._replace(policy=page_policy)
-        carries, out, _ = run_seeds(page_spec, apart, carries, first + done, steps, _pad(page, spec.rows))
+        carries, out, _ = run_seeds(page_spec, per_core, carries, first + done, steps, _pad(page, spec.rows))
         yield page_spec, carries, out, steps
         if steps < n:
             raise NonFiniteError(first + done + steps)
@@ -530,13 +528,13 @@ def _source_blocks(
 
 # %% ../../nbs/loops/00_engine.ipynb #973a5a3f
 def _blocks(
-    spec: Spec, apart: bool, carries: list[Carry], stream: Any, first: int, num_steps: int | None, policy: str,
+    spec: Spec, per_core: bool, carries: list[Carry], stream: Any, first: int, num_steps: int | None, policy: str,
     every: int,
 ) -> Iterator[Any]:  # fmt: skip
     "All blocks of a run, one after the other; none goes beyond a multiple of `every` steps."
     if isinstance(stream, Source):
-        return _source_blocks(spec, apart, carries, stream, first, num_steps, policy, every)
-    return _stream_blocks(spec, apart, carries, first, num_steps or 0, policy, every)
+        return _source_blocks(spec, per_core, carries, stream, first, num_steps, policy, every)
+    return _stream_blocks(spec, per_core, carries, first, num_steps or 0, policy, every)
 
 
 def time_step_like(stream: Any, state: Any) -> Any:
@@ -547,7 +545,7 @@ def time_step_like(stream: Any, state: Any) -> Any:
     return kind(**{name: jax.ShapeDtypeStruct(shape, floats) for name, shape in stream.shapes().items()})
 
 
-def no_rows(spec: Spec, apart: bool, carries: list[Carry], stream: Any) -> list[Any]:
+def no_rows(spec: Spec, per_core: bool, carries: list[Carry], stream: Any) -> list[Any]:
     "What `take_rows` gives for no steps: a loop that is stopped at once still has columns."
     given = None
     if spec.stream is None:
@@ -555,7 +553,7 @@ def no_rows(spec: Spec, apart: bool, carries: list[Carry], stream: Any) -> list[
         given = jax.tree.map(lambda a: jax.ShapeDtypeStruct((spec.rows, *a.shape), a.dtype), like)
     nothing = functools.partial(block_loop, spec, False)
     out = jax.eval_shape(nothing, carries[0], jnp.uint32(0), jnp.int32(0), given)[1]
-    seeds = (len(carries),) if apart else ()
+    seeds = (len(carries),) if per_core else ()
     return take_rows(spec, jax.tree.map(lambda a: np.zeros((*a.shape, *seeds), a.dtype), out), 0, 0)
 
 # %% ../../nbs/loops/00_engine.ipynb #36848018
@@ -666,11 +664,11 @@ def run_loop(
     `seeds` says. Between blocks the progress bar moves, looks are taken, and Ctrl-C is heard: it ends the loop early
     and loses nothing. Raises NonFiniteError as `non_finite` says.
     """
-    first, apart = int(np.max(position.steps)), seeds == "per core"
+    first, per_core = int(np.max(position.steps)), seeds == "per core"
     num_steps = _check_steps(stream, num_steps, first)
     spec = make_spec(learner, stream, num_steps, position, seeds == "together", record_every, histories, non_finite)
     starts = [(learner_state, position.state)]
-    if apart:
+    if per_core:
         starts = [of_seed(starts[0], k) for k in range(np.size(position.steps))]
     carries = [_start(spec, *start, stream) for start in starts]
     every, seen = looks.interval if looks else MAX_STEPS, []
@@ -686,7 +684,7 @@ def run_loop(
         try:
             look(carries, 0)
             for block_spec, after, out, steps in _blocks(
-                spec, apart, carries, stream, first, num_steps, non_finite, every
+                spec, per_core, carries, stream, first, num_steps, non_finite, every
             ):
                 rows.add(*last)  # while the block that has just begun is computed
                 last = (block_spec, after, out, last[3] + last[4], steps)
@@ -695,7 +693,7 @@ def run_loop(
         except (KeyboardInterrupt, NonFiniteError) as error:
             stopped = error
     rows.add(*last)
-    done, columns = last[3] + last[4], no_rows(spec, apart, carries, stream) if last[2] is None else None
+    done, columns = last[3] + last[4], no_rows(spec, per_core, carries, stream) if last[2] is None else None
     interrupted = isinstance(stopped, KeyboardInterrupt)
     run = _finish(spec, last[1], columns or rows.joined(done), position, done, interrupted)
     run.looks = seen

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ..native.kernel import OPTIONS, one_kernel, use_native
+from ..native.kernel import OPTIONS, native_if, use_native
 from ..native.rewrite import short_vectors
 from ..learners.base import contract, state_like
 from .supervised import fit_state
@@ -91,7 +91,7 @@ class _Compiled:
     "A function in its native form until the compiler refuses it, in the plain one from then on."
 
     def __init__(self, fn: Any, native: bool):
-        quick = jax.jit(one_kernel(fn), compiler_options=OPTIONS)
+        quick = jax.jit(native_if(True, fn), compiler_options=OPTIONS)
         self.forms = [quick, jax.jit(fn)] if native else [jax.jit(fn)]
 
     def __call__(self, *args: Any) -> Any:

@@ -344,17 +344,17 @@ def _position(stream: Any, key: Any, position: Any) -> StreamPosition:
     return stream_start(stream, key)
 
 
-def _starts(stream: Any, keys: Any, apart: bool) -> Any:
-    "The first states of a stream for many keys, seeds first; `apart`: each made as a run of its own would make it."
+def _starts(stream: Any, keys: Any, per_core: bool) -> Any:
+    "The first states of a stream for many keys, seeds first; `per_core`: each made as a run of its own would make it."
     if isinstance(stream, Source):
         return None
-    if not apart:
+    if not per_core:
         return _start_streams(stream, keys) if isinstance(stream, Stream) else jax.vmap(stream.init)(keys)
     each = np.asarray(key_data(keys)) if isinstance(stream, Stream) else keys  # JAX takes milliseconds for one of many
     return stacked_seeds([stream_start(stream, each[k]).state for k in range(len(each))])
 
 
-def _positions(stream: Any, keys: Any, position: Any, apart: bool = False) -> tuple[StreamPosition, int]:
+def _positions(stream: Any, keys: Any, position: Any, per_core: bool = False) -> tuple[StreamPosition, int]:
     "The same for a batch, and how many seeds it has."
     if position is not None:
         seeds = int(np.size(getattr(position, "steps", 0)))
@@ -362,7 +362,7 @@ def _positions(stream: Any, keys: Any, position: Any, apart: bool = False) -> tu
     require(keys is not None, "keys is needed: JAX random keys, one for each seed", TypeError)
     seeds = len(key_data(many_keys(keys)))
     clocks: Any = np.zeros(seeds, np.uint32)
-    return StreamPosition(state=_starts(stream, keys, apart), steps=clocks), seeds
+    return StreamPosition(state=_starts(stream, keys, per_core), steps=clocks), seeds
 
 # %% ../../nbs/loops/01_supervised.ipynb #900f7d37
 class RunEnding(State):

@@ -93,7 +93,7 @@ class Rule(Settings):
     "How parameter arrays move, as frozen settings and pure methods: `init_for_shape` and `move`."
 
     scales_gradients = False  # True: a step is a number times the gradient, which may then come as a `RankOne`
-    splits_error = False  # True: wants error and gradient apart, also where the gradient is a sum over many errors
+    splits_error = False  # True: wants error and gradient one by one, also where the gradient is a sum over many errors
 
     def init_for_shape(self, shape: tuple[int, ...]) -> Any:
         "The first memory of one parameter array. Raises NotImplementedError where there is no such form."

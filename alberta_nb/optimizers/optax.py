@@ -156,7 +156,7 @@ class LearnedStepsState(State):
 
 # %% ../../nbs/optimizers/10_optax.ipynb #e9790495
 def needs_error(optimizer: Optimizer) -> bool:
-    "Whether a rule needs the error and the gradient of the prediction apart."
+    "Whether a rule needs the gradient of the prediction, without the error in it."
     loss_form = isinstance(optimizer, IDBD) and (optimizer.meta_gradient, optimizer.h_decay_mode) == (
         "loss",
         "loss_grads",

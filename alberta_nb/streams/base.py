@@ -56,7 +56,7 @@ def watch(stream: ScanStream, key: Array, num_steps: int) -> tuple[Any, Any]:
 
 # %% ../../nbs/streams/00_base.ipynb #6f79035c
 class Stream(Settings):
-    """Base of the synthetic streams: noise a page at a time, apart from the world's sequential advance.
+    """Base of the synthetic streams: noise a page at a time, before the world's sequential advance.
 
     A subclass gives `start`, `noise`, `advance` and, where it knows them, `true_weights`. `advance` runs inside a loop
     that compiles to one native function: arithmetic, sums, `where` and indexing only, and no random draws.
