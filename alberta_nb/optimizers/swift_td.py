@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RESETS', 'SwiftTDParamState', 'SwiftTDState', 'Look', 'total', 'swift_look', 'swift_join', 'swift_move',
-           'forget_active', 'forget_all', 'shrink', 'led_on', 'swift_update', 'SwiftTD', 'swift_start']
+           'forget_active', 'forget_all', 'shrink', 'led_on', 'swift_update', 'SwiftTD', 'check_swift', 'swift_start',
+           'swift_first']
 
 # %% ../../nbs/optimizers/14_swift_td.ipynb #8d68dd80
 import functools
@@ -131,7 +132,7 @@ def led_on(m: SwiftTDParamState, leads_on: Array) -> SwiftTDParamState:
 
 # %% ../../nbs/optimizers/14_swift_td.ipynb #d6285ba2
 def swift_update(state: SwiftTDState, delta: Array, xs: Any, gamma: Array, reset: str) -> TDOptimizerUpdate:
-    "One transition, bias and weights alike: look, join the traces, move (Javed et al. 2024, Algorithm 3)."
+    "One transition, bias and weights alike: look, join the traces, move (Javed et al. 2024)."
     zs = state.eligibility_traces, state.bias_eligibility_trace
     look = swift_look(state.parts(), zs, xs, state.decay)
     new, deltas, traces = [], [], []
@@ -147,14 +148,11 @@ def swift_update(state: SwiftTDState, delta: Array, xs: Any, gamma: Array, reset
     size = mean_step_size(new[0].step_sizes, new[1].step_sizes, xs[1])
     return td_answer(state, new, deltas, traces, gamma, xs[1], size)
 
-# %% ../../nbs/optimizers/14_swift_td.ipynb #e5cc21e6
+# %% ../../nbs/optimizers/14_swift_td.ipynb #2895b52d
 class SwiftTD(TDOptimizer):
-    """True online TD(lambda) with a learned step size for every weight, and a bound (Javed et al. 2024).
+    "True online TD(lambda) with a learned step size for every weight, and a bound (Javed et al. 2024)."
 
-    Raises TypeError or ValueError for a setting out of range.
-    """
-
-    initial_step_size: float = in_state(default=0.01)  # where all step sizes start, between the next two bounds
+    initial_step_size: float = in_state(default=0.01)  # where all step sizes start, at most the bound
     meta_step_size: float = in_state(default=0.001)  # theta, 0 or more; 0 leaves the step sizes where they are
     trace_decay: float = in_state(default=0.0)  # lambda in [0, 1]
     bound: float = in_state(default=0.5)  # eta, above 0: the share of an error that one step may remove
@@ -162,23 +160,11 @@ class SwiftTD(TDOptimizer):
     min_step_size: float = in_state(default=1e-10)  # above 0
     reset: str = "active"  # whose memories start anew after an overshoot: those of features that speak, or "all"
 
-    state_kind = SwiftTDState
-
     def __post_init__(self) -> None:
-        for name in ("initial_step_size", "bound", "min_step_size"):
-            check_number(name, getattr(self, name), 0.0, open_low=True)
-        check_number("meta_step_size", self.meta_step_size, 0.0)
-        check_number("trace_decay", self.trace_decay, 0.0, 1.0)
-        check_number("bound_decay", self.bound_decay, 0.0, 1.0, open_low=True)
-        require(self.reset in RESETS, f"reset must be one of {RESETS}, got {self.reset!r}")
-        low, start, high = self.min_step_size, self.initial_step_size, self.bound
-        known = not any(isinstance(value, jax.core.Tracer) for value in (low, start, high))
-        inside = not known or low <= start <= high
-        require(inside, f"initial_step_size must be between min_step_size {low} and bound {high}, got {start}")
+        check_swift(self)
 
     def init(self, feature_dim: int) -> SwiftTDState:
-        traces = blank_traces(feature_dim, self.trace_decay)
-        return SwiftTDState.of(*(swift_start(self, shape) for shape in ((feature_dim,), ())), **traces)
+        return swift_first(self, feature_dim)
 
     def update(
         self, state: SwiftTDState, td_error: Array, observation: Array, next_observation: Array, gamma: Array,
@@ -191,6 +177,20 @@ class SwiftTD(TDOptimizer):
     def step_sizes(self, state: SwiftTDState) -> tuple[Array, Array]:
         return state.weights.step_sizes, state.bias.step_sizes
 
+# %% ../../nbs/optimizers/14_swift_td.ipynb #092ae0e5
+def check_swift(settings: SwiftTD) -> None:
+    "Raise TypeError or ValueError for a setting out of range."
+    for name in ("initial_step_size", "bound", "min_step_size"):
+        check_number(name, getattr(settings, name), 0.0, open_low=True)
+    check_number("meta_step_size", settings.meta_step_size, 0.0)
+    check_number("trace_decay", settings.trace_decay, 0.0, 1.0)
+    check_number("bound_decay", settings.bound_decay, 0.0, 1.0, open_low=True)
+    require(settings.reset in RESETS, f"reset must be one of {RESETS}, got {settings.reset!r}")
+    low, start, high = settings.min_step_size, settings.initial_step_size, settings.bound
+    known = not any(isinstance(value, jax.core.Tracer) for value in (low, start, high))
+    inside = not known or low <= start <= high
+    require(inside, f"initial_step_size must be between min_step_size {low} and bound {high}, got {start}")
+
 # %% ../../nbs/optimizers/14_swift_td.ipynb #37649b43
 def swift_start(settings: SwiftTD, shape: tuple[int, ...]) -> SwiftTDParamState:
     "The first memory of one array: equal step sizes, and nothing else."
@@ -201,3 +201,9 @@ def swift_start(settings: SwiftTD, shape: tuple[int, ...]) -> SwiftTDParamState:
         **{name: filled(shape, 0.0) for name in ("earlier_h", "trace_slopes", "meta_traces", "change")},
         **{name: scalar(getattr(settings, name)) for name in numbers},
     )
+
+
+def swift_first(settings: SwiftTD, feature_dim: int) -> SwiftTDState:
+    "The first state: weights and bias."
+    traces = blank_traces(feature_dim, settings.trace_decay)
+    return SwiftTDState.of(*(swift_start(settings, shape) for shape in ((feature_dim,), ())), **traces)
