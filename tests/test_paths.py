@@ -163,7 +163,8 @@ def test_a_refusal_falls_back_once_with_a_warning(monkeypatch: pytest.MonkeyPatc
         return call
 
     world = RandomWalkStream(3, drift_rate=0.02)
-    monkeypatch.setattr(engine, "one_kernel", refuse)
+    assert native_works()  # asked before the kernel is taken away
+    monkeypatch.setattr(compile_module, "one_kernel", refuse)
     with pytest.warns(UserWarning, match="native loop does not compile here, using the plain one"):
         first = run_learning_loop(LEARNER, world, 200, KEY)
     with warnings.catch_warnings():

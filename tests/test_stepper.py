@@ -14,6 +14,7 @@ from alberta_nb.learners.td import TDLinearLearner
 from alberta_nb.loops import stepper as module
 from alberta_nb.loops.stepper import Stepper, pack, unpack
 from alberta_nb.loops.supervised import run_learning_loop
+from alberta_nb.native import kernel
 from alberta_nb.native.kernel import native_loops
 from alberta_nb.normalizers import EMANormalizer
 from alberta_nb.optimizers.autostep import Autostep
@@ -263,7 +264,7 @@ def test_update_many_falls_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return call
 
     monkeypatch.setattr(module, "use_native", lambda: True)
-    monkeypatch.setattr(module, "one_kernel", refuse)
+    monkeypatch.setattr(kernel, "one_kernel", refuse)
     learner = LinearLearner(LMS(0.05), use_bias=False)
     stepper = Stepper(learner, D + 2)
     x = RNG.standard_normal((70, D + 2))
