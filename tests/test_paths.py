@@ -145,7 +145,9 @@ def test_no_native_loops_without_the_hint(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(compile_module, "set_xla_metadata", None)
     compile_module.native_works.cache_clear()
     try:
-        assert not native_works() and not use_native()
+        with pytest.warns(UserWarning, match=f"slower with jax {jax.__version__} than with jax") as said:
+            assert not native_works() and not use_native()
+        assert len(said) == 1 and "\n" not in str(said[0].message), "once, in one line"
     finally:
         monkeypatch.undo()
         compile_module.native_works.cache_clear()

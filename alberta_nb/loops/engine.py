@@ -13,6 +13,7 @@ __all__ = ['NEVER', 'seeds_last', 'seeds_first', 'PAGE_NUMBERS', 'PAGE_ROWS', 'B
 # %% ../../nbs/loops/00_engine.ipynb #4d7acc88
 import dataclasses
 import functools
+import importlib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -305,12 +306,16 @@ def run_block(spec: Spec, carry: Carry, idx: int, steps: int, given: Any = None)
     return _plain(spec, False, *args)
 
 # %% ../../nbs/loops/00_engine.ipynb #8de7817e
+# A context that older versions of JAX keep elsewhere.
+_x64: Any = (jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")).enable_x64
+
+
 def on_all_cores(run: Callable[[Carry], Any], carries: Sequence[Carry]) -> list[Any]:
     "`run` of each: of the first by itself, which compiles, then of the others, as many at a time as there are cores."
     wide = bool(jnp.result_type(float) == jnp.float64)  # a setting of the thread that asks
 
     def finished(carry: Carry) -> Any:
-        with jax.enable_x64(wide):
+        with _x64(wide):
             return jax.block_until_ready(run(carry))
 
     first = run(carries[0])
