@@ -77,7 +77,7 @@ if TYPE_CHECKING:
         TDLinearLearner as TDLinearLearner,
         TDUpdateResult as TDUpdateResult,
     )
-    from alberta_nb.loops.engine import (
+    from alberta_nb.loops.run import (
         NonFiniteError as NonFiniteError,
         StreamPosition as StreamPosition,
     )

@@ -12,7 +12,8 @@ import pytest
 from alberta_nb.learners.bank import LearnerBank
 from alberta_nb.learners.linear import LinearLearner
 from alberta_nb.loops import engine
-from alberta_nb.loops.engine import NonFiniteError, StreamPosition
+from alberta_nb.loops import run as run_module
+from alberta_nb.loops.run import NonFiniteError, StreamPosition
 from alberta_nb.loops.supervised import (
     BatchedLearningResult,
     LearningResult,
@@ -54,9 +55,9 @@ def close(a: Any, b: Any) -> bool:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> int:
     """Pages of 64 steps, blocks of two pages: a run of some hundred steps crosses many of both."""
-    monkeypatch.setattr(engine, "PAGE_NUMBERS", 1)
-    monkeypatch.setattr(engine, "BLOCK_NUMBERS", 2 * 64 * 2 * (2 * D + 1))
-    monkeypatch.setattr(engine, "GIVEN_NUMBERS", 64 * 2 * (2 * D + 1))
+    monkeypatch.setattr(run_module, "PAGE_NUMBERS", 1)
+    monkeypatch.setattr(run_module, "BLOCK_NUMBERS", 2 * 64 * 2 * (2 * D + 1))
+    monkeypatch.setattr(run_module, "GIVEN_NUMBERS", 64 * 2 * (2 * D + 1))
     return 256
 
 
@@ -461,9 +462,9 @@ def test_ctrl_c_returns_what_was_learned(small_blocks: int, monkeypatch: pytest.
 
 
 def test_ctrl_c_in_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "BLOCK_NUMBERS", 1)
+    monkeypatch.setattr(run_module, "BLOCK_NUMBERS", 1)
     keys = jax.random.split(KEY, 2)
-    rows = engine._page_size(2 * (2 * D + 1))[0]
+    rows = run_module._page_size(2 * (2 * D + 1))[0]
     whole = run_learning_loop_batched(PLAIN, WORLD, 3 * rows, keys)
     interrupt_after(monkeypatch, 1)
     stopped = run_learning_loop_batched(PLAIN, WORLD, 3 * rows, keys)

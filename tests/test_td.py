@@ -14,7 +14,8 @@ import pytest
 
 import alberta_nb as ab
 from alberta_nb.learners.td import td_step
-from alberta_nb.loops.engine import _first_bad, is_finite
+from alberta_nb.loops.engine import is_finite
+from alberta_nb.loops.run import _first_bad
 from alberta_nb.native import noise
 from alberta_nb.native.kernel import native_loops
 from alberta_nb.optimizers.td_lambda import TRACES, discounted

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from .base import state_like
 from .linear import LearnerSettings, UpdateResult, check_kinds, metric_row, scale_input, scale_only
 from .network import MLPParams, forward, gradient
 from .sparse_init import sparse_init
@@ -212,14 +213,10 @@ class NetworkSettings(LearnerSettings):
         new = super().template()
         return dataclasses.replace(new, gamma=1.0, lamda=1.0) if self.has_traces else new
 
-    def like(self, feature_dim: int) -> Any:
-        "Shapes and dtypes of a state."
-        return jax.eval_shape(lambda: self.init(feature_dim, jax.random.key(0)))  # type: ignore[call-arg]
-
     @functools.cached_property
     def state_kinds(self) -> tuple[type, ...]:  # type: ignore[override]
         "The types of the states of optimizers, normaliser and traces."
-        state = self.like(1)
+        state = state_like(self, 1)
         return (*map(type, state.optimizer_states), type(state.normalizer_state), type(state.traces))
 
 # %% ../../nbs/learners/06_mlp.ipynb #c971afb9

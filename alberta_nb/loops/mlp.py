@@ -18,7 +18,7 @@ from jax import Array, lax
 from ..learners.base import Learner, contract, first_state
 from ..learners.diagnostics import Diagnostics, rehearse
 from ..learners.mlp import MLPLearner
-from .engine import Looks, Run, StreamPosition
+from .run import Looks, Run, StreamPosition
 from alberta_nb.loops.supervised import (
     NORMALIZER,
     LearningResult,
@@ -112,7 +112,7 @@ def coming_steps(stream: Any, position: StreamPosition, rows: int) -> TimeStep:
             break
     return jax.tree.map(lambda *parts: np.concatenate(parts), *pages)
 
-
+# %% ../../nbs/loops/05_mlp.ipynb #0fe6e799
 def looks_at(learner: Any, stream: Any, config: DiagnosticsConfig | None) -> Looks | None:
     "What the engine looks at between its blocks."
 

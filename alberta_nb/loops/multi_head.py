@@ -21,7 +21,7 @@ from jax import Array
 from ..horde.horde import HordeLearner, HordeTimeStep, check_lamdas, cumulants_width
 from ..horde.multi_head import HeadsTimeStep, MultiHeadMLPLearner
 from ..learners.base import contract, state_like
-from .engine import Run
+from .run import Run
 from .supervised import RunEnding, many_keys, run
 from ..streams.sources import Source, aligned, as_table
 from ..types import Settings, State, require

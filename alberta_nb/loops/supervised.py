@@ -19,8 +19,8 @@ import numpy as np
 from jax import Array
 
 from ..learners.base import contract, first_state, state_like
-from alberta_nb.loops.engine import (
-    History,
+from .engine import History
+from alberta_nb.loops.run import (
     Looks,
     NonFiniteError,
     Run,
@@ -353,7 +353,7 @@ def _starts(stream: Any, keys: Any, per_core: bool) -> Any:
     each = np.asarray(key_data(keys)) if isinstance(stream, Stream) else keys  # JAX takes milliseconds for one of many
     return stacked_seeds([stream_start(stream, each[k]).state for k in range(len(each))])
 
-
+# %% ../../nbs/loops/01_supervised.ipynb #53f105b4
 def _positions(stream: Any, keys: Any, position: Any, per_core: bool = False) -> tuple[StreamPosition, int]:
     "The same for a batch, and how many seeds it has."
     if position is not None:

@@ -12,7 +12,7 @@ from typing import Any
 from jax import Array
 
 from ..learners.base import contract
-from .engine import StreamPosition
+from .run import StreamPosition
 from alberta_nb.loops.supervised import (
     NORMALIZER,
     STEP_SIZES,
