@@ -2,8 +2,10 @@
 
 import ctypes
 import gc
+import mmap
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 import pytest
@@ -16,11 +18,28 @@ def float64() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", autouse=True)
-def let_go() -> Iterator[None]:
-    """Compiled programs go with the tests that needed them: together they fill gigabytes."""
-    yield
+LARGEST = 1.0e9  # bytes that a process may hold before its compiled programs go
+
+
+def forget_programs() -> None:
+    """Let compiled programs go, and what they held."""
     jax.clear_caches()
     gc.collect()
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)  # glibc keeps what is freed
+
+
+@pytest.fixture(scope="module", autouse=True)
+def let_go() -> Iterator[None]:
+    """Compiled programs go with the tests that needed them: together they fill gigabytes."""
+    yield
+    forget_programs()
+
+
+@pytest.fixture(autouse=True)
+def stay_small() -> Iterator[None]:
+    """A module of many programs lets them go on the way, too."""
+    yield
+    statm = Path("/proc/self/statm")
+    if statm.exists() and int(statm.read_text().split()[1]) * mmap.PAGESIZE > LARGEST:
+        forget_programs()
