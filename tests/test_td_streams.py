@@ -239,7 +239,7 @@ def test_loops_on_both_paths_and_in_batches(stream: Stream) -> None:
     assert np.allclose(found[0], right, rtol=1e-3, atol=1e-4) and np.allclose(found[1], right, rtol=1e-3, atol=1e-4)
     keys = jax.random.split(KEY, 3)
     position = StreamPosition(state=jax.vmap(stream.init)(keys), steps=jnp.zeros(3, jnp.uint32))
-    many = run_loop(learner, stream, 600, jax.tree.map(lambda a: jnp.stack([a] * 3), start), position, seeds=True)
+    many = run_loop(learner, stream, 600, jax.tree.map(lambda a: jnp.stack([a] * 3), start), position, seeds="together")
     one = run_loop(learner, stream, 600, start, stream_start(stream, keys[2]))
     assert np.allclose(many.learner_state.weights[2], one.learner_state.weights, rtol=1e-4, atol=1e-5)
 
@@ -362,7 +362,7 @@ def test_ring_references() -> None:
         learner = TD(step_size, lamda)
         state = jax.tree.map(lambda a: jnp.stack([a] * 8), learner.init(30))
         history = (History(every, weights_of),)
-        run = run_loop(learner, ring, 50_000, state, position, seeds=True, record_every=1000, histories=history)
+        run = run_loop(learner, ring, 50_000, state, position, seeds="together", record_every=1000, histories=history)
         w, idx = np.asarray(run.histories[0], np.float64), np.arange(0, 50_000, every)
         squares = np.mean((w[..., :10] - ring.true_values_at(idx)) ** 2, axis=2) + np.sum(w[..., 10:] ** 2, axis=2)
         found.append(np.sqrt(squares[:, idx >= 25_000].mean(axis=1)).mean())
