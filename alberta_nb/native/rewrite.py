@@ -94,9 +94,15 @@ def without_literals(eqn: Any, operands: Sequence[Any]) -> list[Any]:
 
 # %% ../../nbs/native/01_rewrite.ipynb #d91b2be2
 def is_product(jaxpr: Any, variable: Any) -> bool:
-    "Whether a vector is the product of two vectors."
-    made = next((eqn for eqn in jaxpr.eqns if variable in eqn.outvars), None)
-    return made is not None and made.primitive.name == "mul" and all(v.aval.ndim == 1 for v in made.invars)
+    "Whether a vector is the product of two vectors; not of products again: only a prediction is waited for."
+
+    def factors(variable: Any) -> list[Any]:
+        made = next((eqn for eqn in jaxpr.eqns if variable in eqn.outvars), None)
+        vectors = made is not None and made.primitive.name == "mul" and all(v.aval.ndim == 1 for v in made.invars)
+        return made.invars if made is not None and vectors else []
+
+    found = factors(variable)
+    return bool(found) and not any(factors(v) for v in found)
 
 
 def sum_of(jaxpr: Any, eqn: Any, x: Array) -> Array | None:
