@@ -10,6 +10,7 @@ __all__ = ['MLPLearnerState', 'MLPUpdateResult', 'next_traces', 'optimizer_group
 # %% ../../nbs/learners/06_mlp.ipynb #dd42fb6e
 import dataclasses
 import functools
+import operator
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
@@ -27,6 +28,7 @@ from ..optimizers.base import Optimizer, no_form
 from ..optimizers.bounders import Bounder
 from ..optimizers.lms import LMS
 from ..native.outer import dense, move_in_place
+from ..native.rewrite import cured_alone, short_vectors
 from ..types import State, TimeStep, check_int, check_number, filled, floats, in_state, require, scalar, vector
 
 # %% ../../nbs/learners/06_mlp.ipynb #0fd3cb2e
@@ -222,7 +224,8 @@ class NetworkSettings(LearnerSettings):
 # %% ../../nbs/learners/06_mlp.ipynb #c971afb9
 def without_constants(new: MLPLearnerState, old: MLPLearnerState) -> MLPLearnerState:
     "The new state without what is the old one's: every leaf that a compiled function returns takes microseconds."
-    states = tuple(None if n is o else n for n, o in zip(new.optimizer_states, old.optimizer_states, strict=True))
+    pairs = zip(new.optimizer_states, old.optimizer_states, strict=True)
+    states = tuple(None if all(map(operator.is_, jax.tree.leaves(n), jax.tree.leaves(o))) else n for n, o in pairs)
     return new.replace(optimizer_states=states, gamma=None, lamda=None)
 
 
@@ -247,7 +250,8 @@ def _step(learner: NetworkSettings, state: MLPLearnerState, time_step: TimeStep)
 @functools.partial(jax.jit, static_argnums=0)
 def _update(learner: NetworkSettings, state: MLPLearnerState, x: Array, target: Array, gamma: Any) -> MLPUpdateResult:
     gamma = gamma if gamma is None else floats(gamma)
-    result = mlp_step(learner, state, floats(x, -1), floats(target), gamma)
+    step = short_vectors(functools.partial(mlp_step, learner), cured_alone)
+    result = step(state, floats(x, -1), floats(target), gamma)
     return result.replace(state=without_constants(result.state, state))
 
 # %% ../../nbs/learners/06_mlp.ipynb #3e2351c9

@@ -123,7 +123,7 @@ def idbd_start(shape: tuple[int, ...], initial_step_size: Any, theta: Any, bound
 
 # %% ../../nbs/optimizers/02_idbd.ipynb #7da96cf9
 def idbd_move(
-    settings: "IDBD", memory: IDBDParamState, error: Array | None, z: Array, x: Array
+    settings: Any, memory: IDBDParamState, error: Array | None, z: Array, x: Array
 ) -> tuple[IDBDParamState, Array]:
     """The next memory of one array and its step without the error; without `error`, z and x are loss gradients.
 
