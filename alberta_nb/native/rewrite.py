@@ -116,7 +116,7 @@ def sum_of(jaxpr: Any, eqn: Any, x: Array) -> Array | None:
             return table_sum(x)
     return None
 
-
+# %% ../../nbs/native/01_rewrite.ipynb #e07b4236
 def cured(jaxpr: Any, eqn: Any, operands: list[Any]) -> Sequence[Any]:
     "The results of one operation of a list, exponentials and sums of floats in their forms for short vectors."
     name, aval = eqn.primitive.name, eqn.outvars[0].aval
