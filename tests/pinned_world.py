@@ -152,7 +152,7 @@ BIAS = {"bias": True, "nobias": False}
 
 def needs_optax(name: str) -> bool:
     """Whether a case cannot run here."""
-    return "adam" in name and importlib.util.find_spec("optax") is None
+    return ("adam" in name or "optax" in name) and importlib.util.find_spec("optax") is None
 
 
 # 3. What a run shows
