@@ -98,14 +98,10 @@ def linear_skip(*settings: str) -> dict[str, Any]:
     return one_run(learner, one) | {"many": many_runs(many)}
 
 
-def bank_of(names: dict[str, Any]) -> nb.LearnerBank:
-    return nb.LearnerBank(tuple(nb.LinearLearner(make(), nb.EMANormalizer(0.95)) for make in names.values()))
-
-
 def linear_bank() -> dict[str, Any]:
-    """All linear learners in one bank: one seed, and the sweep of three."""
-    names = {name: make for name, make in LINEAR.items() if name != "adam"}
-    bank = bank_of(names)
+    """Linear learners in one bank, two of which differ only in numbers: one seed, and the sweep of three."""
+    names = ("IDBD", "LMS", "IDBD_0", "Autostep", "ObGD_traces")
+    bank = nb.LearnerBank(tuple(linear(name, "ema", "bias") for name in names))
     source, sizes = nb.ArraySource(XS, YS), nb.StepSizeTrackingConfig(20)
     one = nb.run_learning_loop(bank, source, step_size_tracking=sizes)
     members = {f"member{i}": bank.member(one.state, i) for i in range(len(names))}
@@ -165,10 +161,11 @@ def td_hand(*settings: str, off_policy: bool = False) -> dict[str, Any]:
 
 
 def td_bank() -> dict[str, Any]:
-    """All TD learners in one bank, and the sweep of three seeds."""
-    bank = nb.LearnerBank(tuple(td(name, "plain", "bias") for name in TD))
+    """TD learners in one bank, and the sweep of three seeds."""
+    names = ("TDLambda", "TDIDBD", "AutoTDIDBD", "TDC")
+    bank = nb.LearnerBank(tuple(td(name, "plain", "bias") for name in names))
     one = nb.run_learning_loop(bank, td_source(False))
-    members = {f"member{i}": bank.member(one.state, i) for i in range(len(TD))}
+    members = {f"member{i}": bank.member(one.state, i) for i in range(len(names))}
     swept = nb.sweep(bank.learners, TD_STREAM, STEPS, KEYS, record_every=5)
     return {"metrics": one.metrics, "swept": swept.metrics, **members}
 
@@ -186,28 +183,31 @@ def pairs_of(names: Any, number: int) -> Iterator[tuple[str, str, str]]:
         yield from ((name, *pairs[k]) for k in chosen)
 
 
-FEW = ("LMS", "Autostep", "adam", "IDBD", "ObGD_traces")
+FEW = ("LMS", "Autostep", "IDBD", "ObGD_traces")
+Kinds = dict[str, tuple[Any, Any, int]]  # what runs, with which optimizers, and with how many pairs
 
 
 def linear_cases() -> Iterator[tuple[str, Case]]:
     """All combinations for one seed, a third of them for three seeds; the other ways in turns."""
-    kinds = {
-        "one": (linear_one, 6),
-        "many": (linear_many, 2),
-        "windows": (linear_windows, 1),
-        "split": (linear_split, 1),
+    kinds: Kinds = {
+        "one": (linear_one, LINEAR, 6),
+        "many": (linear_many, LINEAR, 2),
+        "split": (linear_split, LINEAR, 1),
     }
-    kinds |= {"hand": (linear_hand, 1), "stepper": (linear_stepper, 1), "skip": (linear_skip, 1)}
-    for kind, (run, number) in kinds.items():
-        for settings in pairs_of(FEW if kind in ("windows", "skip") else LINEAR, number):
+    kinds |= {"hand": (linear_hand, LINEAR, 1), "stepper": (linear_stepper, LINEAR, 1)}
+    kinds |= {"windows": (linear_windows, FEW, 1), "skip": (linear_skip, FEW[1:], 1)}
+    for kind, (run, names, number) in kinds.items():
+        for settings in pairs_of(names, number):
             yield "-".join(["linear", kind, *settings]), functools.partial(run, *settings)
     yield "linear-bank", linear_bank
 
 
 def td_cases() -> Iterator[tuple[str, Case]]:
-    kinds = {"one": (td_one, 3), "many": (td_many, 1), "split": (td_split, 1), "hand": (td_hand, 1)}
-    for kind, (run, number) in kinds.items():
-        for settings in pairs_of(list(TD)[::2] if kind == "split" else TD, number):
+    """Each normaliser with each optimizer for one seed; the other ways in turns."""
+    kinds: Kinds = {"one": (td_one, [*TD], 3), "many": (td_many, [*TD], 1)}
+    kinds |= {"split": (td_split, [*TD][::2], 1), "hand": (td_hand, [*TD][1::2], 1)}
+    for kind, (run, names, number) in kinds.items():
+        for settings in pairs_of(names, number):
             yield "-".join(["td", kind, *settings]), functools.partial(run, *settings)
     for settings in pairs_of(OFF_POLICY, 3):
         yield "-".join(["td-ratios", *settings]), functools.partial(td_one, *settings, off_policy=True)

@@ -265,7 +265,7 @@ def full(kind: str, run: Any, every: int = 1) -> Iterator[tuple[str, Case]]:
     for layers, names in ((DEEP, FEW), ((), FEW)):
         for hidden, optimizer, settings in in_turns(names, itertools.repeat(layers), **options):
             yield named(kind, run, hidden, optimizer, **settings)
-    for optimizer, head in OTHER_HEADS.items():
+    for optimizer, head in [*OTHER_HEADS.items()][::every]:
         yield named(kind, run, FLAT, optimizer, bounder="obgd", head=head)
 
 
@@ -278,7 +278,7 @@ def few(kind: str, run: Any, names: Any, **choices: Any) -> Iterator[tuple[str, 
 def network_cases() -> Iterator[tuple[str, Case]]:
     parts: dict[str, Any] = {"bounder": BOUNDERS, "traces": (True, False)}
     yield from full("mlp-one", mlp_one)
-    yield from few("mlp-many", mlp_many, FEW[:4], **parts)
+    yield from few("mlp-many", mlp_many, FEW[:3], **parts)
     yield from few("mlp-hand", mlp_hand, FEW, **parts)
     yield named("mlp-drawn", mlp_drawn, FLAT, "LMS", bounder="obgd")
     yield from few("mlp-split", mlp_split, ["Autostep", "IDBD_loss_loss"], **parts)
@@ -288,7 +288,7 @@ def network_cases() -> Iterator[tuple[str, Case]]:
 def head_cases() -> Iterator[tuple[str, Case]]:
     parts: dict[str, Any] = {"bounder": BOUNDERS, "traces": (True, False)}
     yield from full("heads-one", heads_one, 2)
-    yield from few("heads-hand", heads_hand, FEW, **parts)
+    yield from few("heads-hand", heads_hand, FEW[:4], **parts)
     for optimizer in ("IDBD_prediction_loss", "Autostep"):
         yield named("heads-drawn", heads_drawn, FLAT, optimizer, bounder="obgd", normalizer="ema", traces=True)
     for optimizer in [*TD][::2]:

@@ -108,7 +108,7 @@ TARGETS[::11] = np.nan
 UNPAGED, STREAM, TD_STREAM = UnpagedStream(), ExactStream(), ExactTDStream()
 
 
-# 2. Optimizers, bounders, normalisers
+# 2. Optimizers, bounders, normalisers; step sizes are such that bounds are met
 
 Made = dict[str, Callable[[], Any]]
 MODES = ("prediction", "loss")
@@ -120,14 +120,14 @@ NORMALIZERS: Made = {
 BOUNDERS: Made = {"free": lambda: None, "obgd": nb.ObGDBounding, "agc": lambda: nb.AGCBounding(0.1)}
 SHARED: Made = {
     "LMS": lambda: nb.LMS(0.05),
-    "Autostep": lambda: nb.Autostep(0.03, 0.05, 50.0),
+    "Autostep": lambda: nb.Autostep(0.4, 0.1, 50.0),
     "ScaledLMS": lambda: nb.ScaledLMS(0.02, 0.9),
     "adam": lambda: nb.from_optax("adam", learning_rate=0.01),
 }
 LINEAR: Made = SHARED | {
     "IDBD": lambda: nb.IDBD(0.03, 0.1),
     "IDBD_0": lambda: nb.IDBD(0.03, 0.0),
-    "IDBD_bounds": lambda: nb.IDBD(0.03, 0.5, log_step_size_bounds=(-5.0, -3.0)),
+    "IDBD_bounds": lambda: nb.IDBD(0.01, 0.5, log_step_size_bounds=(-4.65, -4.5)),
     "ObGD": nb.ObGD,
     "ObGD_traces": lambda: nb.ObGD(0.5, 1.5, 0.9, 0.8),
 }
@@ -140,9 +140,9 @@ TD: Made = {
     "TrueOnlineTD": lambda: nb.TrueOnlineTD(0.02, 0.8),
     "TDIDBD": lambda: nb.TDIDBD(0.01, 0.05, 0.8),
     "TDIDBD_full": lambda: nb.TDIDBD(0.01, 0.05, 0.8, False),
-    "TDIDBD_bounds": lambda: nb.TDIDBD(0.01, 0.2, 0.8, log_step_size_bounds=(-5.0, -4.0)),
-    "AutoTDIDBD": lambda: nb.AutoTDIDBD(0.02, 0.1, 0.8, 50.0),
-    "AutoTDIDBD_updated": lambda: nb.AutoTDIDBD(0.1, 0.1, 0.8, 50.0, "updated", 0.0),
+    "TDIDBD_bounds": lambda: nb.TDIDBD(0.01, 0.5, 0.8, log_step_size_bounds=(-4.65, -4.5)),
+    "AutoTDIDBD": lambda: nb.AutoTDIDBD(0.4, 0.1, 0.8, 50.0),
+    "AutoTDIDBD_updated": lambda: nb.AutoTDIDBD(0.4, 0.1, 0.8, 50.0, "updated", 0.0),
     "TDC": lambda: nb.TDC(0.02, 0.6, 0.05),
     "GTD2": lambda: nb.GTD2(0.02, 0.6, 0.05),
 }
@@ -152,7 +152,7 @@ BIAS = {"bias": True, "nobias": False}
 
 def needs_optax(name: str) -> bool:
     """Whether a case cannot run here."""
-    return "adam" in name and importlib.util.find_spec("optax") is None
+    return ("adam" in name or "optax" in name) and importlib.util.find_spec("optax") is None
 
 
 # 3. What a run shows

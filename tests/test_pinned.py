@@ -1,17 +1,19 @@
-"""What must not change while the house is rebuilt: the numbers, read from `pinned.json.gz`, of every combination.
+"""What must not change while the house is rebuilt: numbers, names and settings, read from `pinned.json.gz`.
 
 Learner x optimizer x bounder x normaliser x loop, each after some 60 steps in float64: metrics, histories, predictions,
-step sizes, traces, and the fields of the last states, read by name, so that a field may become a property. Besides:
-the public names with their parameters and defaults, and the settings' configurations. The numbers that the pages print
-are not here: nbval compares them with the outputs that the notebooks hold.
+step sizes, traces, and the fields of the last states, read by name, so that a field may become a property. Where a full
+product would take minutes of compilation, every pair of parts occurs. Besides: the public names with their parameters
+and defaults, and the settings' configurations. The numbers that the pages print are not here: nbval compares them with
+the outputs that the notebooks hold.
 
 Tolerances: other compilers, processors and forms of the same formula sum and multiply in another order, which moves
-the last digits, 1e-16, and sixty steps of learning carry that to 1e-13 or less. 1e-9 is far above it, and far below
-any change of an algorithm. The streams of the library draw in float32: there it is 1e-5.
+the last digits, 1e-16, and sixty steps of learning carry that to 1e-12 or less. 1e-9 is far above it, and far below
+any change of an algorithm. The streams of the library draw in float32, where another processor differs by 1e-7, and by
+1e-5 of a small number: they, and what runs on them, are compared to 1e-4.
 
 `python tests/test_pinned.py --write` writes the file anew, and refuses where it exists; with `--add`, only the cases
-that it lacks are computed; `--force` replaces it. With JAX_DISABLE_MOST_OPTIMIZATIONS=1 the module takes half the time:
-most of it is compilation, and the numbers are the same.
+that it lacks are computed; `--force` replaces it. With JAX_DISABLE_MOST_OPTIMIZATIONS=1 the module takes little more
+than half the time: most of it is compilation, and the numbers are the same.
 """
 
 import argparse
@@ -190,13 +192,13 @@ def rounded(value: Any) -> Any:
 
 
 def write(add: bool) -> None:
-    """Compute the cases, all or those that the file lacks, and write the file."""
+    """Compute the cases, all or those that the file lacks, and write the file; with `add`, what it has stays."""
     jax.config.update("jax_enable_x64", True)
     have: dict[str, Any] = stored() if add else {"cases": {}, "names": {}, "configs": {}}
-    cases = {}
-    for name in CASES:
+    cases = dict(have["cases"])
+    for name in [name for name in CASES if name not in cases]:
         start = time.process_time()
-        cases[name] = have["cases"][name] if name in have["cases"] else rounded(computed(name))
+        cases[name] = rounded(computed(name))
         print(f"{time.process_time() - start:6.2f} s {name}")
     shape = {"names": names() | have["names"], "configs": configs() | have["configs"]}
     text = json.dumps({"generator": generator(), "cases": cases} | shape, separators=(",", ":"))
