@@ -162,12 +162,12 @@ def test_the_authors_package_where_the_bound_is_idle(reset: str, float64: None) 
     sparse = [[(int(i), float(x[i])) for i in np.flatnonzero(x)] if reset == "active" else x.tolist() for x in xs]
     values = np.array([theirs.step(row, reward) for row, reward in zip(sparse, rewards.tolist(), strict=True)])
     found = values_of(learner, xs, rewards, 0.9)[1]
-    assert rms(found - values) < 1e-4 * rms(values) and np.abs(found - values).max() < 1e-3 * rms(values)
+    assert rms(found - values) < 1e-4 * rms(values) and np.abs(found - values).max() < 2e-4 * rms(values)
 
 
 @needs_wheel
 @pytest.mark.parametrize(
-    ("step", "eta", "every", "acting"), [(0.001, 0.5, 1e-5, None), (0.02, 0.1, 2e-3, 2e-2)], ids=["idle", "active"]
+    ("step", "eta", "every", "acting"), [(0.001, 0.5, 1e-5, None), (0.02, 0.1, 2e-4, 4e-3)], ids=["idle", "active"]
 )
 @pytest.mark.parametrize("reset", RESETS)
 def test_the_authors_package_on_the_ring(step: float, eta: float, every: float, acting: Any, reset: str,
