@@ -43,7 +43,7 @@ setup(
     ],
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=["alberta_nb", "alberta_nb.*"]),
-    package_data={"alberta_nb": ["py.typed", "data/*.csv.gz", "data/*.md"]},
+    package_data={"alberta_nb": ["py.typed", "__init__.pyi", "*/__init__.pyi", "data/*.csv.gz", "data/*.md"]},
     install_requires=cfg["requirements"].split(),
     extras_require={key.removesuffix(SUFFIX): cfg[key].split() for key in cfg if key.endswith(SUFFIX)},
     entry_points={"console_scripts": cfg["console_scripts"].split()},

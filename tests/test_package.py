@@ -2,6 +2,10 @@
 
 import ast
 import configparser
+import importlib
+import inspect
+import pkgutil
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -128,9 +132,30 @@ def test_public_names_are_all_there() -> None:
 
 
 def test_type_checkers_may_read_the_public_names() -> None:
-    # Whoever reads the file without running it takes `name as name` for public, and nothing else.
-    source = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
-    (block,) = (node.body for node in source.body if isinstance(node, ast.If))
-    names = [name for line in block for name in line.names]
-    assert all(name.name == name.asname for name in names)
-    assert sorted(name.name for name in names) == sorted(set(alberta_nb.__all__))
+    # Whoever reads a stub takes `name as name` for public, and nothing else.
+    found = []
+    for stub in PACKAGE.rglob("__init__.pyi"):
+        for line in ast.parse(stub.read_text(encoding="utf-8")).body:
+            names = line.names if isinstance(line, ast.ImportFrom) else []
+            found += [name.name for name in names if name.name != "*"]
+            assert all(name.name in ("*", name.asname) for name in names), stub
+    assert sorted(found) == sorted(alberta_nb.__all__)
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent.name for path in PACKAGE.glob("*/__init__.pyi")))
+def test_a_folder_shows_its_names(folder: str) -> None:
+    face = importlib.import_module(f"alberta_nb.{folder}")
+    assert face.__doc__ and face.__all__ and set(face.__all__) <= set(dir(face)) & set(alberta_nb.__all__)
+    for name in face.__all__:
+        assert getattr(face, name) is getattr(alberta_nb, name)
+    modules = [module.name for module in pkgutil.iter_modules(face.__path__)]
+    assert all(inspect.ismodule(getattr(face, name)) for name in modules)  # a module keeps its name
+    with pytest.raises(AttributeError, match=f"alberta_nb.{folder}.*nothing_of_this_name"):
+        getattr(face, "nothing_of_this_name")  # noqa: B009
+
+
+def test_help_is_a_map() -> None:
+    named = set(re.findall(r"\w+", alberta_nb.__doc__ or ""))
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.pyi")} <= named
+    for row in re.findall(r"^    \w.*?: (.*)$", alberta_nb.__doc__ or "", re.M):
+        assert set(row.split(", ")) <= set(alberta_nb.__all__), row

@@ -43,7 +43,8 @@ from alberta_nb import (
     tail_weights,
 )
 from alberta_nb.loops.engine import History
-from alberta_nb.loops.run import StreamPosition, run_loop, stream_start
+from alberta_nb.loops.run import run_loop
+from alberta_nb.loops.start import StreamPosition, stream_start
 from alberta_nb.streams.base import TDStream, watch
 from alberta_nb.streams.chains import borders, fall
 from alberta_nb.streams.tables import TableError

@@ -112,6 +112,8 @@ class HordeStructure(Settings):
     bootstraps: bool
     selects: bool
 
+    silent_column = 2
+
     def like(self, feature_dim: int) -> Any:
         "Shapes and dtypes of a state."
         n = self.heads.n_heads

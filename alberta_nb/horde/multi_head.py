@@ -333,7 +333,7 @@ class HeadSettings(Settings):
     head_optimizer: Optimizer | None = None
     per_head_gamma_lamda: tuple[float, ...] | None = None
 
-    needs_key, seeds = True, "per core"
+    needs_key, seeds, silent_column = True, "per core", 2
     time_step = HeadsTimeStep
     of_heads = property(lambda self: self.head_optimizer or self.optimizer)
     products = property(head_products)

@@ -19,7 +19,7 @@ from jax import Array, lax
 from ..native.kernel import OPTIONS, native_if, use_native
 from ..native.rewrite import short_vectors
 from ..learners.base import contract, state_like
-from .supervised import fit_state
+from .start import fit_state
 from ..streams.sources import aligned_empty
 from ..types import TimeStep, check_int, require, vector
 

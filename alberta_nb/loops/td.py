@@ -11,8 +11,8 @@ from typing import Any
 
 from jax import Array
 
-from ..learners.base import contract
-from .run import StreamPosition
+from ..learners.base import Learner, contract
+from .start import Experience, StreamPosition
 from alberta_nb.loops.supervised import (
     NORMALIZER,
     STEP_SIZES,
@@ -21,11 +21,9 @@ from alberta_nb.loops.supervised import (
     NormalizerTrackingConfig,
     StepSizeTrackingConfig,
     Tracked,
-    batch_result,
-    one_result,
     run,
 )
-from ..types import Settings, State, TDTimeStep, require
+from ..types import Settings, State, TDTimeStep, Tree, require
 
 # %% ../../nbs/loops/04_td.ipynb #c6dec979
 class TraceTrackingConfig(Settings):
@@ -46,20 +44,20 @@ class TraceHistory(State):
     recording_indices: Array
 
 # %% ../../nbs/loops/04_td.ipynb #443eb8fa
-def read_traces(learner: Any, state: Any) -> dict[str, Array]:
+def read_traces(learner: Any, state: Tree) -> dict[str, Array]:
     "All eligibility traces that a learner's state holds."
     return learner.traces(state)
 
 
-def _name_traces(config: Any, rows: Any, steps: Array) -> TraceHistory:
+def _name_traces(config: TraceTrackingConfig, rows: Tree, steps: Array) -> TraceHistory:
     bias = rows["bias_eligibility_traces"] if config.include_bias else None
     return TraceHistory(**rows | {"bias_eligibility_traces": bias}, recording_indices=steps)
 
 
-TRACES = Tracked("trace_tracking", "traces", "traces(state)", read_traces, _name_traces)
+TRACES = Tracked("trace", "traces", "traces(state)", read_traces, _name_traces)
 
 
-def check_td_learner(learner: Any) -> None:
+def check_td_learner(learner: Learner) -> None:
     "Raise TypeError unless `learner` learns from transitions."
     fits = contract(learner).time_step is TDTimeStep
     what = f"got {type(learner).__name__}"
@@ -67,7 +65,8 @@ def check_td_learner(learner: Any) -> None:
 
 # %% ../../nbs/loops/04_td.ipynb #942eaea3
 def run_td_learning_loop(
-    learner: Any, stream: Any, num_steps: int | None = None, key: Any = None, learner_state: Any = None,
+    learner: Learner, stream: Experience, num_steps: int | None = None, key: Array | None = None,
+    learner_state: Tree = None,
     step_size_tracking: StepSizeTrackingConfig | None = None,
     normalizer_tracking: NormalizerTrackingConfig | None = None, trace_tracking: TraceTrackingConfig | None = None, *,
     stream_state: StreamPosition | None = None, record_every: int = 1, non_finite: str = "raise",
@@ -85,13 +84,14 @@ def run_td_learning_loop(
     check_td_learner(learner)
     tracking = {STEP_SIZES: step_size_tracking, NORMALIZER: normalizer_tracking, TRACES: trace_tracking}
     return run(
-        learner, stream, num_steps, key, learner_state, tracking, one_result, seeds=False, stream_state=stream_state,
+        learner, stream, num_steps, key, learner_state, tracking, LearningResult, stream_state=stream_state,
         record_every=record_every, non_finite=non_finite, progress=progress,
     )  # fmt: skip
 
 # %% ../../nbs/loops/04_td.ipynb #4ad7fc3f
 def run_td_learning_loop_batched(
-    learner: Any, stream: Any, num_steps: int | None = None, keys: Any = None, learner_state: Any = None,
+    learner: Learner, stream: Experience, num_steps: int | None = None, keys: Array | None = None,
+    learner_state: Tree = None,
     step_size_tracking: StepSizeTrackingConfig | None = None,
     normalizer_tracking: NormalizerTrackingConfig | None = None, trace_tracking: TraceTrackingConfig | None = None, *,
     stream_state: StreamPosition | None = None, record_every: int = 1, non_finite: str = "raise",
@@ -104,6 +104,6 @@ def run_td_learning_loop_batched(
     check_td_learner(learner)
     tracking = {STEP_SIZES: step_size_tracking, NORMALIZER: normalizer_tracking, TRACES: trace_tracking}
     return run(
-        learner, stream, num_steps, keys, learner_state, tracking, batch_result, seeds=True, stream_state=stream_state,
+        learner, stream, num_steps, keys, learner_state, tracking, BatchedLearningResult, stream_state=stream_state,
         record_every=record_every, non_finite=non_finite, progress=progress,
     )  # fmt: skip

@@ -96,9 +96,11 @@ class RowsSource(Source):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: array.shape[1:] for name, array in self.rows.items()}
 
-    def looked_at(self) -> Iterable[Any]:
-        "The arrays that have to be finite."
-        return self.rows.values()
+    def looked_at(self) -> Iterable[np.ndarray]:
+        "The arrays that have to be finite: what a learner reads of them."
+        whole = self.time_step(**self.rows)
+        read = whole.as_read() if hasattr(whole, "as_read") else whole
+        return [array for array in vars(read).values() if array is not None]
 
     @functools.cached_property
     def finite(self) -> bool:  # type: ignore[override]

@@ -1,0 +1,25 @@
+from .apps import *
+from .experiments import *
+from .horde import *
+from .learners import *
+from .loops import *
+from .native import *
+from .optimizers import *
+from .streams import *
+from .normalizers import (
+    EMANormalizer as EMANormalizer,
+    EMANormalizerState as EMANormalizerState,
+    Normalizer as Normalizer,
+    WelfordNormalizer as WelfordNormalizer,
+    WelfordNormalizerState as WelfordNormalizerState,
+    normalizer_from_config as normalizer_from_config,
+)
+from .types import (
+    OffPolicyTimeStep as OffPolicyTimeStep,
+    Settings as Settings,
+    State as State,
+    TDTimeStep as TDTimeStep,
+    TimeStep as TimeStep,
+)
+
+__version__: str

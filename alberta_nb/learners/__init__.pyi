@@ -1,0 +1,8 @@
+from .bank import LearnerBank as LearnerBank
+from .baselines import LastValue as LastValue, RunningMean as RunningMean
+from .diagnostics import Diagnostics as Diagnostics, diagnose as diagnose
+from .linear import LearnerState as LearnerState, LinearLearner as LinearLearner, UpdateResult as UpdateResult
+from .mlp import MLPLearner as MLPLearner, MLPLearnerState as MLPLearnerState, MLPUpdateResult as MLPUpdateResult
+from .network import MLPParams as MLPParams
+from .sparse_init import sparse_init as sparse_init
+from .td import TDLearnerState as TDLearnerState, TDLinearLearner as TDLinearLearner, TDUpdateResult as TDUpdateResult
