@@ -13,39 +13,24 @@ __all__ = ['DemonType', 'GVFSpec', 'HordeSpec', 'create_horde_spec', 'HordeLearn
            'TDTimeStep', 'TimeStep']
 
 # %% ../nbs/91_core.ipynb #be44c2a7
-from .horde.gvf import DemonType, GVFSpec, HordeSpec, create_horde_spec
-from .horde.horde import HordeLearner, HordeUpdateResult
-from .learners.linear import LearnerState, LinearLearner, UpdateResult
-from .learners.mlp import MLPLearner, MLPLearnerState, MLPUpdateResult
-from .learners.td import TDLearnerState, TDLinearLearner, TDUpdateResult
-from .loops.metrics import metrics_to_dicts
-from .loops.mlp import run_mlp_learning_loop, run_mlp_learning_loop_batched
-from alberta_nb.loops.multi_head import (
-    BatchedHordeResult,
-    HordeLearningResult,
-    run_horde_learning_loop,
-    run_horde_learning_loop_batched,
-)
-from .loops.supervised import run_learning_loop, run_learning_loop_batched
-from .loops.td import run_td_learning_loop
-from .optimizers.autotdidbd import AutoTDIDBD, AutoTDIDBDState
-from .optimizers.base import Optimizer, OptimizerUpdate
-from .optimizers.idbd import IDBD, IDBDParamState, IDBDState
-from .optimizers.lms import LMS, LMSState
-from .optimizers.td_lambda import TDOptimizer, TDOptimizerUpdate
-from .optimizers.tdidbd import TDIDBD, TDIDBDState
-from .streams.base import ScanStream, TDStream
-from .types import TDTimeStep, TimeStep
-
-# %% ../nbs/91_core.ipynb #ab6cbcb8
 # fmt: off
+from alberta_nb import (
+    DemonType, GVFSpec, HordeSpec, create_horde_spec, HordeLearner, HordeUpdateResult, LearnerState, LinearLearner,
+    UpdateResult, MLPLearner, MLPLearnerState, MLPUpdateResult, TDLearnerState, TDLinearLearner, TDUpdateResult,
+    metrics_to_dicts, run_mlp_learning_loop, run_mlp_learning_loop_batched, BatchedHordeResult, HordeLearningResult,
+    run_horde_learning_loop, run_horde_learning_loop_batched, run_learning_loop, run_learning_loop_batched,
+    run_td_learning_loop, AutoTDIDBD, AutoTDIDBDState, Optimizer, OptimizerUpdate, IDBD, IDBDParamState, IDBDState,
+    LMS, LMSState, TDOptimizer, TDOptimizerUpdate, TDIDBD, TDIDBDState, ScanStream, TDStream, TDTimeStep, TimeStep,
+)
+
 _all_ = [
     "DemonType", "GVFSpec", "HordeSpec", "create_horde_spec", "HordeLearner", "HordeUpdateResult", "LearnerState",
     "LinearLearner", "UpdateResult", "MLPLearner", "MLPLearnerState", "MLPUpdateResult", "TDLearnerState",
-    "TDLinearLearner", "TDUpdateResult", "metrics_to_dicts", "run_mlp_learning_loop", "run_mlp_learning_loop_batched",
-    "BatchedHordeResult", "HordeLearningResult", "run_horde_learning_loop", "run_horde_learning_loop_batched",
-    "run_learning_loop", "run_learning_loop_batched", "run_td_learning_loop", "AutoTDIDBD", "AutoTDIDBDState",
-    "Optimizer", "OptimizerUpdate", "IDBD", "IDBDParamState", "IDBDState", "LMS", "LMSState", "TDOptimizer",
-    "TDOptimizerUpdate", "TDIDBD", "TDIDBDState", "ScanStream", "TDStream", "TDTimeStep", "TimeStep",
+    "TDLinearLearner", "TDUpdateResult", "metrics_to_dicts", "run_mlp_learning_loop",
+    "run_mlp_learning_loop_batched", "BatchedHordeResult", "HordeLearningResult", "run_horde_learning_loop",
+    "run_horde_learning_loop_batched", "run_learning_loop", "run_learning_loop_batched", "run_td_learning_loop",
+    "AutoTDIDBD", "AutoTDIDBDState", "Optimizer", "OptimizerUpdate", "IDBD", "IDBDParamState", "IDBDState", "LMS",
+    "LMSState", "TDOptimizer", "TDOptimizerUpdate", "TDIDBD", "TDIDBDState", "ScanStream", "TDStream", "TDTimeStep",
+    "TimeStep",
 ]
 # fmt: on
