@@ -9,8 +9,8 @@ __all__ = ['PAGE_NUMBERS', 'PAGE_ROWS', 'BLOCK_NUMBERS', 'GIVEN_NUMBERS', 'Block
 # %% ../../nbs/loops/00_run.ipynb #98574096
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -257,7 +257,7 @@ def make_spec(
     if isinstance(stream, Source):
         rows = _given_rows(stream.numbers, num_steps)
         return Spec(structure, None, rows, 1, record_every, histories, "trust", lanes > 0)
-    rows, pages = _page_size(_numbers(stream) * (whole_lanes(lanes) if lanes else 1))
+    rows, pages = _page_size(_numbers(cast(Hashable, stream)) * (whole_lanes(lanes) if lanes else 1))
     policy = {"raise": "flag", "skip": "skip"}[non_finite]
     return Spec(structure, stream, rows, pages, record_every, histories, policy, lanes > 0)
 
