@@ -32,6 +32,7 @@ from alberta_nb import (
 )
 from alberta_nb.horde.horde import td_targets
 from alberta_nb.horde.multi_head import heads_forward
+from alberta_nb.learners.base import state_like
 
 RNG = np.random.default_rng(0)
 STEPS = 90
@@ -242,7 +243,9 @@ def test_config_structure_and_shapes() -> None:
     assert again == horde and again.n_demons == 3 and again.learner.per_head_gamma_lamda == (0.0, 0.9 * 0.8, 0.5)
     other = HordeLearner(spec([(0.3, 0.1)] * 3, terminal_reward=2.0), (16, 8), LMS(0.3), bounder=ObGDBounding())
     assert other.structure == horde.structure  # numbers live in the state
-    shapes = [[(a.shape, a.dtype) for a in jax.tree.leaves(tree)] for tree in (horde.init(5, KEY), horde.like(5))]
+    shapes = [
+        [(a.shape, a.dtype) for a in jax.tree.leaves(tree)] for tree in (horde.init(5, KEY), state_like(horde, 5))
+    ]
     assert shapes[0] == shapes[1]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from live import live
 
-from alberta_nb.learners.linear import LinearLearner, linear_step, weighted_sum
+from alberta_nb.learners.linear import LinearLearner, weighted_sum
 from alberta_nb.loops.supervised import StepSizeTrackingConfig, run_learning_loop
 from alberta_nb.normalizers import EMANormalizer, Normalizer, WelfordNormalizer
 from alberta_nb.optimizers.autostep import Autostep
@@ -328,5 +328,5 @@ class Silent(Optimizer):
 def test_an_optimizer_must_report_its_mean_step_size() -> None:
     learner = LinearLearner(Silent())
     with pytest.raises(ValueError, match="Silent must report 'mean_step_size', got .'mean'."):
-        linear_step(learner, learner.init(2), TimeStep(observation=jnp.ones(2), target=jnp.ones(1)))
+        learner.step(learner.init(2), TimeStep(observation=jnp.ones(2), target=jnp.ones(1)))
     assert isinstance(learner, Settings)

@@ -30,6 +30,7 @@ from alberta_nb import (
     run_multi_head_learning_loop_batched,
 )
 from alberta_nb.horde.multi_head import HeadsTimeStep, heads_forward, move_trunk
+from alberta_nb.learners.base import state_like
 from alberta_nb.types import Settings
 
 RNG = np.random.default_rng(0)
@@ -272,7 +273,7 @@ def test_config_round_trip_and_shared_structure() -> None:
     )
     assert other.structure == learner.structure != MultiHeadMLPLearner(3, (16, 8)).structure
     state = learner.init(5, KEY)
-    shapes = [[(a.shape, a.dtype) for a in jax.tree.leaves(tree)] for tree in (state, learner.like(5))]
+    shapes = [[(a.shape, a.dtype) for a in jax.tree.leaves(tree)] for tree in (state, state_like(learner, 5))]
     assert shapes[0] == shapes[1]
 
 

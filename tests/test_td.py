@@ -115,7 +115,7 @@ def test_settings_and_their_defaults() -> None:
     names = [*inspect.signature(ab.TDOptimizer.update).parameters][1:6]
     assert names == ["state", "td_error", "observation", "next_observation", "gamma"]
     names = [*inspect.signature(ab.TDLinearLearner.update).parameters][1:]
-    assert names == ["state", "observation", "reward", "next_observation", "gamma", "rho"]
+    assert names == ["state", "observation", "reward", "next_observation", "gamma", "rho", "truncated"]
     names = [*inspect.signature(ab.run_td_learning_loop).parameters][:5]
     assert names == ["learner", "stream", "num_steps", "key", "learner_state"]
 

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['Questions', 'HordeTimeStep', 'HordeUpdateResult', 'td_targets', 'step_gammas', 'HordeStructure', 'horde_step',
-           'heads_of', 'places_of', 'structure_of', 'lacks_traces', 'HordeSettings', 'first_horde', 'cumulants_width',
-           'check_step', 'check_lamdas', 'HordeLearner']
+           'Asked', 'HordeSettings', 'first_horde', 'cumulants_width', 'given_widths', 'check_step', 'HordeLearner']
 
 # %% ../../nbs/horde/02_horde.ipynb #52562cbd
 import dataclasses
@@ -16,25 +15,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from .gvf import HordeSpec
 from alberta_nb.horde.multi_head import (
-    Lesson,
     MultiHeadMLPLearner,
     MultiHeadMLPState,
-    check_heads_state,
+    TeachingSignal,
     heads_forward,
     learn_heads,
-    with_constants,
-    without_constants,
     without_nan,
 )
+from ..learners.base import state_like
 from ..learners.linear import scale_input, scale_only
-from ..normalizers import Normalizer
-from ..optimizers.base import Optimizer
-from ..optimizers.bounders import Bounder
+from ..learners.mlp import Details, Layers, check_network_state, with_constants, without_constants
 from ..optimizers.td_lambda import TDOptimizer, discounted
-from ..types import Settings, State, floats, require, vector
+from ..types import Settings, State, Tree, cut_off, floats, require, vector
 
 # %% ../../nbs/horde/02_horde.ipynb #4799609b
 class Questions(State):
@@ -51,7 +47,8 @@ class HordeTimeStep(State):
 
     An `observation` and the `next_observation` (feature_dim,), and `cumulants`: (n_demons,), or the targets that the
     questions select from; NaN for none. Where given: discounts `gammas` (n_demons,) instead of the questions' own,
-    `terminated` (1,), not 0 where the episode ended, and importance ratios `rhos` (n_demons,).
+    `terminated` (1,), not 0 where the episode ended, `truncated` (1,), not 0 where it was cut off, and importance
+    ratios `rhos` (n_demons,).
     """
 
     observation: Array
@@ -59,12 +56,13 @@ class HordeTimeStep(State):
     next_observation: Array
     gammas: Array | None = None
     terminated: Array | None = None
+    truncated: Array | None = None
     rhos: Array | None = None
 
     def as_read(self) -> "HordeTimeStep":
         "The part that a learner reads: no missing cumulants, and nothing behind an end."
-        xp = np if isinstance(self.observation, np.ndarray) else jnp
-        following: Any = self.next_observation
+        xp: Tree = np if isinstance(self.observation, np.ndarray) else jnp
+        following = self.next_observation
         if self.terminated is not None:
             following = xp.where(self.terminated != 0.0, 0.0, following)
         if self.gammas is not None:
@@ -83,7 +81,7 @@ class HordeUpdateResult(State):
         trunk_bounding_metric: the bounder's report on the trunk's step (), 1 without one.
     """
 
-    state: Any
+    state: Tree
     predictions: Array
     td_errors: Array
     td_targets: Array
@@ -100,9 +98,13 @@ def td_targets(cumulants: Array, gammas: Array, terminal_rewards: Array, next_va
 
 
 def step_gammas(questions: Questions, time_step: HordeTimeStep) -> Array:
-    "The discounts of this step (n_demons,): the questions' own, or those that came with it; 0 where the episode ended."
+    """The discounts of this step (n_demons,): the questions' own, or those that came with it.
+
+    0 where the episode ended, negative where it was cut off: then the size discounts, and no trace leads on.
+    """
     gammas = questions.gammas if time_step.gammas is None else time_step.gammas
-    return gammas if time_step.terminated is None else jnp.where(time_step.terminated != 0.0, 0.0, gammas)
+    gammas = gammas if time_step.terminated is None else jnp.where(time_step.terminated != 0.0, 0.0, gammas)
+    return cut_off(gammas, time_step.truncated)
 
 # %% ../../nbs/horde/02_horde.ipynb #4f83a776
 class HordeStructure(Settings):
@@ -114,13 +116,13 @@ class HordeStructure(Settings):
 
     silent_column = 2
 
-    def like(self, feature_dim: int) -> Any:
+    def like(self, feature_dim: int) -> Tree:
         "Shapes and dtypes of a state."
-        n = self.heads.n_heads
-        column: Any = jax.ShapeDtypeStruct((n,), jnp.result_type(float))
-        places: Any = jax.ShapeDtypeStruct((n,), jnp.int32)
+        n = (self.heads.n_heads,)
+        column: Tree = jax.ShapeDtypeStruct(n, jnp.result_type(float))
+        places: Tree = jax.ShapeDtypeStruct(n, jnp.int32)
         asked = Questions(gammas=column, lamdas=column, terminal_rewards=column, places=places)
-        return self.heads.like(feature_dim).replace(questions=asked)
+        return state_like(self.heads, feature_dim).replace(questions=asked)
 
     def step(self, state: MultiHeadMLPState, time_step: HordeTimeStep) -> HordeUpdateResult:
         return horde_step(self, state, time_step)
@@ -140,8 +142,8 @@ def horde_step(horde: HordeStructure, state: MultiHeadMLPState, time_step: Horde
     targets = td_targets(cumulants, gammas, asked.terminal_rewards, next_values)
     errors = jnp.where(active, targets - seen.values, 0.0)
     leads_on = jnp.maximum(gammas, 0.0) * asked.lamdas
-    lesson = Lesson(errors, active, time_step.rhos, leads_on, (x, next_x, gammas))
-    learned = learn_heads(learner, state.replace(normalizer_state=normalizer_state), seen, lesson)
+    signal = TeachingSignal(errors, active, time_step.rhos, leads_on, (x, next_x, gammas))
+    learned = learn_heads(learner, state.replace(normalizer_state=normalizer_state), seen, signal)
     return HordeUpdateResult(
         state=learned.state,
         predictions=seen.values,
@@ -152,52 +154,35 @@ def horde_step(horde: HordeStructure, state: MultiHeadMLPState, time_step: Horde
     )
 
 # %% ../../nbs/horde/02_horde.ipynb #baf42d8c
-def heads_of(horde: Any) -> MultiHeadMLPLearner:
+def _heads_of(horde: Any) -> MultiHeadMLPLearner:
     "The learner of all heads: the settings of the Horde, and gamma lamda of each question."
     products = tuple(demon.gamma * demon.lamda for demon in horde.horde_spec.demons)
     settings = {f.name: getattr(horde, f.name) for f in dataclasses.fields(horde)[1:]}
     return MultiHeadMLPLearner(len(products), **settings, per_head_gamma_lamda=products)
 
 
-def places_of(horde: Any) -> np.ndarray:
-    "For each demon the place of its cumulant in the given array."
-    index = horde.horde_spec.field("cumulant_index", int)
-    return np.where(index < 0, np.arange(len(index)), index).astype(np.int32)
-
-
-def structure_of(horde: Any) -> HordeStructure:
+def _structure_of(horde: Any) -> Tree:
     "What compiled code knows."
     selects = any(demon.cumulant_index >= 0 for demon in horde.horde_spec.demons)
     return HordeStructure(horde.learner.structure, bool(horde.horde_spec.field("gamma").any()), selects)
 
-
-def lacks_traces(horde: Any) -> bool:
-    "Whether discounts from outside would ask for traces that the questions' own discounts do not."
-    kept = horde.learner.has_traces or isinstance(horde.learner.of_heads, TDOptimizer)
-    return not kept and bool(horde.horde_spec.field("lamda").any())
-
 # %% ../../nbs/horde/02_horde.ipynb #faf08ee1
-class HordeSettings(Settings):
-    "The settings of a Horde, checked, and what follows from them. Raises TypeError or ValueError that names one."
+class Asked(Settings):
+    "The setting that a Horde has before those of all networks."
 
     horde_spec: HordeSpec
-    hidden_sizes: tuple[int, ...] = (128, 128)
-    optimizer: Any = None
-    step_size: float = 1.0
-    bounder: Bounder | None = None
-    normalizer: Normalizer | None = None
-    sparsity: float = 0.9
-    leaky_relu_slope: float = 0.01
-    use_layer_norm: bool = True
-    head_optimizer: Optimizer | None = None
+
+
+class HordeSettings(Details, Layers, Asked):
+    "The settings of a Horde, checked, and what follows from them. Raises TypeError or ValueError that names one."
+
+    optimizer: Any = None  # a TDOptimizer too, where heads are linear
 
     time_step = HordeTimeStep
-    needs_key, seeds = True, "per core"
+    metric_names = ("squared_td_error", "td_error", "mean_step_size")
     n_demons = property(lambda self: len(self.horde_spec.demons))
-    learner = functools.cached_property(heads_of)
-    places = functools.cached_property(places_of)
-    structure = functools.cached_property(structure_of)  # type: ignore[assignment]
-    lacks_traces = functools.cached_property(lacks_traces)
+    learner = functools.cached_property(_heads_of)
+    structure = functools.cached_property(_structure_of)
 
     def __post_init__(self) -> None:
         spec = self.horde_spec
@@ -205,15 +190,22 @@ class HordeSettings(Settings):
         object.__setattr__(self, "hidden_sizes", self.learner.hidden_sizes)
         object.__setattr__(self, "optimizer", self.learner.optimizer)
 
-    def like(self, feature_dim: int) -> Any:
-        "Shapes and dtypes of a state."
-        return self.structure.like(feature_dim)
+    @functools.cached_property
+    def places(self) -> np.ndarray:
+        "For each demon the place of its cumulant in the given array."
+        index = self.horde_spec.field("cumulant_index", int)
+        return np.where(index < 0, np.arange(len(index)), index).astype(np.int32)
+
+    @functools.cached_property
+    def lacks_traces(self) -> bool:
+        "Whether discounts from outside would ask for traces that the questions' own discounts do not."
+        kept = self.learner.has_traces or isinstance(self.learner.of_heads, TDOptimizer)
+        return not kept and bool(self.horde_spec.field("lamda").any())
 
 # %% ../../nbs/horde/02_horde.ipynb #097a2f3b
-def first_horde(horde: HordeSettings, feature_dim: int, key: Any) -> MultiHeadMLPState:
+def first_horde(horde: HordeSettings, feature_dim: int, key: Array) -> MultiHeadMLPState:
     "The first state of the learner, with the questions."
     state, spec = horde.learner.init(feature_dim, key), horde.horde_spec
-    places = jnp.asarray(horde.places)
     gammas, lamdas, ends = (jnp.asarray(spec.field(name)) for name in ("gamma", "lamda", "terminal_reward"))
     states = state.head_optimizer_states
     if isinstance(horde.learner.of_heads, TDOptimizer):
@@ -221,7 +213,7 @@ def first_horde(horde: HordeSettings, feature_dim: int, key: Any) -> MultiHeadML
         what = f"optimizer: the state of {name} must have trace_decay, for each demon's lamda"
         require(hasattr(states, "trace_decay"), what, TypeError)
         states = states.replace(trace_decay=lamdas)
-    asked = Questions(gammas=gammas, lamdas=lamdas, terminal_rewards=ends, places=places)
+    asked = Questions(gammas=gammas, lamdas=lamdas, terminal_rewards=ends, places=jnp.asarray(horde.places))
     return state.replace(questions=asked, head_optimizer_states=states)
 
 # %% ../../nbs/horde/02_horde.ipynb #7c04456e
@@ -234,38 +226,34 @@ def cumulants_width(horde: HordeSettings, width: int) -> None:
         require(width == horde.n_demons, f"cumulants must have shape ({horde.n_demons},), got ({width},)")
 
 
+def given_widths(horde: HordeSettings, **given: ArrayLike | None) -> dict[str, int]:
+    """How many numbers each part must hold that came with a transition: gammas, terminated, truncated, rhos.
+
+    Raises ValueError where discounts from outside would ask for traces that are not there.
+    """
+    what = "gammas: no demon of this Horde has gamma * lamda above 0, so no traces are kept for its lamdas;"
+    fits = given.get("gammas") is None or not horde.lacks_traces
+    require(fits, f"{what} set the gamma of a demon that uses them, or lamda = 0 for all")
+    width = {"gammas": horde.n_demons, "terminated": 1, "truncated": 1, "rhos": horde.n_demons}
+    return {name: width[name] for name, value in given.items() if value is not None}
+
+
 def check_step(
-    horde: HordeSettings, state: Any, cumulants: Any, gammas: Any, terminated: Any, rhos: Any
-) -> dict[str, Any]:
+    horde: HordeSettings, state: object, ends: dict[str, ArrayLike], cumulants: ArrayLike, **given: ArrayLike | None
+) -> dict[str, Tree]:
     "What came with a transition, checked, without the parts that are None."
-    check_heads_state(state, horde.learner)
-    n, shape = horde.n_demons, np.shape(cumulants)
+    d, shape = check_network_state(state, horde.learner), np.shape(cumulants)
     require(len(shape) == 1, f"cumulants must have one dimension, got shape {shape}")
     cumulants_width(horde, shape[0])
-    given = {"cumulants": vector("cumulants", cumulants, shape[0])}
-    if gammas is not None:
-        check_lamdas(horde)
-        given["gammas"] = vector("gammas", gammas, n)
-    if terminated is not None:
-        given["terminated"] = vector("terminated", terminated, 1)
-    if rhos is not None:
-        given["rhos"] = vector("rhos", rhos, n)
-    return given
-
-
-def check_lamdas(horde: HordeSettings) -> None:
-    "Raise ValueError where discounts from outside would ask for traces that are not there."
-    what = "gammas: no demon of this Horde has gamma * lamda above 0, so no traces are kept for its lamdas;"
-    require(not horde.lacks_traces, f"{what} set the gamma of a demon that uses them, or lamda = 0 for all")
+    widths = dict.fromkeys(ends, d) | {"cumulants": shape[0]} | given_widths(horde, **given)
+    values: dict[str, Tree] = ends | {"cumulants": cumulants} | given
+    return {name: vector(name, values[name], width) for name, width in widths.items()}
 
 # %% ../../nbs/horde/02_horde.ipynb #34f453ec
 @functools.partial(jax.jit, static_argnums=0)
-def _horde_update(
-    horde: HordeStructure, state: MultiHeadMLPState, x: Array, next_x: Array, given: dict[str, Any]
-) -> Any:
-    fields = {name: floats(value, -1) for name, value in given.items()}
-    ends = {"observation": floats(x, -1), "next_observation": floats(next_x, -1)}
-    result = horde_step(horde, state, HordeTimeStep(**ends, **fields))
+def _horde_update(horde: HordeStructure, state: MultiHeadMLPState, fields: dict[str, Tree]) -> HordeUpdateResult:
+    time_step = HordeTimeStep(**{name: floats(value, -1) for name, value in fields.items()})
+    result = horde_step(horde, state, time_step)
     return result.replace(state=without_constants(result.state, state))
 
 # %% ../../nbs/horde/02_horde.ipynb #baf3a620
@@ -277,31 +265,35 @@ class HordeLearner(HordeSettings):
     decay. Everything else as in `MultiHeadMLPLearner`. Raises TypeError or ValueError that names the setting.
     """
 
-    def init(self, feature_dim: int, key: Any) -> MultiHeadMLPState:
+    def init(self, feature_dim: int, key: Array) -> MultiHeadMLPState:
         "The first state for `feature_dim` inputs: sparse random weights, biases 0."
         return first_horde(self, feature_dim, key)
 
-    def predict(self, state: MultiHeadMLPState, observation: Array) -> Array:
+    def predict(self, state: MultiHeadMLPState, observation: ArrayLike) -> Array:
         "The predictions of all demons (n_demons,) for an observation (feature_dim,)."
         return self.learner.predict(state, observation)
 
+    def like(self, feature_dim: int) -> Tree:
+        "Shapes and dtypes of a state."
+        return self.structure.like(feature_dim)
+
     def update(
-        self, state: MultiHeadMLPState, observation: Array, cumulants: Array, next_observation: Array, *,
-        gammas: Any = None, terminated: Any = None, rhos: Any = None,
+        self, state: MultiHeadMLPState, observation: ArrayLike, cumulants: ArrayLike, next_observation: ArrayLike, *,
+        gammas: ArrayLike | None = None, terminated: ArrayLike | None = None, rhos: ArrayLike | None = None,
+        truncated: ArrayLike | None = None,
     ) -> HordeUpdateResult:  # fmt: skip
         """Learn from one transition: two observations (feature_dim,), and what happened on the way.
 
         Args:
             cumulants: (n_demons,), or the targets that the questions select from; NaN leaves a demon as it is.
-            gammas: discounts (n_demons,) instead of the questions' own; negative where the sequence was cut off: then
-                its size discounts, and no trace leads on.
+            gammas: discounts (n_demons,) instead of the questions' own; negative ones as with `truncated`.
             terminated: whether the episode ended: then nothing is discounted, and `next_observation` is not read.
             rhos: importance ratios (n_demons,), 1 when None.
+            truncated: whether the sequence was cut off: what comes next counts, and no trace leads on.
         """
-        given = check_step(self, state, cumulants, gammas, terminated, rhos)
-        d = state.params.weights[0].shape[1]
-        ends = vector("observation", observation, d), vector("next_observation", next_observation, d)
-        result = _horde_update(self.structure, state, *ends, given)
+        ends = {"observation": observation, "next_observation": next_observation}
+        more = {"gammas": gammas, "terminated": terminated, "rhos": rhos, "truncated": truncated}
+        result = _horde_update(self.structure, state, check_step(self, state, ends, cumulants, **more))
         return result.replace(state=with_constants(result.state, state))
 
     def step(self, state: MultiHeadMLPState, time_step: HordeTimeStep) -> HordeUpdateResult:

@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from alberta_nb.learners.linear import (
-    LearnerSettings,
     LearnerState,
+    LinearSettings,
     after_move,
     check_learner,
     check_state,
@@ -23,10 +24,9 @@ from alberta_nb.learners.linear import (
     scale_input,
     weighted_sum,
 )
-from ..normalizers import Normalizer
 from ..optimizers.td_lambda import TDOptimizer, discounted, with_traces
 from ..optimizers.tdidbd import TDIDBD
-from ..types import OffPolicyTimeStep, State, TDTimeStep, check_number, floats, vector
+from ..types import OffPolicyTimeStep, State, TDTimeStep, Tree, check_number, cut_off, floats, vector
 
 # %% ../../nbs/learners/03_td.ipynb #a59a1e8c
 class TDLearnerState(LearnerState):
@@ -43,7 +43,7 @@ class TDUpdateResult(State):
         metrics: (4,), [squared TD error, TD error, mean step size, mean size of the eligibility traces].
     """
 
-    state: Any
+    state: Tree
     prediction: Array
     td_error: Array
     metrics: Array
@@ -52,7 +52,7 @@ class TDUpdateResult(State):
 def td_step(learner: Any, state: TDLearnerState, time_step: TDTimeStep) -> TDUpdateResult:
     "One transition of a TD learner: scale both ends, predict both, compare, move."
     x, normalizer_state = scale_input(learner.normalizer, state.normalizer_state, time_step.observation)
-    next_x, gamma = time_step.next_observation, time_step.gamma[0]
+    next_x, gamma = time_step.next_observation, cut_off(time_step.gamma, time_step.truncated)[0]
     if learner.normalizer is not None:
         next_x = learner.normalizer.normalize_only(normalizer_state, next_x)
     value, next_value = (weighted_sum(state.weights, state.bias, end) for end in (x, next_x))
@@ -68,7 +68,7 @@ def td_step(learner: Any, state: TDLearnerState, time_step: TDTimeStep) -> TDUpd
     )
 
 # %% ../../nbs/learners/03_td.ipynb #4c8644d4
-class TDLinearLearner(LearnerSettings):
+class TDLinearLearner(LinearSettings):
     """A linear value function w.x + b whose TD optimizer sets every step.
 
     `optimizer`: TDIDBD() when None; a rule alone gets traces of decay 0. `normalizer`: scales both ends, with the
@@ -76,29 +76,13 @@ class TDLinearLearner(LearnerSettings):
     """
 
     optimizer: TDOptimizer = None  # type: ignore[assignment]
-    normalizer: Normalizer | None = None
-    use_bias: bool = True
-    state_kind: ClassVar[type[Any]] = TDLearnerState
-    time_step: ClassVar[type[Any]] = TDTimeStep
+    state_kind: ClassVar[type[LearnerState]] = TDLearnerState
+    time_step: ClassVar[type[Tree]] = TDTimeStep
     metric_names = ("squared_td_error", "td_error", "mean_step_size", "mean_eligibility_trace")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "optimizer", TDIDBD() if self.optimizer is None else with_traces(self.optimizer))
         check_learner(self, TDOptimizer)
-
-    def update(
-        self, state: TDLearnerState, observation: Array, reward: Array, next_observation: Array, gamma: Array,
-        rho: Any = None,
-    ) -> TDUpdateResult:  # fmt: skip
-        """Learn from a transition: two observations (feature_dim,), and `reward` and `gamma`, numbers or (1,).
-
-        `gamma` discounts what comes after: 0 where an episode ends, and then `next_observation` is not read; negative
-        where the sequence was cut off: its size discounts, and no trace leads on. `rho`: the action's importance ratio.
-        """
-        check_state(state, self.state_kinds, TDLearnerState)
-        d = state.weights.shape[0]
-        ends = vector("observation", observation, d), vector("next_observation", next_observation, d)
-        return _td_update(self.structure, state, *ends, *_checked(reward, gamma, rho))
 
     def step(self, state: TDLearnerState, time_step: TDTimeStep) -> TDUpdateResult:
         "`update` on a transition, unchecked: what the loops compile."
@@ -109,21 +93,34 @@ class TDLinearLearner(LearnerSettings):
         z, bias_z = self.optimizer.traces(state.optimizer_state)
         return {"eligibility_traces": z, "bias_eligibility_traces": bias_z}
 
+    def update(
+        self, state: TDLearnerState, observation: ArrayLike, reward: ArrayLike, next_observation: ArrayLike,
+        gamma: ArrayLike, rho: ArrayLike | None = None, truncated: ArrayLike | None = None,
+    ) -> TDUpdateResult:  # fmt: skip
+        """Learn from a transition: two observations (feature_dim,), and numbers or (1,) for all the rest.
+
+        `gamma` discounts what comes after: 0 where an episode ends, and then `next_observation` is not read.
+        `truncated`: whether the sequence was cut off here: what comes after counts, and no trace leads on; a negative
+        `gamma` says the same. `rho`: the action's importance ratio.
+        """
+        check_state(state, self.state_kinds, TDLearnerState)
+        d = state.weights.shape[0]
+        ends = {"observation": vector("observation", observation, d)}
+        ends["next_observation"] = vector("next_observation", next_observation, d)
+        numbers = _checked(reward=reward, gamma=gamma, rho=rho, truncated=truncated)
+        return _td_update(self.structure, state, ends | numbers)
+
 # %% ../../nbs/learners/03_td.ipynb #78360c65
-def _checked(reward: Any, gamma: Any, rho: Any) -> tuple[Any, Any, Any]:
-    "Reward, discount, and importance ratio or None, as numbers or (1,)."
-    if isinstance(gamma, int | float):
-        check_number("gamma", gamma, -1.0, 1.0)
-    if isinstance(rho, int | float):
-        check_number("rho", rho, 0.0)
-    return vector("reward", reward, 1), vector("gamma", gamma, 1), None if rho is None else vector("rho", rho, 1)
+def _checked(**given: ArrayLike | None) -> dict[str, Tree]:
+    "Reward, discount, and what else came with a transition, as numbers or (1,)."
+    for name, low, high in (("gamma", -1.0, 1.0), ("rho", 0.0, float("inf"))):
+        if isinstance(given[name], int | float):
+            check_number(name, given[name], low, high)
+    return {name: vector(name, value, 1) for name, value in given.items() if value is not None}
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _td_update(
-    learner: TDLinearLearner, state: TDLearnerState, x: Array, next_x: Array, reward: Array, gamma: Array, rho: Any
-) -> TDUpdateResult:
-    fields = {"observation": floats(x, -1), "next_observation": floats(next_x, -1)}
-    fields |= {"reward": floats(reward, 1), "gamma": floats(gamma, 1)}
-    time_step = TDTimeStep(**fields) if rho is None else OffPolicyTimeStep(**fields, rho=floats(rho, 1))
-    return td_step(learner, state, time_step)
+def _td_update(learner: TDLinearLearner, state: TDLearnerState, fields: dict[str, Tree]) -> TDUpdateResult:
+    fields = {name: floats(value, -1) for name, value in fields.items()}
+    kind = OffPolicyTimeStep if "rho" in fields else TDTimeStep
+    return td_step(learner, state, kind(**fields))

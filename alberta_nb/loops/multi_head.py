@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ..horde.horde import HordeLearner, HordeTimeStep, check_lamdas, cumulants_width
+from ..horde.horde import HordeLearner, HordeTimeStep, cumulants_width, given_widths
 from ..horde.multi_head import HeadsTimeStep, MultiHeadMLPLearner
 from .start import many_keys
 from .supervised import BatchedLearningResult, LearningResult, Result, run
@@ -44,7 +44,7 @@ def heads_source(learner: MultiHeadMLPLearner, observations: ArrayLike, targets:
 
 def horde_source(
     horde: HordeLearner, observations: ArrayLike, cumulants: ArrayLike, next_observations: ArrayLike,
-    **more: ArrayLike | None,
+    **more: Tree,
 ) -> RowsSource:  # fmt: skip
     "The arrays of `run_horde_learning_loop` as time steps; `more`: gammas, terminated, truncated, rhos, or None."
     fits = isinstance(horde, HordeLearner)
@@ -53,13 +53,9 @@ def horde_source(
     rows = {"observation": x, "cumulants": table_of("cumulants", cumulants, len(x))}
     cumulants_width(horde, rows["cumulants"].shape[1])
     following = table_of("next_observations", next_observations, *x.shape)
-    given = {name: values for name, values in more.items() if values is not None}
-    unread = "gammas" not in given and not horde.structure.bootstraps
+    unread = more.get("gammas") is None and not horde.structure.bootstraps
     rows["next_observation"] = np.zeros_like(following) if unread else following
-    if "gammas" in given:
-        check_lamdas(horde)
-    widths = {"gammas": n, "terminated": 1, "truncated": 1, "rhos": n}
-    rows |= {name: table_of(name, values, len(x), widths[name]) for name, values in given.items()}
+    rows |= {name: table_of(name, more[name], len(x), width) for name, width in given_widths(horde, **more).items()}
     return RowsSource(HordeTimeStep, rows, 3 * n)
 
 # %% ../../nbs/loops/06_multi_head.ipynb #31a2d8f6
