@@ -330,6 +330,31 @@ def test_loop_equals_steps_native_and_plain_and_split() -> None:
     assert np.allclose(means, want, rtol=1e-4, atol=1e-6)
 
 
+class SideBySide(MultiHeadMLPLearner):
+    seeds = "together"
+
+
+def test_means_of_silent_heads_side_by_side_and_with_skipped_steps() -> None:
+    """A head's mean is over the steps in which it learned, however the seeds run, and whatever else was skipped."""
+    holes = HOLES.copy()
+    holes[:9, 1], xs = np.nan, XS.copy()
+    xs[20:22, 0] = np.inf
+    keys = jax.random.split(KEY, 3)
+    for kind in (SideBySide, MultiHeadMLPLearner):
+        learner = kind(3, (8,), LMS(0.01))
+        asked = {"record_every": 9, "non_finite": "skip"}
+        means = run_multi_head_learning_loop_batched(learner, xs, holes, keys, **asked)
+        for k in range(3):
+            every = run_multi_head_learning_loop(learner, learner.init(5, keys[k]), xs, holes, non_finite="skip")
+            rows = np.asarray(every.per_head_metrics)[:72].reshape(8, 9, 3, 3)
+            with np.errstate(invalid="ignore"):
+                counts = np.sum(~np.isnan(rows), axis=1)
+                want = np.where(counts > 0, np.nansum(rows, axis=1) / np.maximum(counts, 1), np.nan)
+            assert np.isnan(want[0, 1]).all() and np.isfinite(want[1:]).all()
+            assert np.allclose(means.per_head_metrics[k], want, rtol=1e-4, atol=1e-5, equal_nan=True)
+        assert means.skipped.tolist() == [2, 2, 2] and means.states is means.state
+
+
 def test_batch_equals_single_runs() -> None:
     learner, keys = MultiHeadMLPLearner(3, **SMALL, bounder=ObGDBounding(), **TRACED), jax.random.split(KEY, 3)
     batch = run_multi_head_learning_loop_batched(learner, XS, HOLES, keys)

@@ -845,3 +845,41 @@ def test_an_optimizer_must_report() -> None:
     row = jax.tree.map(lambda a: a[0], transitions())
     with pytest.raises(ValueError, match="SilentTD must report 'mean_step_size'"):
         td_step(learner, learner.init(D), row)
+
+
+def test_truncated_says_what_a_negative_discount_says() -> None:
+    """An explicit field and the old sign give the same numbers: in one update, in a Horde, and in the loops."""
+    rng = np.random.default_rng(5)
+    xs, rewards = rng.standard_normal((61, D)), rng.standard_normal(60)
+    ends, cuts = rng.random(60) < 0.1, rng.random(60) < 0.2
+    cuts[3] = ends[3] = True  # an end is an end, cut off or not
+    gammas = np.where(ends, 0.0, 0.9)
+    learner = ab.TDLinearLearner(ab.TDLambda(0.1, 0.8))
+    a = b = learner.init(D)
+    for t in range(60):
+        a = learner.update(a, xs[t], rewards[t], xs[t + 1], np.where(cuts[t], -1, 1) * gammas[t]).state
+        b = learner.update(b, xs[t], rewards[t], xs[t + 1], gammas[t], truncated=bool(cuts[t])).state
+    assert same_numbers(a, b) and np.abs(a.weights).max() > 0.1
+    spec = ab.create_horde_spec([ab.GVFSpec(f"{g}", "prediction", g, 0.8) for g in (0.0, 0.9, 1.0)])
+    horde = ab.HordeLearner(spec, (), ab.LMS(0.01))
+    start, cumulants = horde.init(D, KEY), np.repeat(rewards[:, None], 3, axis=1)
+    signed = np.where(cuts & ~ends, -1.0, 1.0)[:, None] * np.asarray(spec.gammas)
+    transitions = xs[:-1], cumulants, xs[1:]
+    old = ab.run_horde_learning_loop(horde, start, *transitions, gammas=signed, terminated=ends)
+    new = ab.run_horde_learning_loop(horde, start, *transitions, truncated=cuts, terminated=ends)
+    state = start
+    for t in range(60):
+        row = [part[t] for part in transitions]
+        state = horde.update(state, *row, terminated=ends[t], truncated=cuts[t]).state
+    assert same_numbers(old.state, new.state) and not same_numbers(old.state, start)
+    assert all(np.allclose(p, q, atol=1e-6) for p, q in zip(jax.tree.leaves(state), jax.tree.leaves(new.state)))
+    uncut = ab.run_horde_learning_loop(horde, start, *transitions, terminated=ends)
+    assert not same_numbers(uncut.state, new.state)
+    with pytest.raises(ValueError, match=r"truncated must have shape \(60, 1\), got"):
+        ab.run_horde_learning_loop(horde, start, *transitions, truncated=cuts[:-1])
+    with pytest.raises(ValueError, match="truncated must have shape"):
+        learner.update(a, xs[0], 0.0, xs[1], 0.9, truncated=np.ones(2))
+
+
+def same_numbers(a: Any, b: Any) -> bool:
+    return all(np.array_equal(p, q) for p, q in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))

@@ -109,19 +109,22 @@ def one_step(
 
 # %% ../../nbs/loops/00_engine.ipynb #b8597579
 def window_counts(spec: Spec, shape: tuple[int, ...]) -> tuple[int, ...]:
-    "The shape of the counts of a window, for metrics of this shape: one for all, or one for each head that may be silent."
-    return () if contract(spec.learner).silent_column is None else shape[:-1]
+    "The shape of the counts of a window, for metrics of this shape: one for all, or one for each head."
+    return () if contract(spec.learner).silent_column is None else (*shape[:-1], 1)
 
 
 def spoken(spec: Spec, metrics: Array, good: Array) -> Array:
-    "Which rows of the metrics tell of learning: of a head that is silent, a column is NaN."
+    "Where the metrics tell of learning: of a head that is silent, a column is NaN."
     column = contract(spec.learner).silent_column
-    return good if column is None else good & jnp.logical_not(jnp.isnan(metrics[..., column]))
+    if column is None:
+        return good
+    told = lax.slice_in_dim(metrics, column, column + 1, axis=metrics.ndim - (2 if spec.seeds else 1))
+    return good & jnp.logical_not(jnp.isnan(told))
 
 
 def add_to_window(window: Window, metrics: Array, learned: Array) -> Window:
     "One more step in the window's running sum, compensated, so that a window of 10^8 steps keeps its digits."
-    term = jnp.where(learned[..., None] if learned.ndim else learned, metrics, 0.0) - window.lost
+    term = jnp.where(learned, metrics, 0.0) - window.lost
     total = window.total + term
     return window.replace(
         total=total,
@@ -148,9 +151,8 @@ def record_metrics(
         return carry, _put(buffer, metrics, i), filled
     assert carry.window is not None
     window = add_to_window(carry.window, metrics, spoken(spec, metrics, good))
-    learned = window.learned[..., None] if window.learned.ndim else window.learned
-    mean = window.total / jnp.maximum(learned, 1).astype(metrics.dtype)
-    buffer = _put(buffer, jnp.where(learned > 0, mean, jnp.nan), filled)
+    mean = window.total / jnp.maximum(window.learned, 1).astype(metrics.dtype)
+    buffer = _put(buffer, jnp.where(window.learned > 0, mean, jnp.nan), filled)
     full = window.steps == spec.record_every
     window = jax.tree.map(lambda a: jnp.where(full, jnp.zeros_like(a), a), window)
     return carry.replace(window=window), buffer, filled + full.astype(jnp.int32)

@@ -32,7 +32,7 @@ from alberta_nb.loops.engine import (
 )
 from .start import MAX_STEPS, StreamPosition, Experience, check_steps, time_step_like
 from ..native.vmap_last import whole_lanes
-from ..streams.base import ScanStream, Stream
+from ..streams.base import ScanStream, Stream, World
 from ..streams.sources import Source, aligned_empty
 from ..types import Tree
 
@@ -69,13 +69,14 @@ GIVEN_NUMBERS = 4_000_000  # the same for given numbers, which cost less
 
 
 @functools.lru_cache(maxsize=256)
-def _numbers(stream: ScanStream) -> int:
-    "How many random numbers, or observed ones, a step of the stream takes."
+def _numbers(stream: ScanStream, learner: Tree) -> int:
+    "How many random numbers, or observed ones, a step of the stream takes, and of a learner that acts."
     key = jax.ShapeDtypeStruct((2,), jnp.uint32)
     if not (isinstance(stream, Stream) and is_paged(stream)):
         return int(stream.feature_dim) + 1
-    state = jax.eval_shape(stream.init, key)
-    return sum(a.size for a in jax.tree.leaves(jax.eval_shape(lambda s: stream.noise(s, 0, 1), state)))
+    chances = learner.noise if isinstance(stream, World) else lambda *args: ()
+    drawn = jax.eval_shape(lambda key: (stream.noise(stream.start(key), 0, 1), chances(key, 0, 1)), key)
+    return max(sum(a.size for a in jax.tree.leaves(drawn)), 1)
 
 
 def _page_size(numbers: int) -> tuple[int, int]:
@@ -257,7 +258,7 @@ def make_spec(
     if isinstance(stream, Source):
         rows = _given_rows(stream.numbers, num_steps)
         return Spec(structure, None, rows, 1, record_every, histories, "trust", lanes > 0)
-    rows, pages = _page_size(_numbers(cast(Hashable, stream)) * (whole_lanes(lanes) if lanes else 1))
+    rows, pages = _page_size(_numbers(cast(Hashable, stream), structure) * (whole_lanes(lanes) if lanes else 1))
     policy = {"raise": "flag", "skip": "skip"}[non_finite]
     return Spec(structure, stream, rows, pages, record_every, histories, policy, lanes > 0)
 

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ..learners.base import Learner, contract, first_state, state_like
+from ..learners.base import Acting, Learner, contract, first_state, state_like
 from ..native.noise import key_data
-from ..streams.base import ScanStream, Stream
+from ..streams.base import ScanStream, Stream, World
 from ..streams.sources import Source
 from ..types import Settings, State, Tree, check_int, require
 
@@ -65,6 +65,9 @@ def check_world(learner: Learner, stream: Experience) -> None:
     what = f"got {type(stream).__name__}"
     require(fits, f"stream must have feature_dim, init and step, or be a Source, {what}", TypeError)
     check_int("stream.feature_dim", stream.feature_dim)
+    acts = not isinstance(stream, World) or isinstance(learner, Acting)
+    what = "stream is moved by actions, so learner must have noise(key, idx, rows) and act(state, observation, noise)"
+    require(acts, f"{what}, got {type(learner).__name__}", TypeError)
     _check_hashable("learner", contract(learner).structure)
     _check_hashable("stream", stream)
 
