@@ -16,7 +16,7 @@ from jax import Array
 from alberta_nb.learners.linear import LinearLearner
 from alberta_nb.loops.supervised import run_learning_loop_batched
 from alberta_nb.optimizers.base import Optimizer, OptimizerUpdate, mean_step_size, optimizer_from_config
-from alberta_nb.optimizers.idbd import IDBD, IDBDParamState, IDBDState, idbd_rule
+from alberta_nb.optimizers.idbd import IDBD, IDBDParamState, IDBDState, idbd_rule, idbd_step
 from alberta_nb.optimizers.lms import LMS, LMSState
 from alberta_nb.streams.synthetic import RandomWalkStream, SuttonExperiment1Stream
 
@@ -312,6 +312,16 @@ def test_idbd_is_figure_2(start: float, theta: float, low: float) -> None:
     assert close(state.weights, w[:4], 1e-10) and close(state.bias, w[4], 1e-10)
     assert close(opt.traces, h[:4], 1e-10) and close(opt.bias_trace, h[4], 1e-10)
     assert close(opt.log_step_sizes, beta[:4], 1e-10) and close(jnp.log(opt.bias_step_size), beta[4], 1e-10)
+
+
+@double
+def test_the_six_lines_are_figure_2() -> None:
+    xs, targets = normal(2, 300, 4), normal(3, 300) + 1.0
+    w, h, beta = figure_2(np.asarray(xs), np.asarray(targets), 0.05, 0.01, -math.inf)
+    now = jnp.zeros(4), jnp.full(4, jnp.log(0.05)), jnp.zeros(4)
+    for x, target in zip(xs, targets, strict=True):
+        now = idbd_step(*now, x, target, jnp.asarray(0.01))
+    assert close(now[0], w, 1e-10) and close(now[1], beta, 1e-10) and close(now[2], h, 1e-10)
 
 
 def test_old_memory_first_then_the_new_step_size() -> None:
