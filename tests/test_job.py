@@ -1,28 +1,21 @@
 """What the three jobs on a table share: names, starts, one pass, and predictions held against what followed."""
 
-import dataclasses
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from alberta_nb.apps.job import (
-    NORMALIZERS,
+    SUPERVISED,
+    TD,
     Answers,
-    Outcome,
-    check_different,
-    first_step_size,
+    _window_of,
+    check_gammas,
+    choose,
     hold_against,
     one_pass,
-    pick,
     skill_over,
-    supervised_optimizers,
-    td_optimizers,
-    window_of,
+    tidy,
 )
-from alberta_nb.apps.learn import Learned
-from alberta_nb.apps.nexting import Nexted
-from alberta_nb.apps.predict_return import Foretold
 from alberta_nb.apps.tables import LaggedSource, TransitionSource, weather_path
 from alberta_nb.learners.baselines import LastValue
 from alberta_nb.streams.returns import ideal_returns
@@ -31,34 +24,31 @@ RNG = np.random.default_rng(0)
 TABLE = pd.DataFrame({"a": RNG.normal(size=500).cumsum(), "b": RNG.normal(size=500)})
 
 
-def test_all_results_are_outcomes() -> None:
-    common = {field.name for field in dataclasses.fields(Outcome)}
-    for kind in (Learned, Foretold, Nexted):
-        assert issubclass(kind, Outcome) and common < {field.name for field in dataclasses.fields(kind)}
-
-
 def test_names_and_starts() -> None:
-    assert list(supervised_optimizers(0.1, 0.01)) == ["lms", "idbd", "autostep", "obgd"]
-    assert set(td_optimizers(0.1, 0.01, 0.5)) == {"tdlambda", "trueonline", "tdidbd", "autotdidbd"}
-    assert pick("normalizer", "none", NORMALIZERS) is None
-    assert first_step_size(10, None) == 0.01 and first_step_size(10, 0.3) == 0.3
-    assert np.isclose(first_step_size(10, None, 0.8), 0.01 * 0.28)
+    made, scaler = choose(SUPERVISED, SUPERVISED, "none", 10)
+    assert list(made) == ["lms", "idbd", "autostep", "obgd"] and scaler is None
+    assert made["lms"].step_size == 0.01 and choose(["lms"], SUPERVISED, "ema", 10, 0.3)[0]["lms"].step_size == 0.3
+    made, _ = choose(TD, TD, "ema", 10, trace_decay=0.8)
+    assert list(made) == list(TD) and np.isclose(made["tdlambda"].step_size, 0.01 * 0.28)
     for call in (
-        lambda: pick("normalizer", "batch", NORMALIZERS),
-        lambda: check_different("gammas", [], "values"),
-        lambda: first_step_size(10, np.nan),
-        lambda: first_step_size(10, None, 1.5),
-        lambda: td_optimizers(0.1, -1.0, 0.5),
+        lambda: choose(["lms"], SUPERVISED, "batch", 10),
+        lambda: choose(["lms"], TD, "ema", 10),
+        lambda: choose(["lms"], SUPERVISED, "ema", 10, np.nan),
+        lambda: choose(["tdidbd"], TD, "ema", 10, trace_decay=1.5),
+        lambda: choose(["tdidbd"], TD, "ema", 10, meta_step_size=-1.0),
+        lambda: check_gammas([]),
+        lambda: check_gammas([0.5, 0.5]),
+        lambda: check_gammas([1.0]),
     ):
-        with pytest.raises(ValueError, match="unknown normalizer|gammas must be|step_size|trace_decay"):
+        with pytest.raises(ValueError, match="unknown normalizer|unknown optimizer|gamma|step_size|trace_decay"):
             call()
 
 
 def test_windows_are_a_200th_of_a_table(tmp_path) -> None:
-    assert window_of(LaggedSource(TABLE, "a"), None) == 2 and window_of(LaggedSource(TABLE, "a"), 7) == 7
-    assert 20 < window_of(LaggedSource(weather_path(), "temp", piece_rows=100), None) < 90
+    assert _window_of(LaggedSource(TABLE, "a"), None) == 2 and _window_of(LaggedSource(TABLE, "a"), 7) == 7
+    assert 20 < _window_of(LaggedSource(weather_path(), "temp", piece_rows=100), None) < 90
     with pytest.raises(ValueError, match="record_every must be 1 or more"):
-        window_of(LaggedSource(TABLE, "a"), 0)
+        _window_of(LaggedSource(TABLE, "a"), 0)
 
 
 @pytest.mark.parametrize("kind", [LaggedSource, TransitionSource])
@@ -86,7 +76,8 @@ def test_answers_by_hand() -> None:
     assert np.isclose(scores.mae["zero"], np.abs(answers.actual).mean())
     best = min(scores.rmse["last value"], scores.rmse["running mean"])
     np.testing.assert_allclose(scores.skill, 1 - scores.rmse / best)
-    assert answers.until(200, 30).steps.tolist() == list(range(171, 201))
+    rows = answers.rows(200, 30, 7.0)
+    assert rows.step.tolist() == list(range(171, 201)) and np.allclose(rows.zero, 7.0)
 
 
 def test_missing_values_are_no_rows_and_scale_is_everywhere() -> None:
@@ -111,3 +102,19 @@ def test_no_skill_over_a_baseline_that_never_errs() -> None:
         np.array([1]), {"last value": np.ones(1), "running mean": np.ones(1), "x": np.zeros(1)}, np.ones(1)
     )
     assert perfect.scores().skill.isna().all()
+
+
+def test_errors_over_time_by_hand() -> None:
+    steps = np.array([1, 2, 4, 7, 8])
+    told = {name: np.arange(5.0) for name in ("last value", "running mean", "x")}
+    table = Answers(steps, told, np.zeros(5)).windows(3).query("learner == 'x'")
+    assert table[table.metric == "mae"].step.tolist() == [3, 6, 9]
+    np.testing.assert_allclose(table[table.metric == "mae"].value, [0.5, 2.0, 3.5])
+    np.testing.assert_allclose(table[table.metric == "rmse"].value, np.sqrt([0.5, 4.0, 12.5]))
+
+
+def test_tables_are_joined_under_their_names() -> None:
+    table = pd.DataFrame({"x": [1, 2]}, index=[5, 7])
+    joined = tidy({("a", 0.5): table, ("b", 0.5): table}, "column", "gamma")
+    assert joined.columns.tolist() == ["column", "gamma", "x"] and joined.index.tolist() == [0, 1, 2, 3]
+    assert joined.column.tolist() == ["a", "a", "b", "b"]

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from alberta_nb.apps import learn
-from alberta_nb.apps.learn import Learned, describe, draw, learn_table, save, settings
+from alberta_nb.apps.job import TableResult
+from alberta_nb.apps.learn import describe, draw, learn_table, save
 from alberta_nb.apps.report import load_learners
 from alberta_nb.apps.tables import weather_path
 from alberta_nb.learners.bank import LearnerBank
@@ -37,12 +38,12 @@ def make_table(rows: int, seed: int = 0) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def weather() -> Learned:
+def weather() -> TableResult:
     return learn_table()
 
 
 @pytest.fixture(scope="module")
-def made() -> Learned:
+def made() -> TableResult:
     return learn_table(make_table(4000), "y", lags=2)
 
 
@@ -290,7 +291,7 @@ def test_the_configuration_rebuilds_the_learners(made, tmp_path) -> None:
     learners = load_learners(paths[3])
     assert learners == made.learners and isinstance(learners["idbd"], ChangeLearner)
     config = json.loads(paths[3].read_text())
-    assert config == json.loads(json.dumps(settings(made, "made")))
+    assert config["scores"]["lms"] == pytest.approx(made.scores.loc["lms"].to_dict())
     assert config["inputs"]["counted_from"]["y"] == make_table(4000).y[0]
     features = pd.read_csv(paths[2])
     assert len(features) == 3 * 6 and set(features.learner) == {"lms", "idbd", "autostep"}

@@ -96,7 +96,7 @@ def test_the_best_linear_answer() -> None:
 
 
 def test_every_column_and_discount_has_a_demon(made: Any) -> None:
-    errors = made.errors
+    errors = made.scores
     assert (
         list(errors.columns[:2]) == ["column", "gamma"]
         and len(errors) == 4 * 2 == errors.groupby(["column", "gamma"]).ngroups
@@ -125,8 +125,8 @@ def test_scores_by_hand(made: Any) -> None:
 @pytest.mark.parametrize("optimizer", ["tdlambda", "autotdidbd"])
 def test_a_demon_of_the_horde_is_what_predicts_alone(optimizer: str) -> None:
     table = make_table(400, holes=False)
-    alone = predict_returns(table, "late", [0.8], lags=3, optimizers=[optimizer]).first.scores.rmse[optimizer] * 0.2
-    among = next_everything(table, gammas=[0.0, 0.8], lags=3, optimizers=[optimizer]).errors
+    alone = predict_returns(table, "late", [0.8], lags=3, optimizers=[optimizer]).scores.rmse[0.8, optimizer] * 0.2
+    among = next_everything(table, gammas=[0.0, 0.8], lags=3, optimizers=[optimizer]).scores
     here = among[(among.column == "late") & (among.gamma == 0.8)].rmse.item()
     assert abs(here - alone) < 1e-3 * alone
 
@@ -154,14 +154,14 @@ def test_pieces_of_a_file_do_not_matter() -> None:
 def test_columns_that_are_asked_for() -> None:
     found = next_everything(make_table(300), ["late", "gaps"], [0.5], features=["wave"], lags=2)
     assert found.targets == ["late", "gaps"] and found.columns == ["wave", "late", "gaps"]
-    assert found.errors.column.tolist() == ["late", "gaps"]
+    assert found.scores.column.tolist() == ["late", "gaps"]
 
 
 def test_a_column_that_has_too_few_values_is_left_out_and_said_so() -> None:
     table = make_table(300)
     table.loc[5:, "gaps"] = np.nan
     found = next_everything(table, gammas=[0.8], lags=2)
-    errors = found.errors.set_index("column")
+    errors = found.scores.set_index("column")
     assert errors.rows["gaps"] == 0 and np.isnan(errors.rmse["gaps"]) and errors.rows["wave"] > 200
     assert "gaps" in nexting.describe(found, "t") and len(draw(found).axes) == 4
 
@@ -180,10 +180,10 @@ def test_many_demons_have_a_small_picture(made: Any) -> None:
 def test_what_is_written(made: Any, tmp_path: Any) -> None:
     paths = save(made, tmp_path, "made")
     assert sorted(p.name for p in tmp_path.iterdir()) == FILES
-    assert load_learners(paths[-1])["nexting"] == made.learner
+    assert load_learners(paths[-1]) == made.learners
     config = json.loads(paths[-1].read_text())
     assert config["gammas"] == [{"gamma": 0.0, "rows_left_out": 0}, {"gamma": 0.8, "rows_left_out": 20}]
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "errors.csv"), made.errors, rtol=1e-5)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "errors.csv"), made.scores, rtol=1e-5)
     assert list(pd.read_csv(tmp_path / "metrics.csv").columns) == ["step", "column", "gamma", "rmse"]
 
 

@@ -9,14 +9,11 @@ import pandas as pd
 import pytest
 
 from alberta_nb.apps import cli, job, report, tables
-from alberta_nb.apps.job import baseline_returns, table_returns, unknown_rows
+from alberta_nb.apps.job import TD, TableResult, _baseline_returns, _table_returns, unknown_rows
 from alberta_nb.apps.predict_return import (
-    OPTIMIZERS,
-    Foretold,
     ReturnLearner,
     describe,
     draw,
-    make_return_learners,
     predict_returns,
     save,
 )
@@ -50,12 +47,12 @@ def make_table(rows: int, seed: int = 0) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def weather() -> Foretold:
+def weather() -> TableResult:
     return predict_returns(gammas=[0.9, 0.99])
 
 
 @pytest.fixture(scope="module")
-def made() -> Foretold:
+def made() -> TableResult:
     return predict_returns(make_table(6000), "y", [0.5, 0.9], lags=2)
 
 
@@ -95,15 +92,15 @@ def test_without_learning_it_is_the_last_value_held_for_ever() -> None:
     y = np.random.default_rng(0).normal(size=100).astype(np.float32)
     learner = ReturnLearner(TDLinearLearner(TDLambda(0.0)), gamma=0.75)
     told = np.asarray(run_td_learning_loop(learner, ReturnSource(ArraySource(np.ones((100, 1)), y), 0.0)).metrics)
-    np.testing.assert_allclose(told[:, 0], baseline_returns(y[:-1], 0.75)["last value"], rtol=1e-6)
+    np.testing.assert_allclose(told[:, 0], _baseline_returns(y[:-1], 0.75)["last value"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e9])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", TD)
 def test_units_do_not_matter(name, scale) -> None:
     table = make_table(600)
     one, other = (
-        predict_returns(table.assign(y=c * table.y), "y", [0.9], lags=2, optimizers=[name]).first.scores.rmse[name] / c
+        predict_returns(table.assign(y=c * table.y), "y", [0.9], lags=2, optimizers=[name]).scores.rmse[0.9, name] / c
         for c in (1.0, scale)
     )
     assert np.isclose(one, other, rtol=1e-3)
@@ -120,7 +117,7 @@ def test_predict_is_what_the_next_step_uses() -> None:
 
 
 def test_round_trip_and_one_compilation_for_all_discounts() -> None:
-    learners = make_return_learners(OPTIMIZERS, [0.0, 0.5, 0.99], "ema", 10)
+    learners = predict_returns(make_table(600), "y", [0.0, 0.5, 0.99], lags=2).learners
     for learner in learners.values():
         assert Settings.from_config(json.loads(json.dumps(learner.to_config()))) == learner
     assert len({learner.structure for learner in learners.values()}) == 4
@@ -146,7 +143,7 @@ def test_learner_checks(call, error, message) -> None:
 def test_pieces_make_the_same_returns(rows, monkeypatch) -> None:
     monkeypatch.setattr(job, "PIECE", 64)
     y = np.random.default_rng(0).normal(size=rows)
-    np.testing.assert_allclose(table_returns(y, 0.9, 3.0), ideal_returns(y, 0.9, 3.0))
+    np.testing.assert_allclose(_table_returns(y, 0.9, 3.0), ideal_returns(y, 0.9, 3.0))
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.01, 0.1, 0.5, 0.9, 0.99, 0.9999])
@@ -157,8 +154,8 @@ def test_rows_left_out_are_those_of_which_more_than_a_percent_is_unknown(gamma) 
 
 def test_scores_by_hand(made) -> None:
     y = make_table(6000).y.to_numpy()
-    part = made.parts[0.9]
-    n = part.steps - made.left_out[0.9]
+    part = made.at(0.9)
+    n = part.steps - unknown_rows(0.9)
     actual = ideal_returns(y, 0.9, y.mean() / 0.1)[1 : n + 1]
     means = np.cumsum(y)[:n] / np.arange(1, n + 1)
     for name, told in {"last value": y[:n] / 0.1, "running mean": means / 0.1}.items():
@@ -175,41 +172,41 @@ def test_scores_by_hand(made) -> None:
 
 def test_learners_beat_both_baselines_on_the_shipped_series(weather) -> None:
     for gamma, least in ((0.9, 0.33), (0.99, 0.21)):
-        part = weather.parts[gamma]
-        assert list(part.scores.index) == ["last value", "running mean", *OPTIMIZERS] and part.steps == 8700
-        assert (part.scores.skill[list(OPTIMIZERS)] > least).all()
+        part = weather.at(gamma)
+        assert list(part.scores.index) == ["last value", "running mean", *TD] and part.steps == 8700
+        assert (part.scores.skill[list(TD)] > least).all()
 
 
 @pytest.mark.parametrize(("gamma", "factor"), [(0.5, 1.05), (0.9, 1.12)])  # the EMA normaliser hides the slow level
 def test_the_best_prediction_is_nearly_found(made, gamma, factor) -> None:
     y = make_table(6000).y.to_numpy()
-    scores, n = made.parts[gamma].scores, made.steps - made.left_out[gamma]
+    scores, n = made.at(gamma).scores, made.steps - unknown_rows(gamma)
     expected = 5.0 / (1 - gamma) + 0.9 * (y - 5.0) / (1 - 0.9 * gamma)
     best = np.sqrt(np.mean((expected[:n] - ideal_returns(y, gamma)[1 : n + 1]) ** 2))
-    assert (scores.rmse[list(OPTIMIZERS)] < factor * best).all() and (scores.rmse > 0.99 * best).all()
-    assert (scores.skill[list(OPTIMIZERS)] > 0).all()
+    assert (scores.rmse[list(TD)] < factor * best).all() and (scores.rmse > 0.99 * best).all()
+    assert (scores.skill[list(TD)] > 0).all()
 
 
 def test_every_learner_alone_is_the_same_as_all_at_once(made) -> None:
     alone = predict_returns(make_table(6000), "y", [0.9], lags=2, optimizers=["tdidbd"])
-    assert np.isclose(alone.first.scores.rmse["tdidbd"], made.parts[0.9].scores.rmse["tdidbd"], rtol=1e-4)
+    assert np.isclose(alone.scores.rmse[0.9, "tdidbd"], made.at(0.9).scores.rmse["tdidbd"], rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
 def test_a_file_read_in_pieces_gives_the_same(made, tmp_path, name) -> None:
     table = make_table(6000)
     table.to_csv(tmp_path / name, index=False) if name == "t.csv" else table.to_parquet(tmp_path / name)
-    found = predict_returns(tmp_path / name, "y", [0.5, 0.9], lags=2).joined("scores")
-    pd.testing.assert_frame_equal(found, made.joined("scores"), rtol=1e-4)
+    found = predict_returns(tmp_path / name, "y", [0.5, 0.9], lags=2).scores
+    pd.testing.assert_frame_equal(found, made.scores, rtol=1e-4)
 
 
 def test_windows_and_features_are_tidy(made) -> None:
-    windows, part = made.parts[0.9].windows, made.parts[0.9]
+    windows, part = made.at(0.9).windows, made.at(0.9)
     assert list(windows.columns) == ["step", "learner", "metric", "value"] and set(windows.metric) == {"rmse", "mae"}
     rmse = windows.query("metric == 'rmse' and learner == 'tdidbd'").value
     assert len(rmse) == (part.steps - 43) // part.record_every
     assert np.isclose(np.sqrt((rmse**2).mean()), part.scores.rmse["tdidbd"], rtol=0.02)
-    assert set(part.features.learner) == set(OPTIMIZERS) and len(part.features) == 4 * 4
+    assert set(part.features.learner) == set(TD) and len(part.features) == 4 * 4
 
 
 def test_awkward_tables(tmp_path) -> None:
@@ -218,7 +215,7 @@ def test_awkward_tables(tmp_path) -> None:
     table["text"] = "here"
     table.loc[::3, "y"] = None
     found = predict_returns(table, "y", [0.0, 0.8], lags=2, normalizer="welford")
-    assert np.isfinite(found.joined("scores").rmse).all()
+    assert np.isfinite(found.scores.rmse).all()
     text = describe(found, "awkward")
     assert "not numeric, ignored: text" in text and "rows without a target, not learned from: 133" in text
     assert len(save(found, tmp_path, "awkward")) == 5
@@ -226,7 +223,7 @@ def test_awkward_tables(tmp_path) -> None:
 
 def test_a_constant_cumulant_is_told_as_it_is(tmp_path) -> None:
     found = predict_returns(pd.DataFrame({"y": [3] * 90, "x": range(90)}), "y", lags=2)
-    assert (found.first.scores.rmse < 1e-6).all() and "unstable" not in describe(found, "constant")
+    assert (found.scores.rmse < 1e-6).all() and "unstable" not in describe(found, "constant")
     assert np.allclose(found.predictions.prediction, 30.0) and np.allclose(found.predictions.actual, 30.0)
     save(found, tmp_path, "constant")
 
@@ -291,7 +288,7 @@ def test_the_configuration_rebuilds_the_learners(made, tmp_path) -> None:
     paths = save(made, tmp_path, "made")
     assert sorted(p.name for p in tmp_path.iterdir()) == FILES
     learners = load_learners(paths[-1])
-    assert len(learners) == 8 and learners["tdidbd, gamma 0.5"] == made.parts[0.5].learners["tdidbd"]
+    assert len(learners) == 8 and learners == made.learners
     config = json.loads(paths[-1].read_text())
     assert config["returns"] == [{"gamma": 0.5, "rows_left_out": 6}, {"gamma": 0.9, "rows_left_out": 43}]
     metrics, predictions = pd.read_csv(tmp_path / "metrics.csv"), pd.read_csv(tmp_path / "predictions.csv")
@@ -303,7 +300,7 @@ def test_the_figure_has_a_row_for_each_discount(made) -> None:
     axes = draw(made).axes
     assert [a.get_title() for a in axes] == ["gamma 0.5", "", "gamma 0.9", ""]
     labels = [t.get_text().split(":")[0] for t in axes[1].get_legend().get_texts()]
-    assert labels == ["last value", "running mean", *OPTIMIZERS]
+    assert labels == ["last value", "running mean", *TD]
 
 
 # --- the command ---
@@ -324,7 +321,7 @@ def test_without_a_file_it_runs_on_the_shipped_series(capsys, tmp_path) -> None:
     for word in (
         "last value",
         "running mean",
-        *OPTIMIZERS,
+        *TD,
         "steps/s",
         "458 at gamma 0.99",
         "8,700 steps of 8 learners",

@@ -1,6 +1,7 @@
 """What is printed, drawn and written: lines, files that are whole, and the frame of a command."""
 
 import argparse
+import dataclasses
 import json
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 
 from alberta_nb.apps import learn, nexting, predict_return
+from alberta_nb.apps.job import TableResult
 from alberta_nb.apps.report import (
     Command,
     finite_or_none,
@@ -16,10 +18,8 @@ from alberta_nb.apps.report import (
     prepare,
     remarks,
     replacing,
-    save_files,
     shown_scores,
     split_names,
-    split_numbers,
     treatment,
 )
 from alberta_nb.apps.tables import TableReport
@@ -80,17 +80,26 @@ class Picture:
 
 
 def test_saved_files(tmp_path) -> None:
-    frames = {"a.csv": pd.DataFrame({"x": [1 / 3]})}
-    paths = save_files(tmp_path, ("p.png", Picture()), frames, lambda: {"a": 1})
+    found = TableResult(
+        learners={}, targets=["x"], columns=["x"], lags=1, origin={"x": np.nan}, report=TableReport([], []),
+        record_every=1, windows=pd.DataFrame({"x": [1 / 3]}),
+    )  # fmt: skip
+    toy = dataclasses.replace(
+        learn.COMMAND,
+        picture="p.png",
+        draw=lambda found: Picture(),
+        tables={"a.csv": "windows"},
+        answers=lambda _: {"a": 1},
+    )
+    paths = toy.save(found, tmp_path, "toy")
     assert [path.name for path in paths] == ["p.png", "a.csv", "config.json"]
-    assert paths[1].read_text() == "x\n0.3333333\n" and json.loads(paths[2].read_text()) == {"a": 1}
+    config = json.loads(paths[2].read_text())
+    assert paths[1].read_text() == "x\n0.3333333\n" and config["a"] == 1
+    assert config["table"]["target"] == "x" and config["inputs"]["counted_from"] == {"x": None}
 
 
 def test_lists_of_words() -> None:
-    assert split_names(" a, ,b") == ["a", "b"] and split_names(None) is None and split_names("") == []
-    assert split_numbers("0, 0.5") == [0.0, 0.5]
-    with pytest.raises(ValueError, match="gamma must be numbers"):
-        split_numbers("0.5;0.9")
+    assert split_names(" a, ,b") == ["a", "b"] and split_names("") == []
 
 
 @pytest.mark.parametrize("module", [learn, predict_return, nexting], ids=lambda m: m.__name__.split(".")[-1])
