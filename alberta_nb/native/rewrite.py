@@ -28,7 +28,7 @@ def short_exp(x: Array) -> Array:
 
     def exp(x: Array) -> Array:
         whole = max(40, -(-x.size // 8) * 8)
-        return jnp.exp(jnp.pad(x, (0, whole - x.size)))[: x.size]
+        return jnp.exp(jnp.pad(lax.optimization_barrier(x), (0, whole - x.size)))[: x.size]
 
     if x.ndim == 1:
         return own_function(exp)(x) if x.size > SHORT else exp(x)
