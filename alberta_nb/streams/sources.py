@@ -95,7 +95,6 @@ class RowsSource(Source):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: array.shape[1:] for name, array in self.rows.items()}
 
-
     @functools.cached_property
     def finite(self) -> bool:  # type: ignore[override]
         "Whether the sums, and so all numbers, are finite: looked at once, not page by page in every run."
@@ -199,7 +198,9 @@ class IteratorSource(Source):
             first += len(part)
 
 # %% ../../nbs/streams/03_sources.ipynb #dcabf8aa
-def _checked_fields(names: tuple[str, ...], what: str, values: object, feature_dim: int | None) -> dict[str, np.ndarray]:
+def _checked_fields(
+    names: tuple[str, ...], what: str, values: object, feature_dim: int | None
+) -> dict[str, np.ndarray]:
     "The fields of one time step as arrays: observations (feature_dim,), all others (1,). The errors begin with `what`."
     if not isinstance(values, tuple | list) or len(values) != len(names):
         raise TypeError(f"{what} must be ({', '.join(names)}), got {type(values).__name__}")
