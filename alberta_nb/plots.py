@@ -13,19 +13,21 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from numpy.typing import ArrayLike
 
 from .types import require
 
 # %% ../nbs/90_plots.ipynb #e958ad76
-def median_and_band(values: Any, band: tuple[float, float] = (10, 90)) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def median_and_band(
+    values: ArrayLike, band: tuple[float, float] = (10, 90)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Median and two percentiles over the seeds (n_seeds, rows): three arrays (rows,). NaN counts as infinity.
 
     One run (rows,) is its own median. Where a result is infinite it is NaN, so that a line drawn through it ends.
     """
     table = np.atleast_2d(np.asarray(values, dtype=float))
-    require(
-        table.ndim == 2 and table.size > 0, f"values must have shape (n_seeds, rows) or (rows,), got {np.shape(values)}"
-    )
+    fits = table.ndim == 2 and table.size > 0
+    require(fits, f"values must have shape (n_seeds, rows) or (rows,), got {np.shape(values)}")
     ranked = np.sort(np.where(np.isfinite(table), table, np.inf), axis=0)
     places = [(len(ranked) - 1) * q / 100 for q in (50, *band)]
     low, high = np.floor(places).astype(int), np.ceil(places).astype(int)
@@ -37,12 +39,9 @@ def median_and_band(values: Any, band: tuple[float, float] = (10, 90)) -> tuple[
 
 # %% ../nbs/90_plots.ipynb #40ec89b8
 def plot_learning_curves(
-    curves: Mapping[str, Any],
-    record_every: int = 1,
-    ax: Axes | None = None,
-    band: tuple[float, float] = (10, 90),
-    ylabel: str = "mean squared error",
-) -> Axes:
+    curves: Mapping[str, ArrayLike], record_every: int = 1, ax: Axes | None = None,
+    band: tuple[float, float] = (10, 90), ylabel: str = "mean squared error",
+) -> Axes:  # fmt: skip
     """Error over time: a line for each name, the median over seeds, and a band from one percentile to another.
 
     Args:
@@ -75,19 +74,16 @@ def plot_step_sizes(history: Any, names: Sequence[str] | None = None, ax: Axes |
     Raises ValueError for another number of names than inputs.
     """
     sizes = np.asarray(history.step_sizes, dtype=float)
-    require(
-        sizes.ndim in (2, 3),
-        f"history must be of one learner, (rows, inputs) or (n_seeds, rows, inputs), got {sizes.shape}",
-    )
+    wanted = "history must be of one learner, (rows, inputs) or (n_seeds, rows, inputs)"
+    require(sizes.ndim in (2, 3), f"{wanted}, got {sizes.shape}")
     sizes = np.median(sizes, axis=0) if sizes.ndim == 3 else sizes
     names = [f"input {i}" for i in range(sizes.shape[1])] if names is None else list(names)
     require(len(names) == sizes.shape[1], f"names must name {sizes.shape[1]} inputs, got {len(names)}")
     axes = plt.subplots(figsize=(7, 3))[1] if ax is None else ax
     colors: dict[str, Any] = {}
     for name, size in zip(names, sizes.T, strict=True):
-        (line,) = axes.plot(
-            history.recording_indices, size, color=colors.get(name), label="_" if name in colors else name, lw=1
-        )
+        label = "_" if name in colors else name
+        (line,) = axes.plot(history.recording_indices, size, color=colors.get(name), label=label, lw=1)
         colors[name] = line.get_color()
     axes.set(xlabel="step", ylabel="step size", yscale="log")
     axes.legend(fontsize=8, ncols=1 + (len(colors) - 1) // 10)
@@ -107,15 +103,10 @@ def label_settings(axes: Axes, settings: Sequence[float]) -> None:
 
 # %% ../nbs/90_plots.ipynb #c8ea4e12
 def plot_sweep(
-    table: Any,
-    ax: Axes | None = None,
-    center: str = "mean",
-    label: str | None = None,
-    reference: Mapping[float, float] | None = None,
-    reference_label: str = "published",
-    xlabel: str = "step size",
-    ylabel: str = "mean squared error",
-) -> Axes:
+    table: Any, ax: Axes | None = None, center: str = "mean", label: str | None = None,
+    reference: Mapping[float, float] | None = None, reference_label: str = "published",
+    xlabel: str = "step size", ylabel: str = "mean squared error",
+) -> Axes:  # fmt: skip
     """Error against a swept setting with its standard error, and published numbers as crosses.
 
     Args:

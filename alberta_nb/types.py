@@ -52,7 +52,7 @@ def check_int(name: str, value: object, low: int = 1) -> None:
 
 # %% ../nbs/00_types.ipynb #c4a1d2e1
 def check_settings(settings: object, **lowest: float) -> None:
-    "Check settings by name: each a number, `lowest` or more, and whole where that is an int. Raises as the checks above."
+    "Check settings by name: each a number, `lowest` or more, whole where that is an int. Raises as the checks above."
     for name, low in lowest.items():
         value = getattr(settings, name)
         if isinstance(low, int):

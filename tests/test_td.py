@@ -860,6 +860,13 @@ def test_truncated_says_what_a_negative_discount_says() -> None:
         a = learner.update(a, xs[t], rewards[t], xs[t + 1], np.where(cuts[t], -1, 1) * gammas[t]).state
         b = learner.update(b, xs[t], rewards[t], xs[t + 1], gammas[t], truncated=bool(cuts[t])).state
     assert same_numbers(a, b) and np.abs(a.weights).max() > 0.1
+    signed = np.where(cuts, -gammas, gammas)
+    sources = (
+        ab.TDArraySource(xs[:-1], rewards, xs[1:], signed),
+        ab.TDArraySource(xs[:-1], rewards, xs[1:], gammas, truncated=cuts),
+    )
+    runs = [ab.run_td_learning_loop(learner, source) for source in sources]
+    assert same_numbers(runs[0].state, runs[1].state) and np.allclose(runs[0].state.weights, a.weights, atol=1e-5)
     spec = ab.create_horde_spec([ab.GVFSpec(f"{g}", "prediction", g, 0.8) for g in (0.0, 0.9, 1.0)])
     horde = ab.HordeLearner(spec, (), ab.LMS(0.01))
     start, cumulants = horde.init(D, KEY), np.repeat(rewards[:, None], 3, axis=1)

@@ -12,15 +12,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jax import Array
+from numpy.typing import ArrayLike
 
 from ..learners.bank import LearnerBank
 from ..loops.mlp import BatchedMLPResult, run_mlp_learning_loop_batched
 from ..loops.supervised import BatchedLearningResult, run_learning_loop_batched
+from ..streams.base import ScanStream
 from ..types import check_int, check_number, require
 
 # %% ../../nbs/experiments/00_sweep.ipynb #00a2148a
 def sweep(
-    learners: Sequence[Any], stream: Any, num_steps: int, keys: Any, **options: Any
+    learners: Sequence[Any], stream: ScanStream, num_steps: int, keys: Array, **options: Any
 ) -> BatchedLearningResult | BatchedMLPResult:
     """Run every learner on the same seeds: metrics (n_seeds, rows, n_learners, columns).
 
@@ -40,7 +43,7 @@ def sweep(
 
 # %% ../../nbs/experiments/00_sweep.ipynb #7c6e3bfc
 def seed_averages(
-    metrics: Any, burn_in: int = 0, column: int = 0, limit: float = math.inf
+    metrics: ArrayLike, burn_in: int = 0, column: int = 0, limit: float = math.inf
 ) -> tuple[np.ndarray, np.ndarray]:
     """The mean of a metric over the rows from `burn_in` on, and whether the seed exploded: both (n_seeds, n_learners).
 

@@ -127,7 +127,7 @@ def check_state(state: Any, kinds: tuple[type, type], state_kind: type[Tree] = L
 
 # %% ../../nbs/learners/00_linear.ipynb #af8d6bfa
 class LearnerSettings(Settings):
-    "Base of the learners of this book: from which time steps they learn, and what the columns of their metrics are called."
+    "Base of the learners of this book: from which time steps they learn, and the names of their metrics."
 
     time_step: ClassVar[type[Tree]] = TimeStep
     columns: ClassVar[tuple[str, ...]] = ("squared_error", "error", "mean_step_size")

@@ -9,16 +9,17 @@ __all__ = ['make_scale_range', 'StreamAround', 'ScaledStreamWrapper', 'ScaledWor
 # %% ../../nbs/streams/02_scales.ipynb #0290f8b4
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from ..native import noise
 from .base import ScanStream, Stream
 from .synthetic import LinearWorld, LinearWorldState, hold
-from ..types import TimeStep, check_int, check_number, require
+from ..types import TimeStep, Tree, check_int, check_number, check_settings, require
 
 # %% ../../nbs/streams/02_scales.ipynb #e5f3f68e
 def make_scale_range(
@@ -62,20 +63,20 @@ class StreamAround(Stream):
         "What the learner gets to see of the inner stream's time step."
         return time_step
 
-    def init(self, key: Array) -> Any:
+    def init(self, key: Array) -> Tree:
         return self.inner_stream.init(key)
 
-    def start(self, key: Array) -> Any:
+    def start(self, key: Array) -> Tree:
         return (self.inner_stream.start if isinstance(self.inner_stream, Stream) else self.inner_stream.init)(key)
 
-    def noise(self, state: Any, idx: Any, rows: int) -> Any:
+    def noise(self, state: Tree, idx: ArrayLike, rows: int) -> Tree:
         return self.inner_stream.noise(state, idx, rows)
 
-    def advance(self, state: Any, noise: Any, idx: Any) -> tuple[Any, Any]:
+    def advance(self, state: Tree, noise: Tree, idx: ArrayLike) -> tuple[Tree, Tree]:
         time_step, state = self.inner_stream.advance(state, noise, idx)
         return self.show(time_step), state
 
-    def step(self, state: Any, idx: Any) -> tuple[Any, Any]:
+    def step(self, state: Tree, idx: ArrayLike) -> tuple[Tree, Tree]:
         if self.paged:
             return super().step(state, idx)
         time_step, state = self.inner_stream.step(state, idx)
@@ -108,7 +109,7 @@ class ScaledStreamWrapper(StreamAround):
         names = [f.name for f in dataclasses.fields(time_step) if f.name.endswith("observation")]
         return time_step.replace(**{name: getattr(time_step, name) * scales for name in names})
 
-    def true_weights(self, state: Any) -> Array:
+    def true_weights(self, state: Tree) -> Array:
         return self.inner_stream.true_weights(state) / jnp.asarray(self.feature_scales)
 
 # %% ../../nbs/streams/02_scales.ipynb #f3d6feb6
@@ -121,15 +122,12 @@ class ScaledWorldState(LinearWorldState):
 class ScaledWorld(LinearWorld):
     """Base of the worlds whose scales move: target = weights . features + noise, observation = scales features.
 
-    A subclass gives `log_range`; its `changes` are a pair, for the weights and for the scales.
+    A subclass gives `log_range`, the smallest and the largest logarithm of a scale; its `changes` are a pair, for the
+    weights and for the scales.
     """
 
     feature_std = 1.0
-
-    @property
-    def log_range(self) -> tuple[float, float]:
-        "The smallest and the largest logarithm of a scale."
-        raise NotImplementedError(f"{type(self).__name__} has no log_range")
+    log_range: ClassVar[Any]
 
     def start(self, key: Array) -> ScaledWorldState:
         keys = noise.split(key, 4)
@@ -141,13 +139,13 @@ class ScaledWorld(LinearWorld):
         "The next scales; here `change` holds them."
         return change
 
-    def advance(self, state: Any, noise: Any, idx: Any) -> tuple[TimeStep, Any]:
+    def advance(self, state: Tree, noise: Tree, idx: ArrayLike) -> tuple[TimeStep, Tree]:
         (change, scale_change), example = noise
         time_step, state = super().advance(state, (change, example), idx)
         scales = self.rescale(state.scales, scale_change)
         return time_step.replace(observation=time_step.observation * scales), state.replace(scales=scales)
 
-    def true_weights(self, state: Any) -> Array:
+    def true_weights(self, state: Tree) -> Array:
         return state.true_weights / state.scales
 
 # %% ../../nbs/streams/02_scales.ipynb #714ae329
@@ -165,18 +163,14 @@ class DynamicScaleShiftStream(ScaledWorld):
     noise_std: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("feature_dim", "scale_change_interval", "weight_change_interval"):
-            check_int(name, getattr(self, name))
         _check_scales(self.min_scale, self.max_scale)
-        check_number("noise_std", self.noise_std, 0.0)
+        super().__post_init__()
 
-    @property
-    def log_range(self) -> tuple[float, float]:
-        return math.log(self.min_scale), math.log(self.max_scale)
+    log_range = property(lambda self: (math.log(self.min_scale), math.log(self.max_scale)))
 
-    def changes(self, state: ScaledWorldState, idx: Any, rows: int) -> tuple[Array, Array]:
-        def draw(key: Array, row: Any, rows: int, width: int) -> Array:
-            return jnp.exp(noise.uniform(key, row, rows, width, *self.log_range))
+    def changes(self, state: ScaledWorldState, idx: ArrayLike, rows: int) -> tuple[Array, Array]:
+        def draw(*place: Any) -> Array:
+            return jnp.exp(noise.uniform(*place, *self.log_range))
 
         weights = hold(state.keys[1], idx, rows, self.feature_dim, self.weight_change_interval)
         return weights, hold(state.keys[3], idx, rows, self.feature_dim, self.scale_change_interval, draw=draw)
@@ -196,19 +190,15 @@ class ScaleDriftStream(ScaledWorld):
     noise_std: float = 0.1
 
     def __post_init__(self) -> None:
-        check_int("feature_dim", self.feature_dim)
-        for name in ("weight_drift_rate", "scale_drift_rate", "noise_std"):
-            check_number(name, getattr(self, name), 0.0)
+        check_settings(self, feature_dim=1, weight_drift_rate=0.0, scale_drift_rate=0.0, noise_std=0.0)
         low, high = self.log_range
         check_number("min_log_scale", low, -80.0, 80.0)
         check_number("max_log_scale", high, -80.0, 80.0)
         require(low <= high, f"min_log_scale must not exceed max_log_scale, got {low} and {high}")
 
-    @property
-    def log_range(self) -> tuple[float, float]:
-        return self.min_log_scale, self.max_log_scale
+    log_range = property(lambda self: (self.min_log_scale, self.max_log_scale))
 
-    def changes(self, state: ScaledWorldState, idx: Any, rows: int) -> tuple[Array, Array]:
+    def changes(self, state: ScaledWorldState, idx: ArrayLike, rows: int) -> tuple[Array, Array]:
         weights = noise.normal(state.keys[1], idx, rows, self.feature_dim, self.weight_drift_rate)
         steps = noise.normal(state.keys[3], idx, rows, self.feature_dim, self.scale_drift_rate)
         return weights, jnp.exp(steps)

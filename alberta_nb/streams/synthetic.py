@@ -4,19 +4,21 @@
 
 # %% auto #0
 __all__ = ['LinearWorldState', 'LinearWorld', 'RandomWalkStream', 'hold', 'AbruptChangeStream', 'CyclicStream', 'PeriodicState',
-           'PeriodicChangeStream', 'SuttonExperiment1Stream']
+           'PeriodicChangeStream', 'flips', 'SuttonExperiment1Stream']
 
 # %% ../../nbs/streams/01_synthetic.ipynb #a3aaf52a
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from ..native import noise
-from .base import Stream
-from ..types import State, TimeStep, check_int, check_number
+from .base import Stream, step_numbers
+from ..types import State, TimeStep, Tree, check_settings
 
 # %% ../../nbs/streams/01_synthetic.ipynb #99d2e770
 class LinearWorldState(State):
@@ -30,41 +32,36 @@ class LinearWorld(Stream):
     """Base of the linear worlds: target = weights . observation + noise.
 
     A subclass has `feature_dim`, `noise_std` and `feature_std`, says with `changes` what happens to its weights in
-    `rows` steps from step `idx`, and with `move` how one row of it makes the next weights.
+    `rows` steps from step `idx`, and with `move` how one row of it makes the next weights. Whole settings are 1 or
+    more, others 0 or more.
     """
 
-    def start(self, key: Array) -> Any:
+    def __post_init__(self) -> None:
+        check_settings(self, **{f.name: 1 if f.type is int else 0.0 for f in dataclasses.fields(self)})
+
+    def start(self, key: Array) -> Tree:
         keys = noise.split(key, 3)
         return LinearWorldState(keys=keys, true_weights=noise.normal(keys[0], 0, 1, self.feature_dim)[0])
 
-    def changes(self, state: Any, idx: Any, rows: int) -> Any:
+    def changes(self, state: Tree, idx: ArrayLike, rows: int) -> Tree:
         raise NotImplementedError(f"{type(self).__name__} has no changes")
 
-    def move(self, weights: Array, change: Any) -> Array:
+    def move(self, weights: Array, change: Tree) -> Array:
         "The next weights; here `change` holds them."
         return change
 
-    def noise(self, state: Any, idx: Any, rows: int) -> Any:
-        examples = noise.normal(state.keys[2], idx, rows, self.feature_dim + 1)
-        return self.changes(state, idx, rows), examples
+    def noise(self, state: Tree, idx: ArrayLike, rows: int) -> Tree:
+        return self.changes(state, idx, rows), noise.normal(state.keys[2], idx, rows, self.feature_dim + 1)
 
-    def advance(self, state: Any, noise: Any, idx: Any) -> tuple[TimeStep, Any]:
+    def advance(self: Any, state: Tree, noise: Tree, idx: ArrayLike) -> tuple[TimeStep, Tree]:
         change, example = noise
         weights = self.move(state.true_weights, change)
-        observation = self.feature_std * example[:-1]  # type: ignore[attr-defined]
-        target = jnp.sum(weights * observation) + self.noise_std * example[-1]  # type: ignore[attr-defined]
+        observation = self.feature_std * example[:-1]
+        target = jnp.sum(weights * observation) + self.noise_std * example[-1]
         return TimeStep(observation=observation, target=target[None]), state.replace(true_weights=weights)
 
-    def true_weights(self, state: Any) -> Array:
+    def true_weights(self, state: Tree) -> Array:
         return state.true_weights
-
-# %% ../../nbs/streams/01_synthetic.ipynb #ebe4e76f
-def _check_world(world: Any, *intervals: str) -> None:
-    check_int("feature_dim", world.feature_dim)
-    for name in intervals:
-        check_int(name, getattr(world, name))
-    check_number("noise_std", world.noise_std, 0.0)
-    check_number("feature_std", world.feature_std, 0.0)
 
 # %% ../../nbs/streams/01_synthetic.ipynb #f3fb182f
 class RandomWalkStream(LinearWorld):
@@ -75,11 +72,7 @@ class RandomWalkStream(LinearWorld):
     noise_std: float = 0.1
     feature_std: float = 1.0
 
-    def __post_init__(self) -> None:
-        _check_world(self)
-        check_number("drift_rate", self.drift_rate, 0.0)
-
-    def changes(self, state: LinearWorldState, idx: Any, rows: int) -> Array:
+    def changes(self, state: LinearWorldState, idx: ArrayLike, rows: int) -> Array:
         return noise.normal(state.keys[1], idx, rows, self.feature_dim, self.drift_rate)
 
     def move(self, weights: Array, change: Array) -> Array:
@@ -96,19 +89,19 @@ def _pick(table: Array, which: Array) -> Array:
 
 def hold(
     key: Array,
-    idx: Any,
+    idx: ArrayLike,
     rows: int,
     width: int,
     interval: int,
     cycle: int | None = None,
-    draw: Callable[[Array, Any, int, int], Array] = noise.normal,
+    draw: Callable[[Array, ArrayLike, int, int], Array] = noise.normal,
 ) -> Array:
     """Random numbers (rows, width) from step `idx` that stay for `interval` steps at a time.
 
     Segment k is row k of the key's table, so any step can be asked for without the steps before it. With `cycle` the
     segments repeat after so many.
     """
-    segment = (jnp.asarray(idx, jnp.uint32) + jnp.arange(rows, dtype=jnp.uint32)) // np.uint32(interval)
+    segment = step_numbers(idx, rows) // np.uint32(interval)
     if cycle is not None:
         return _pick(draw(key, 0, cycle, width), segment % np.uint32(cycle))
     table = draw(key, segment[0], (rows - 1) // interval + 2, width)
@@ -123,10 +116,7 @@ class AbruptChangeStream(LinearWorld):
     noise_std: float = 0.1
     feature_std: float = 1.0
 
-    def __post_init__(self) -> None:
-        _check_world(self, "change_interval")
-
-    def changes(self, state: LinearWorldState, idx: Any, rows: int) -> Array:
+    def changes(self, state: LinearWorldState, idx: ArrayLike, rows: int) -> Array:
         return hold(state.keys[1], idx, rows, self.feature_dim, self.change_interval)
 
 # %% ../../nbs/streams/01_synthetic.ipynb #52f0fb2e
@@ -139,10 +129,7 @@ class CyclicStream(LinearWorld):
     noise_std: float = 0.1
     feature_std: float = 1.0
 
-    def __post_init__(self) -> None:
-        _check_world(self, "cycle_length", "num_configurations")
-
-    def changes(self, state: LinearWorldState, idx: Any, rows: int) -> Array:
+    def changes(self, state: LinearWorldState, idx: ArrayLike, rows: int) -> Array:
         return hold(state.keys[1], idx, rows, self.feature_dim, self.cycle_length, self.num_configurations)
 
 # %% ../../nbs/streams/01_synthetic.ipynb #771ca803
@@ -162,10 +149,6 @@ class PeriodicChangeStream(LinearWorld):
     noise_std: float = 0.1
     feature_std: float = 1.0
 
-    def __post_init__(self) -> None:
-        _check_world(self, "period")
-        check_number("amplitude", self.amplitude, 0.0)
-
     def start(self, key: Array) -> PeriodicState:
         keys = noise.split(key, 3)
         first, second = noise.split(keys[0], 2)
@@ -173,12 +156,20 @@ class PeriodicChangeStream(LinearWorld):
         phases = noise.uniform(second, 0, 1, self.feature_dim, 0.0, 2 * np.pi)[0]
         return PeriodicState(keys=keys, true_weights=centers, centers=centers, phases=phases)
 
-    def changes(self, state: PeriodicState, idx: Any, rows: int) -> Array:
-        steps = (jnp.asarray(idx, jnp.uint32) + jnp.arange(rows, dtype=jnp.uint32)) % np.uint32(self.period)
+    def changes(self, state: PeriodicState, idx: ArrayLike, rows: int) -> Array:
+        steps = step_numbers(idx, rows) % np.uint32(self.period)
         angle = (2 * jnp.pi / self.period) * steps.astype(state.phases.dtype)
         return state.centers + self.amplitude * jnp.sin(angle[:, None] + state.phases)
 
 # %% ../../nbs/streams/01_synthetic.ipynb #9a1ea03a
+def flips(key: Array, idx: ArrayLike, rows: int, choices: int, interval: int) -> Array:
+    "Which of `choices` things flips at each step from step `idx`, int32 (rows,): a random one every `interval`, else -1."
+    steps = step_numbers(idx, rows)
+    drawn = noise.bits(key, idx, rows, 1)[:, 0] % np.uint32(choices)
+    due = (steps % np.uint32(interval) == 0) & (steps > 0)
+    return jnp.where(due, drawn.astype(jnp.int32), -1)
+
+
 class SuttonExperiment1Stream(LinearWorld):
     """The target is the sum of the relevant inputs with signs; one random sign flips every `change_interval` steps.
 
@@ -193,9 +184,7 @@ class SuttonExperiment1Stream(LinearWorld):
     feature_std = 1.0
 
     def __post_init__(self) -> None:
-        check_int("num_relevant", self.num_relevant)
-        check_int("num_irrelevant", self.num_irrelevant, 0)
-        check_int("change_interval", self.change_interval)
+        check_settings(self, num_relevant=1, num_irrelevant=0, change_interval=1)
 
     @property
     def feature_dim(self) -> int:
@@ -205,12 +194,8 @@ class SuttonExperiment1Stream(LinearWorld):
         weights = jnp.arange(self.feature_dim) < self.num_relevant
         return LinearWorldState(keys=noise.split(key, 3), true_weights=weights.astype(jnp.result_type(float)))
 
-    def changes(self, state: LinearWorldState, idx: Any, rows: int) -> Array:
-        "Which sign flips at each step, or -1."
-        steps = jnp.asarray(idx, jnp.uint32) + jnp.arange(rows, dtype=jnp.uint32)
-        drawn = noise.bits(state.keys[1], idx, rows, 1)[:, 0] % np.uint32(self.num_relevant)
-        due = (steps % np.uint32(self.change_interval) == 0) & (steps > 0)
-        return jnp.where(due, drawn.astype(jnp.int32), -1)
+    def changes(self, state: LinearWorldState, idx: ArrayLike, rows: int) -> Array:
+        return flips(state.keys[1], idx, rows, self.num_relevant, self.change_interval)
 
     def move(self, weights: Array, change: Array) -> Array:
         return jnp.where(jnp.arange(self.feature_dim) == change, -weights, weights)
