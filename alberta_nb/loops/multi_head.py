@@ -144,7 +144,7 @@ def run_horde_learning_loop(
     source = horde_source(horde, observations, cumulants, next_observations, **more)
     return _run_heads(horde, source, state, HordeLearningResult, **options)
 
-
+# %% ../../nbs/loops/06_multi_head.ipynb #b63db791
 def run_horde_learning_loop_batched(
     horde: HordeLearner, observations: ArrayLike, cumulants: ArrayLike, next_observations: ArrayLike,
     keys: Array, *,

@@ -120,24 +120,20 @@ class Rows:
     def __init__(self, spec: Spec, num_steps: int | None):
         self.counts: list[Callable[[int], int]] = [lambda t: t // spec.record_every]
         self.counts += [functools.partial(_recorded_by, h.interval) for h in spec.histories]
-        self.num_steps = num_steps
-        self.room: list[Tree] = []
+        self.num_steps, self.room = num_steps, list[Tree]()
         self.parts: dict[int, list[Tree]] = {}
 
-    def add(self, spec: Spec, carries: list[Carry], out: Tree, start: int, steps: int) -> None:
+    def add(self, spec: Spec, out: Tree, start: int, steps: int) -> None:
         "The rows of a block, `steps` steps from step `start`; adding them twice is adding them once."
-        if out is None:  # before the first block
-            return
         columns = take_rows(spec, out, start, steps)
         if self.num_steps is None:
             self.parts[start] = columns
             return
-        if not self.room:
-            sizes = [count(self.num_steps) for count in self.counts]
-            self.room = [
-                jax.tree.map(lambda a, n=n: aligned_empty((n, *a.shape[1:]), a.dtype), column)
-                for n, column in zip(sizes, columns, strict=True)
-            ]
+        ends = [count(self.num_steps) for count in self.counts]
+        self.room = self.room or [
+            jax.tree.map(lambda a, n=n: aligned_empty((n, *a.shape[1:]), a.dtype), column)
+            for n, column in zip(ends, columns, strict=True)
+        ]
         for count, room, column in zip(self.counts, self.room, columns, strict=True):
             for all_rows, rows in zip(jax.tree.leaves(room), jax.tree.leaves(column), strict=True):
                 all_rows[count(start) : count(start) + len(rows)] = rows
@@ -228,8 +224,8 @@ def _source_blocks(
 
 # %% ../../nbs/loops/00_run.ipynb #973a5a3f
 def _blocks(
-    spec: Spec, per_core: bool, carries: list[Carry], stream: Experience, first: int, num_steps: int | None,
-    policy: str, every: int,
+    spec: Spec, per_core: bool, carries: list[Carry], stream: Experience, first: int, num_steps: int | None, policy: str,
+    every: int,
 ) -> Iterator[Block]:  # fmt: skip
     "All blocks of a run, one after the other; none goes beyond a multiple of `every` steps."
     if isinstance(stream, Source):
@@ -340,6 +336,26 @@ def _take_look(
     return [[looks.look(c.learner, StreamPosition(state=c.stream, steps=clock)) for c in carries]]
 
 # %% ../../nbs/loops/00_run.ipynb #c2469320
+def _gather(
+    blocks: Iterator[Block], last: Block, rows: Rows, look: Callable[[Block, int], None], bar: tqdm
+) -> tuple[Block, int, BaseException | None]:
+    "Run all blocks, collecting rows and looks: the last block, the steps made, and what ended the run early."
+    done, stopped = 0, None  # steps before the last block
+    look(last, 0)
+    try:
+        for made in blocks:
+            if done or last[3]:
+                rows.add(last[0], last[2], done, last[3])  # while the block that has just begun is computed
+            last, done = made, done + last[3]
+            bar.update(made[3])
+            look(made, done + made[3])
+    except (KeyboardInterrupt, NonFiniteError) as error:
+        stopped = error
+    if last[2] is not None:
+        rows.add(last[0], last[2], done, last[3])
+    return last, done + last[3], stopped
+
+# %% ../../nbs/loops/00_run.ipynb #e02de1d3
 def run_loop(
     learner: Learner, stream: Experience, num_steps: int | None, learner_state: Tree, position: StreamPosition, *,
     seeds: str | None = None, record_every: int = 1, histories: tuple[History, ...] = (), non_finite: str = "raise",
@@ -353,27 +369,18 @@ def run_loop(
     """
     first, per_core = int(np.max(position.steps)), seeds == "per core"
     num_steps = check_steps(stream, num_steps, first, record_every, non_finite)
-    lanes = np.size(position.steps) if seeds == "together" else 0
+    lanes, every = np.size(position.steps) if seeds == "together" else 0, looks.interval if looks else MAX_STEPS
     spec = make_spec(learner, stream, num_steps, lanes, record_every, histories, non_finite)
-    carries = _first_carries(spec, per_core, learner_state, position, stream)
-    seen, rows = _take_look(looks, carries, first, 0, num_steps), Rows(spec, num_steps)
-    last: Block = (spec, carries, None, 0)
-    done, stopped = 0, None  # steps before the last block
-    blocks = _blocks(
-        spec, per_core, carries, stream, first, num_steps, non_finite, looks.interval if looks else MAX_STEPS
-    )
+    carries, rows = _first_carries(spec, per_core, learner_state, position, stream), Rows(spec, num_steps)
+    seen: list[list[Tree]] = []
+
+    def look(block: Block, done: int) -> None:
+        seen.extend(_take_look(looks, block[1], first, done, num_steps))
+
+    blocks = _blocks(spec, per_core, carries, stream, first, num_steps, non_finite, every)
     with tqdm(total=num_steps, unit="step", unit_scale=True, disable=not progress) as bar:
-        try:
-            for made in blocks:
-                rows.add(*last[:3], done, last[3])  # while the block that has just begun is computed
-                last, done = made, done + last[3]
-                bar.update(made[3])
-                seen += _take_look(looks, made[1], first, done + made[3], num_steps)
-        except (KeyboardInterrupt, NonFiniteError) as error:
-            stopped = error
-    rows.add(*last[:3], done, last[3])
-    done, nothing = done + last[3], last[2] is None
-    columns = _no_rows(spec, per_core, carries, stream) if nothing else rows.joined(done)
+        last, done, stopped = _gather(blocks, (spec, carries, None, 0), rows, look, bar)
+    columns = _no_rows(spec, per_core, carries, stream) if last[2] is None else rows.joined(done)
     run = _finish(spec, last[1], columns, position, done, isinstance(stopped, KeyboardInterrupt))
     run.looks = seen
     if isinstance(stopped, NonFiniteError):

@@ -4,33 +4,35 @@
 
 # %% auto #0
 __all__ = ['pack', 'unpack', 'word_count', 'learn', 'learn_packed', 'learn_many', 'event_table', 'spread', 'padded',
-           'shared_vector', 'like_of', 'PackedState', 'Stepper']
+           'shared_vector', 'like_of', 'PackedState', 'EventLearner', 'Stepper']
 
 # %% ../../nbs/loops/03_stepper.ipynb #8da4c0d2
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.typing import ArrayLike, DTypeLike
 
 from ..native.kernel import OPTIONS, native_if, use_native
 from ..native.rewrite import short_vectors
-from ..learners.base import contract, state_like
+from ..learners.base import Learner, contract, state_like
 from .start import fit_state
 from ..streams.sources import aligned_empty
-from ..types import TimeStep, check_int, require, vector
+from ..types import TimeStep, Tree, check_int, require, vector
 
 # %% ../../nbs/loops/03_stepper.ipynb #f5af41e5
-def pack(state: Any) -> np.ndarray:
+def pack(state: Tree) -> np.ndarray:
     "All leaves of a state as one vector of 32-bit words: one buffer to hand over instead of ten."
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
     return np.concatenate([leaf.reshape(-1).view(np.uint32) for leaf in leaves])
 
 
-def unpack(words: Array, like: Any) -> Any:
+def unpack(words: Array, like: Tree) -> Tree:
     "The inverse of `pack`, inside a compiled function; `like` has the shapes and dtypes."
     leaves, tree = jax.tree.flatten(like)
     ends = np.cumsum([word_count(leaf) for leaf in leaves])
@@ -38,40 +40,40 @@ def unpack(words: Array, like: Any) -> Any:
     return jax.tree.unflatten(tree, [_read(part, leaf) for part, leaf in zip(parts, leaves, strict=True)])
 
 
-def word_count(leaf: Any) -> int:
+def word_count(leaf: Tree) -> int:
     "How many words a leaf takes: one for each 32-bit number, two for each 64-bit one."
     return math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize // 4
 
 # %% ../../nbs/loops/03_stepper.ipynb #06022b14
-def _read(words: Array, leaf: Any) -> Array:
+def _read(words: Array, leaf: Tree) -> Array:
     "One leaf from its words; a 64-bit number takes two."
     wide = np.dtype(leaf.dtype).itemsize == 8
     return lax.bitcast_convert_type(words.reshape(-1, 2) if wide else words, leaf.dtype).reshape(leaf.shape)
 
 
-def _write(state: Any) -> Array:
+def _write(state: Tree) -> Array:
     "`pack` inside a compiled function."
     flat = [lax.bitcast_convert_type(leaf.reshape(-1), jnp.uint32) for leaf in jax.tree.leaves(state)]
     return jnp.concatenate([words.reshape(-1) for words in flat])
 
 # %% ../../nbs/loops/03_stepper.ipynb #989ca04e
-def learn(learner: Any, state: Any, event: Array) -> tuple[Any, Array]:
+def learn(learner: Learner, state: Tree, event: Array) -> tuple[Tree, Array]:
     "One event (observation and target in one vector): the new state, and the row [prediction, metrics...]."
     result = short_vectors(learner.step)(state, TimeStep(observation=event[:-1], target=event[-1:]))
     return result.state, jnp.concatenate([result.prediction, result.metrics])
 
 
-def learn_packed(learner: Any, like: Any, words: Array, event: Array) -> Array:
+def learn_packed(learner: Learner, like: Tree, words: Array, event: Array) -> Array:
     "The same for a packed state with room for a row behind it."
     return _write(learn(learner, unpack(words, like), event))
 
 
-def learn_many(learner: Any, like: Any, words: Array, events: Array, count: Array) -> tuple[Array, Array]:
+def learn_many(learner: Learner, like: Tree, words: Array, events: Array, count: Array) -> tuple[Array, Array]:
     "The first `count` rows of `events`, one after the other, in one compiled loop."
     state = unpack(words, like)
     row = jax.eval_shape(functools.partial(learn, learner), state, events[0])[1]
 
-    def body(i: Array, carry: Any) -> Any:
+    def body(i: Array, carry: Tree) -> Tree:
         state, row = learn(learner, carry[0], lax.dynamic_index_in_dim(events, i, 0, keepdims=False))
         return state, lax.dynamic_update_index_in_dim(carry[1], row, i, 0)
 
@@ -80,7 +82,7 @@ def learn_many(learner: Any, like: Any, words: Array, events: Array, count: Arra
 
 # %% ../../nbs/loops/03_stepper.ipynb #8b81c14a
 @functools.lru_cache(maxsize=128)
-def _compiled(learner: Any, tree: Any, leaves: tuple[Any, ...], native: bool) -> tuple[Any, Any, Any]:
+def _compiled(learner: Any, tree: Tree, leaves: tuple[Tree, ...], native: bool) -> tuple[Tree, Tree, Tree]:
     "The compiled functions of a stepper: one event, many, and a prediction."
     like = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in leaves])
     one, many = (_Compiled(functools.partial(fn, learner, like), native) for fn in (learn_packed, learn_many))
@@ -90,11 +92,11 @@ def _compiled(learner: Any, tree: Any, leaves: tuple[Any, ...], native: bool) ->
 class _Compiled:
     "A function in its native form until the compiler refuses it, in the plain one from then on."
 
-    def __init__(self, fn: Any, native: bool):
+    def __init__(self, fn: Callable[..., Tree], native: bool):
         quick = jax.jit(native_if(True, fn), compiler_options=OPTIONS)
         self.forms = [quick, jax.jit(fn)] if native else [jax.jit(fn)]
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Tree) -> Tree:
         try:
             return self.forms[0](*args)
         except jax.errors.JaxRuntimeError:
@@ -108,7 +110,7 @@ class _Compiled:
         return sum(form._cache_size() for form in self.forms)  # type: ignore[attr-defined]
 
 # %% ../../nbs/loops/03_stepper.ipynb #2681b27d
-def event_table(observations: Any, targets: Any, feature_dim: int, dtype: Any) -> np.ndarray:
+def event_table(observations: ArrayLike, targets: ArrayLike, feature_dim: int, dtype: DTypeLike) -> np.ndarray:
     "Events (n, feature_dim + 1) from observations (n, feature_dim) and targets (n,) or (n, 1), checked."
     x, y = np.asarray(observations), np.asarray(targets)
     for name, array in (("observations", x), ("targets", y)):
@@ -140,7 +142,7 @@ def padded(events: np.ndarray) -> np.ndarray:
     return room
 
 # %% ../../nbs/loops/03_stepper.ipynb #5ha4ed01
-def shared_vector(size: int, dtype: Any) -> tuple[np.ndarray, Any]:
+def shared_vector(size: int, dtype: DTypeLike) -> tuple[np.ndarray, Tree]:
     "A numpy vector and the same memory as JAX sees it; where JAX made a copy, the vector twice."
     memory = aligned_empty((size,), dtype)
     memory[:] = 0
@@ -149,7 +151,7 @@ def shared_vector(size: int, dtype: Any) -> tuple[np.ndarray, Any]:
     return memory, seen if alike else memory
 
 # %% ../../nbs/loops/03_stepper.ipynb #5ha4ed03
-def like_of(learner: Any, feature_dim: int, state: Any) -> Any:
+def like_of(learner: Learner, feature_dim: int, state: Tree) -> Tree:
     "A first state, or its shapes and dtypes where it starts from random weights and must be given: TypeError for None."
     says, who = contract(learner), type(learner).__name__
     what = f"learner must learn from TimeSteps, a {who} learns from {says.time_step.__name__}s: call its update"
@@ -164,7 +166,7 @@ def like_of(learner: Any, feature_dim: int, state: Any) -> Any:
 class PackedState:
     "A learner's state in one buffer, with the compiled functions that work on it: the part of a `Stepper` that holds."
 
-    def __init__(self, learner: Any, feature_dim: int, state: Any = None):
+    def __init__(self, learner: Any, feature_dim: int, state: Tree = None):
         for name in ("init", "step", "predict"):
             require(hasattr(learner, name), f"learner must have {name}, got {type(learner).__name__}", TypeError)
         check_int("feature_dim", feature_dim)
@@ -173,50 +175,36 @@ class PackedState:
         leaves, self._tree = jax.tree.flatten(like if state is None else fit_state("state", state, like))
         for leaf in leaves:
             fits = not jnp.issubdtype(leaf.dtype, jax.dtypes.extended) and leaf.dtype.itemsize in (4, 8)
-            require(
-                fits, f"state must hold numbers of 32 or 64 bits to be packed, got a leaf of {leaf.dtype}", TypeError
-            )
+            what = f"state must hold numbers of 32 or 64 bits to be packed, got a leaf of {leaf.dtype}"
+            require(fits, what, TypeError)
         self._leaves = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
         structure, packed = contract(learner).structure, pack(leaves)
         self._one, self._many, self._predict = _compiled(structure, self._tree, self._leaves, use_native())
         self._size = len(packed)  # of the state; the last row is behind it
         self._event, self._sent = shared_vector(feature_dim + 1, jnp.result_type(float))
-        self._words = np.append(packed, np.zeros(self._row_words(structure, like), np.uint32))
-
-    def _row_words(self, learner: Any, like: Any) -> int:
-        row = jax.eval_shape(functools.partial(learn, learner), like, self._event)[1]
-        return word_count(row)
+        row = jax.eval_shape(functools.partial(learn, structure), like, self._event)[1]
+        self._words = np.append(packed, np.zeros(word_count(row), np.uint32))
 
     @property
-    def state(self) -> Any:
+    def state(self) -> Tree:
         "The learner's state now, as a value of its own."
         sizes = [math.prod(shape) * dtype.itemsize // 4 for shape, dtype in self._leaves]
         parts = np.split(np.array(self._words)[: self._size], np.cumsum(sizes)[:-1])
         pairs = zip(parts, self._leaves, strict=True)
-        return jax.tree.unflatten(
-            self._tree, [jnp.asarray(p.view(dtype).reshape(shape)) for p, (shape, dtype) in pairs]
-        )
+        leaves = [jnp.asarray(p.view(dtype).reshape(shape)) for p, (shape, dtype) in pairs]
+        return jax.tree.unflatten(self._tree, leaves)
 
-    def predict(self, observation: Any) -> Array:
+# %% ../../nbs/loops/03_stepper.ipynb #94c580b3
+class EventLearner(PackedState):
+    "What a `Stepper` does with events: predict, learn from one, learn from many."
+
+    non_finite, skipped = "raise", 0
+
+    def predict(self, observation: ArrayLike) -> Array:
         "The prediction (1,) for an observation (feature_dim,), without learning."
         return self._predict(self._words, vector("observation", observation, self.feature_dim))
 
-# %% ../../nbs/loops/03_stepper.ipynb #94c580b3
-class Stepper(PackedState):
-    """A learner that takes one event at a time, for a service: one packed state, one place for the event.
-
-    `learner`: one whose `step` takes a `TimeStep`, for events of `feature_dim` inputs. `state`: go on from this one;
-    a network needs it, `learner.init(feature_dim, key)`.
-    `non_finite`: "raise" at a NaN or infinite event, or "skip" it, learn nothing, and count it in `skipped`.
-    Not safe to share between threads. Raises ValueError and TypeError that name the argument.
-    """
-
-    def __init__(self, learner: Any, feature_dim: int, state: Any = None, non_finite: str = "raise"):
-        require(non_finite in ("raise", "skip"), f"non_finite must be 'raise' or 'skip', got {non_finite!r}")
-        super().__init__(learner, feature_dim, state)
-        self.non_finite, self.skipped = non_finite, 0
-
-    def update(self, observation: Any, target: Any) -> np.ndarray | None:
+    def update(self, observation: ArrayLike, target: ArrayLike) -> np.ndarray | None:
         "Learn from one event: [prediction, metrics...] (4,) or (5,), or None for an event that was skipped."
         event, n = self._event, self.feature_dim
         fits = type(observation) is np.ndarray and observation.dtype is event.dtype and observation.shape == (n,)
@@ -229,7 +217,7 @@ class Stepper(PackedState):
         self._words = self._one(self._words, self._sent)
         return np.asarray(self._words)[self._size :].view(event.dtype)
 
-    def update_many(self, observations: Any, targets: Any) -> np.ndarray:
+    def update_many(self, observations: ArrayLike, targets: ArrayLike) -> np.ndarray:
         "Learn from events (n, feature_dim) and targets (n,), in order: rows [prediction, metrics...], NaN if skipped."
         events = event_table(observations, targets, self.feature_dim, self._event.dtype)
         good = np.isfinite(events).all(axis=1)
@@ -241,3 +229,18 @@ class Stepper(PackedState):
         self.skipped += len(good) - n
         rows = np.asarray(found)[:n]
         return rows.copy() if clean else spread(rows, good)
+
+# %% ../../nbs/loops/03_stepper.ipynb #cb51d1e0
+class Stepper(EventLearner):
+    """A learner that takes one event at a time, for a service: one packed state, one place for the event.
+
+    `learner`: one whose `step` takes a `TimeStep`, for events of `feature_dim` inputs. `state`: go on from this one;
+    a network needs it, `learner.init(feature_dim, key)`.
+    `non_finite`: "raise" at a NaN or infinite event, or "skip" it, learn nothing, and count it in `skipped`.
+    Not safe to share between threads. Raises ValueError and TypeError that name the argument.
+    """
+
+    def __init__(self, learner: Any, feature_dim: int, state: Tree = None, non_finite: str = "raise"):
+        require(non_finite in ("raise", "skip"), f"non_finite must be 'raise' or 'skip', got {non_finite!r}")
+        super().__init__(learner, feature_dim, state)
+        self.non_finite, self.skipped = non_finite, 0

@@ -116,7 +116,7 @@ _register(LearningResult)
 
 # %% ../../nbs/loops/01_supervised.ipynb #639576bb
 class BatchedLearningResult(LearningResult):
-    "The same of many seeds: `states`, metrics (n_seeds, rows, columns), histories; seeds are the first axis of all."
+    "The same of many seeds: `states`, metrics (n_seeds, rows, columns), histories; seeds are the first axis of everything."
 
     states = property(lambda self: self[0])
 
@@ -194,10 +194,23 @@ def _to_record(learner: Learner, tracking: dict[Tracked, Any], num_steps: int | 
 Result = TypeVar("Result", bound=LearningResult)
 
 
+def _named(made: Run, result: type[Result], tracking: dict[Tracked, Any], looks: Looks | None) -> Result:
+    "A run of the engine as a result of this kind."
+    found = _histories(made, tracking, looks)
+    items = made.learner_state, jax.device_put(made.metrics), *found.values()
+    skipped = made.skipped if issubclass(result, BatchedLearningResult) else int(made.skipped)
+    return result(items, tuple(found), made.position, made.steps, skipped, made.interrupted)
+
+
+def _how_seeds_run(learner: Learner) -> str:
+    "As the learner says, on a processor; elsewhere together."
+    return contract(learner).seeds if jax.default_backend() == "cpu" else "together"
+
+# %% ../../nbs/loops/01_supervised.ipynb #61d2e5c0
 def run(
     learner: Learner, stream: Experience, num_steps: int | None, keys: Array | None, learner_state: Tree,
     tracking: dict[Tracked, Any], result: type[Result], *, stream_state: StreamPosition | None = None,
-    record_every: int = 1, non_finite: str = "raise", progress: bool = False, looks: Looks | None = None,
+    record_every: int = 1, non_finite: str = "raise", looks: Looks | None = None, progress: bool = False,
 ) -> Result:  # fmt: skip
     """What all loops do: check, start, run the engine, and name what comes back.
 
@@ -205,34 +218,25 @@ def run(
     steps before the bad one.
     """
     check_world(learner, stream)
-    first = int(np.max(getattr(stream_state, "steps", 0)))
-    total = check_steps(stream, num_steps, first, record_every, non_finite)
+    began = int(np.max(getattr(stream_state, "steps", 0)))
+    total = check_steps(stream, num_steps, began, record_every, non_finite)
     histories = _to_record(learner, tracking, total)
     if looks is not None:
         _check_interval("diagnostics", looks, total)
     many = issubclass(result, BatchedLearningResult)
-    side_by_side = contract(learner).seeds if jax.default_backend() == "cpu" else "together"
-    seeds = side_by_side if many else None
+    seeds = _how_seeds_run(learner) if many else None
     position, number = start_position(stream, keys, stream_state, many, seeds == "per core")
     state = learner_start(learner, stream, learner_state, number)
     check_time_step(learner, stream, position.state, number)
-
-    def named(made: Run) -> Result:
-        found = _histories(made, tracking, looks)
-        items = made.learner_state, jax.device_put(made.metrics), *found.values()
-        skipped = made.skipped if many else int(made.skipped)
-        return result(items, tuple(found), made.position, made.steps, skipped, made.interrupted)
-
     try:
-        return named(
-            run_loop(
-                learner, stream, num_steps, state, position, seeds=seeds, record_every=record_every,
-                histories=histories, non_finite=non_finite, progress=progress, looks=looks,
-            )
+        made = run_loop(
+            learner, stream, num_steps, state, position, seeds=seeds, record_every=record_every, histories=histories,
+            non_finite=non_finite, progress=progress, looks=looks,
         )  # fmt: skip
     except NonFiniteError as error:
-        error.result = named(error.result)
+        error.result = _named(error.result, result, tracking, looks)
         raise
+    return _named(made, result, tracking, looks)
 
 # %% ../../nbs/loops/01_supervised.ipynb #ab0d086b
 def run_learning_loop(
