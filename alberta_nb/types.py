@@ -52,7 +52,7 @@ def check_int(name: str, value: object, low: int = 1) -> None:
 
 # %% ../nbs/00_types.ipynb #c4a1d2e1
 def check_settings(settings: object, **lowest: float) -> None:
-    "Check settings by name: each a number, `lowest` or more, and whole where that is an int. Raises as the checks above."
+    "Check settings by name: numbers, `lowest` or more, and whole ones where that is an int. Raises as the two above."
     for name, low in lowest.items():
         value = getattr(settings, name)
         if isinstance(low, int):
@@ -224,7 +224,7 @@ class _Step(State):
     @classmethod
     def shapes(cls, feature_dim: int) -> dict[str, tuple[int, ...]]:
         "The shape of every field: (feature_dim,) for observations, (1,) for all others."
-        names = (f.name for f in dataclasses.fields(cls))
+        names = cls.__dataclass_fields__  # in their order
         return {name: (feature_dim,) if name.endswith("observation") else (1,) for name in names}
 
 

@@ -254,7 +254,9 @@ class TableSource(Source):
     Raises TableError for a column that is missing or not numeric, and for a table without rows.
     """
 
-    def __init__(self, table: object, target: str, features: Sequence[str] | None = None, piece_rows: int | None = None):
+    def __init__(
+        self, table: object, target: str, features: Sequence[str] | None = None, piece_rows: int | None = None
+    ):
         self.table, target = open_table(table, piece_rows), str(target)
         numeric, _ = look_at(self.table)
         features = [name for name in numeric if name != target] if features is None else [str(f) for f in features]
