@@ -95,13 +95,11 @@ class WelfordNormalizer(Normalizer):
     """
 
     def init(self, feature_dim: int) -> WelfordNormalizerState:
-        "The first state: nothing seen, mean 0, variance 1."
         check_int("feature_dim", feature_dim)
         zeros, ones = filled((feature_dim,), 0.0), filled((feature_dim,), 1.0)
         return WelfordNormalizerState(mean=zeros, var=ones, sample_count=jnp.uint32(0))
 
     def update_only(self, state: WelfordNormalizerState, observation: Array) -> WelfordNormalizerState:
-        "The state after one more sample (feature_dim,)."
         x = self.checked(observation, state.mean.shape[-1])
         count = next_count(state.sample_count)
         n = jnp.minimum(count.astype(x.dtype), largest_count(x.dtype))
@@ -139,13 +137,11 @@ class EMANormalizer(Normalizer):
         check_number("decay", self.decay, 0.0, 1.0, open_low=True)
 
     def init(self, feature_dim: int) -> EMANormalizerState:
-        "The first state: nothing seen, no weight."
         check_int("feature_dim", feature_dim)
         zeros, weights = filled((feature_dim,), 0.0), {"decay": scalar(self.decay), "weight_sum": scalar(0.0)}
         return EMANormalizerState(mean=zeros, var=zeros, sample_count=jnp.uint32(0), **weights)
 
     def update_only(self, state: EMANormalizerState, observation: Array) -> EMANormalizerState:
-        "The state after one more sample (feature_dim,)."
         x = self.checked(observation, state.mean.shape[-1])
         weight_sum = jnp.minimum(state.decay * state.weight_sum + 1.0, largest_count(x.dtype))
         mean, var = _ema_moments(state.mean, state.var, x, 1.0 / weight_sum)

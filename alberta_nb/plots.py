@@ -44,11 +44,7 @@ def plot_learning_curves(
 ) -> Axes:  # fmt: skip
     """Error over time: a line for each name, the median over seeds, and a band from one percentile to another.
 
-    Args:
-        curves: name -> values (n_seeds, rows), or (rows,) for one run.
-        record_every: steps that a row stands for.
-        ax: where to draw; a new figure when None.
-        band: the percentiles of the band.
+    The values of a name are (n_seeds, rows), or (rows,) for one run; a row stands for `record_every` steps.
     """
     axes = plt.subplots(figsize=(7, 3))[1] if ax is None else ax
     for name, values in curves.items():
@@ -66,12 +62,8 @@ def plot_learning_curves(
 def plot_step_sizes(history: Any, names: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
     """Step sizes over time, one line for each input; inputs of the same name share a colour and a place in the legend.
 
-    Args:
-        history: a `StepSizeHistory`, of one run or of a batch, whose median over seeds is drawn.
-        names: of the inputs; "input 0" and so on when None.
-        ax: where to draw; a new figure when None.
-
-    Raises ValueError for another number of names than inputs.
+    The `history` is a `StepSizeHistory`, of one run or of a batch, whose median over seeds is drawn. Raises ValueError
+    for another number of names than inputs.
     """
     sizes = np.asarray(history.step_sizes, dtype=float)
     wanted = "history must be of one learner, (rows, inputs) or (n_seeds, rows, inputs)"
@@ -109,13 +101,8 @@ def plot_sweep(
 ) -> Axes:  # fmt: skip
     """Error against a swept setting with its standard error, and published numbers as crosses.
 
-    Args:
-        table: of `sweep_table`, with positive numbers as settings.
-        ax: where to draw; a new figure when None.
-        center: the column to draw, "mean" or "median".
-        reference: setting -> somebody else's number; reference_label says whose.
-
-    Raises ValueError for another center.
+    The `table` is one of `sweep_table` with positive numbers as settings, `center` its column to draw, "mean" or
+    "median", and `reference` has somebody else's number for a setting. Raises ValueError for another center.
     """
     require(center in ("mean", "median"), f"center must be 'mean' or 'median', got {center!r}")
     axes = plt.subplots(figsize=(6, 3))[1] if ax is None else ax

@@ -33,12 +33,6 @@ def _held_values(features: np.ndarray, weights: Array, bias: Array) -> Array:
     alone = features.shape[0] == features.shape[1] and np.array_equal(features, np.eye(len(features)))
     return (weights if alone else jnp.asarray(features, weights.dtype) @ weights) + bias
 
-
-def _judged(errors: Array, episodes: Array, ended: Array, error: Array) -> tuple[Array, Array]:
-    "The errors (N,) with the present one at the number of the episode that has just ended, and the next number."
-    here = (jnp.arange(errors.shape[0]) == episodes) & ended
-    return jnp.where(here, error, errors), episodes + ended.astype(jnp.int32)
-
 # %% ../../nbs/experiments/01_episodes.ipynb #e335cb4c
 class EpisodeErrors(Settings):
     """A TD learner, and the RMS error of its values of `world`'s states after each of the first `episodes` episodes.
@@ -63,7 +57,6 @@ class EpisodeErrors(Settings):
         require(known, f"world must be a chain of known values, got {type(self.world).__name__}", TypeError)
 
     def init(self, feature_dim: int) -> EpisodeErrorState:
-        "The learner's first state, and nothing judged."
         blank = filled((self.episodes,), np.nan)
         return EpisodeErrorState(learner=self.learner.init(feature_dim), errors=blank, episodes=jnp.int32(0))
 
@@ -72,7 +65,9 @@ class EpisodeErrors(Settings):
         result = self.learner.step(state.learner, time_step)
         values = _held_values(self.world.state_features, result.state.weights, result.state.bias)
         error = jnp.sqrt(jnp.mean(jnp.square(values - floats(self.world.true_values, -1))))
-        errors, episodes = _judged(state.errors, state.episodes, time_step.gamma[0] == 0.0, error)
+        ended = time_step.gamma[0] == 0.0
+        errors = jnp.where((jnp.arange(self.episodes) == state.episodes) & ended, error, state.errors)
+        episodes = state.episodes + ended.astype(jnp.int32)
         new = EpisodeErrorState(learner=result.state, errors=errors, episodes=episodes)
         return BankResult(state=new, metrics=result.metrics)
 

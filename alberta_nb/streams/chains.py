@@ -363,7 +363,7 @@ def mean_traces(
 
 
 def td_system(
-    features: ArrayLike, transitions: ArrayLike, rewards: ArrayLike, gamma: float, weights: ArrayLike, lamda: float = 0
+    features: Any, transitions: ArrayLike, rewards: ArrayLike, gamma: float, weights: ArrayLike, lamda: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A (d, d), b (d,) and C (d, d) of the expected TD update b - A w, in float64 (Sutton and Barto 2018, Section 9.4).
 

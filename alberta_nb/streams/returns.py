@@ -63,16 +63,6 @@ def tail_weights(gammas: ArrayLike, num_steps: int) -> np.ndarray:
 # %% ../../nbs/streams/05_returns.ipynb #dd045b48
 REPRESENTATIONS = ("presence", "tapped", "microstimuli")
 
-
-def _cue_features(kind: str, since: np.ndarray, cue_steps: int, reward_at: int, units: int, decay: float) -> np.ndarray:
-    "Features (len(since), d) of what is known `since` steps after a cue began; `kind` names the representation."
-    if kind == "presence":
-        return np.stack([since < cue_steps, since == reward_at], axis=1).astype(np.float64)
-    if kind == "tapped":
-        return np.eye(len(since), units)
-    height, centers = decay ** since[:, None], np.arange(1, units + 1) / units
-    return height * np.exp(-np.square(height - centers) / (2 * 0.08**2)) / np.sqrt(2 * np.pi)
-
 # %% ../../nbs/streams/05_returns.ipynb #e2c14479
 class TraceConditioningStream(Chain):
     """Trials without end: a cue of `cue_steps`, a silence of `silence` steps, a reward of 1, a pause of random length.
@@ -118,6 +108,16 @@ def _hazards(trial: TraceConditioningStream) -> np.ndarray:
     return np.where(pause >= trial.min_pause, 1.0 / (trial.max_pause - pause + 1), 0.0)
 
 
+def _cue_features(trial: TraceConditioningStream, since: np.ndarray, reward_at: int) -> np.ndarray:
+    "Features (len(since), d) of what is known `since` steps after a cue began."
+    if trial.representation == "presence":
+        return np.stack([since < trial.cue_steps, since == reward_at], axis=1).astype(np.float64)
+    if trial.representation == "tapped":
+        return np.eye(len(since), trial.units)
+    height, centers = trial.trace_decay ** since[:, None], np.arange(1, trial.units + 1) / trial.units
+    return height * np.exp(-np.square(height - centers) / (2 * 0.08**2)) / np.sqrt(2 * np.pi)
+
+
 def _trial_model(trial: TraceConditioningStream) -> ChainModel:
     "The chain of a trial: one state for each step since the cue began."
     again, reward_at = _hazards(trial), trial.cue_steps + trial.silence
@@ -125,9 +125,7 @@ def _trial_model(trial: TraceConditioningStream) -> ChainModel:
     transitions, rewards = np.eye(n, k=1) * (1 - again)[:, None], np.zeros((n, n))
     transitions[:, 0] += again
     rewards[:, reward_at] = 1.0
-    setting = (trial.cue_steps, reward_at, trial.units, trial.trace_decay)
-    features = _cue_features(trial.representation, np.arange(n), *setting)
-    return ChainModel(transitions, rewards, features, np.eye(n)[0], trial.gamma)
+    return ChainModel(transitions, rewards, _cue_features(trial, np.arange(n), reward_at), np.eye(n)[0], trial.gamma)
 
 # %% ../../nbs/streams/05_returns.ipynb #4036ff25
 def turn_factors(periods: ArrayLike, memory: float) -> np.ndarray:

@@ -88,14 +88,9 @@ def _pick(table: Array, which: Array) -> Array:
 
 
 def hold(
-    key: Array,
-    idx: ArrayLike,
-    rows: int,
-    width: int,
-    interval: int,
-    cycle: int | None = None,
+    key: Array, idx: ArrayLike, rows: int, width: int, interval: int, cycle: int | None = None,
     draw: Callable[[Array, ArrayLike, int, int], Array] = noise.normal,
-) -> Array:
+) -> Array:  # fmt: skip
     """Random numbers (rows, width) from step `idx` that stay for `interval` steps at a time.
 
     Segment k is row k of the key's table, so any step can be asked for without the steps before it. With `cycle` the
@@ -163,7 +158,7 @@ class PeriodicChangeStream(LinearWorld):
 
 # %% ../../nbs/streams/01_synthetic.ipynb #9a1ea03a
 def flips(key: Array, idx: ArrayLike, rows: int, choices: int, interval: int) -> Array:
-    "Which of `choices` things flips at each step from step `idx`, int32 (rows,): a random one every `interval`, else -1."
+    "Which of `choices` things flips at each step from `idx` on, int32 (rows,): a random one every `interval`, else -1."
     steps = step_numbers(idx, rows)
     drawn = noise.bits(key, idx, rows, 1)[:, 0] % np.uint32(choices)
     due = (steps % np.uint32(interval) == 0) & (steps > 0)
