@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from alberta_nb.apps import cli, job, report, tables
-from alberta_nb.apps.job import TD, TableResult, _baseline_returns, _table_returns, unknown_rows
+from alberta_nb.apps.job import TD_OPTIMIZERS, TableResult, _baseline_returns, _table_returns, unknown_rows
 from alberta_nb.apps.predict_return import (
     ReturnLearner,
     describe,
@@ -96,7 +96,7 @@ def test_without_learning_it_is_the_last_value_held_for_ever() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e9])
-@pytest.mark.parametrize("name", TD)
+@pytest.mark.parametrize("name", TD_OPTIMIZERS)
 def test_units_do_not_matter(name, scale) -> None:
     table = make_table(600)
     one, other = (
@@ -173,8 +173,8 @@ def test_scores_by_hand(made) -> None:
 def test_learners_beat_both_baselines_on_the_shipped_series(weather) -> None:
     for gamma, least in ((0.9, 0.33), (0.99, 0.21)):
         part = weather.at(gamma)
-        assert list(part.scores.index) == ["last value", "running mean", *TD] and part.steps == 8700
-        assert (part.scores.skill[list(TD)] > least).all()
+        assert list(part.scores.index) == ["last value", "running mean", *TD_OPTIMIZERS] and part.steps == 8700
+        assert (part.scores.skill[list(TD_OPTIMIZERS)] > least).all()
 
 
 @pytest.mark.parametrize(("gamma", "factor"), [(0.5, 1.05), (0.9, 1.12)])  # the EMA normaliser hides the slow level
@@ -183,8 +183,8 @@ def test_the_best_prediction_is_nearly_found(made, gamma, factor) -> None:
     scores, n = made.at(gamma).scores, made.steps - unknown_rows(gamma)
     expected = 5.0 / (1 - gamma) + 0.9 * (y - 5.0) / (1 - 0.9 * gamma)
     best = np.sqrt(np.mean((expected[:n] - ideal_returns(y, gamma)[1 : n + 1]) ** 2))
-    assert (scores.rmse[list(TD)] < factor * best).all() and (scores.rmse > 0.99 * best).all()
-    assert (scores.skill[list(TD)] > 0).all()
+    assert (scores.rmse[list(TD_OPTIMIZERS)] < factor * best).all() and (scores.rmse > 0.99 * best).all()
+    assert (scores.skill[list(TD_OPTIMIZERS)] > 0).all()
 
 
 def test_every_learner_alone_is_the_same_as_all_at_once(made) -> None:
@@ -206,7 +206,7 @@ def test_windows_and_features_are_tidy(made) -> None:
     rmse = windows.query("metric == 'rmse' and learner == 'tdidbd'").value
     assert len(rmse) == (part.steps - 43) // part.record_every
     assert np.isclose(np.sqrt((rmse**2).mean()), part.scores.rmse["tdidbd"], rtol=0.02)
-    assert set(part.features.learner) == set(TD) and len(part.features) == 4 * 4
+    assert set(part.features.learner) == set(TD_OPTIMIZERS) and len(part.features) == 4 * 4
 
 
 def test_awkward_tables(tmp_path) -> None:
@@ -300,7 +300,7 @@ def test_the_figure_has_a_row_for_each_discount(made) -> None:
     axes = draw(made).axes
     assert [a.get_title() for a in axes] == ["gamma 0.5", "", "gamma 0.9", ""]
     labels = [t.get_text().split(":")[0] for t in axes[1].get_legend().get_texts()]
-    assert labels == ["last value", "running mean", *TD]
+    assert labels == ["last value", "running mean", *TD_OPTIMIZERS]
 
 
 # --- the command ---
@@ -321,7 +321,7 @@ def test_without_a_file_it_runs_on_the_shipped_series(capsys, tmp_path) -> None:
     for word in (
         "last value",
         "running mean",
-        *TD,
+        *TD_OPTIMIZERS,
         "steps/s",
         "458 at gamma 0.99",
         "8,700 steps of 8 learners",

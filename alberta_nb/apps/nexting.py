@@ -16,8 +16,9 @@ from jax import Array
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .job import TD, Answers, TableResult, check_gammas, choose, judge, one_pass, tidy, unknown_rows
-from .report import Command, as_text, axis_for, left_out, percent, plain, speed
+from .job import TD_OPTIMIZERS, TableResult, check_gammas, choose, judge, last_rows, one_pass
+from .job import scores_of, tidy, unknown_rows, windows_of
+from .report import Command, as_text, axis_for, left_out, percent, plain, speed, told_gammas
 from .tables import GivenTable, TransitionSource
 from ..horde.gvf import horde_from_columns
 from ..horde.horde import HordeLearner, HordeTimeStep
@@ -104,7 +105,7 @@ def next_everything(
     require(len(optimizers) == 1, f"optimizers must be one name, which all demons share, got {list(optimizers)}")
     source = TransitionSource(table, columns, features, lags)
     settings = normalizer, source.feature_dim, step_size, meta_step_size, trace_decay
-    made, scaler = choose(optimizers, TD, *settings)
+    made, scaler = choose(optimizers, TD_OPTIMIZERS, *settings)
     spec = horde_from_columns(source.targets, list(gammas), trace_decay)
     learner = NextingLearner(HordeLearner(spec, hidden_sizes=(), optimizer=made[optimizers[0]], normalizer=scaler))
     source.predictions = len(spec.demons)
@@ -114,29 +115,29 @@ def next_everything(
     return found
 
 # %% ../../nbs/apps/05_nexting.ipynb #13da33e2
-def _score(answers: Answers) -> dict[str, float]:
+def _score(answers: pd.DataFrame) -> dict[str, float]:
     "What a demon's predictions were worth; 0 rows where none of its future is known."
-    if not len(answers.actual):
+    if not len(answers):
         return {"rows": 0}
-    scores, variance = answers.scores(), float(np.var(answers.actual))
+    scores, variance = scores_of(answers), float(np.var(answers.actual))
     own, sizes = scores.loc["prediction"], scores.rmse
     with np.errstate(over="ignore"):
         normalized = own.rmse**2 / variance if variance > 0 else np.nan
     return {
-        "rows": len(answers.actual), "rmse": own.rmse, "mae": own.mae, "last_value": sizes["last value"],
+        "rows": len(answers), "rmse": own.rmse, "mae": own.mae, "last_value": sizes["last value"],
         "running_mean": sizes["running mean"], "skill": own.skill, "normalized": normalized,
     }  # fmt: skip
 
 
-def _collect(found: TableResult, answers: dict[tuple[str, float], Answers], window: int) -> None:
+def _collect(found: TableResult, answers: dict[tuple[str, float], pd.DataFrame], window: int) -> None:
     "Scores of all demons; errors over time and the last rows of those that can be judged."
     found.scores = pd.DataFrame([{"column": c, "gamma": g} | _score(each) for (c, g), each in answers.items()])
-    known = {key: each for key, each in answers.items() if len(each.actual)}
-    windows = tidy({key: each.windows(found.record_every) for key, each in known.items()}, "column", "gamma")
+    known = {key: each for key, each in answers.items() if len(each)}
+    windows = tidy({key: windows_of(each, found.record_every) for key, each in known.items()}, "column", "gamma")
     own = windows[(windows.learner == "prediction") & (windows.metric == "rmse")].rename(columns={"value": "rmse"})
     found.windows = own[["step", "column", "gamma", "rmse"]].reset_index(drop=True)
     last = found.steps - unknown_rows(max(found.gammas))
-    rows = {key: each.rows(last, window, found.origin[key[0]]) for key, each in known.items()}
+    rows = {key: last_rows(each, last, window, found.origin[key[0]]) for key, each in known.items()}
     shown = tidy(rows, "column", "gamma").rename(columns={"last value": "last_value"})
     found.predictions = shown[["step", "column", "gamma", "last_value", "prediction", "actual"]]
 
@@ -197,15 +198,10 @@ def _draw_demon(axes: Axes, here: pd.DataFrame) -> None:
     axes.tick_params(labelsize=7)
 
 # %% ../../nbs/apps/05_nexting.ipynb #3b10f18e
-def _answers(found: TableResult) -> dict[str, object]:
-    "What config.json says of what was left out."
-    return {"gammas": [{"gamma": gamma, "rows_left_out": unknown_rows(gamma)} for gamma in found.gammas]}
-
-
 COMMAND = Command(
     column="columns", about="the columns to predict, with commas between (default: all that hold numbers)",
     several=True, optimizers=["autotdidbd"], more=["tdlambda", "tdidbd", "trueonline"], job=next_everything,
-    describe=describe, picture="nexting.png", draw=draw, answers=_answers,
+    describe=describe, picture="nexting.png", draw=draw, answers=lambda found: {"gammas": told_gammas(found)},
     tables={"errors.csv": "scores", "metrics.csv": "windows", "predictions.csv": "predictions"},
     gammas=("gammas", "0,0.8,0.95", "0 is the next row, 0.95 looks 20 rows ahead"),
 )  # fmt: skip

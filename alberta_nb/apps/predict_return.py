@@ -16,10 +16,10 @@ from jax import Array
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .job import TD, TableResult, check_gammas, choose, judge, learned_features, one_pass, tidy
-from .job import unknown_rows
-from .report import Command, as_text, axis_for, draw_errors, finite_or_none, left_out
-from .report import line_style, plain, remarks, shown_scores, speed
+from .job import TD_OPTIMIZERS, TableResult, check_gammas, choose, judge, last_rows, learned_features
+from .job import one_pass, scores_of, tidy, unknown_rows, windows_of
+from .report import Command, as_text, axis_for, draw_errors, left_out
+from .report import line_style, plain, remarks, shown_scores, speed, told_gammas, told_scores
 from .tables import GivenTable, TransitionSource
 from ..learners.bank import LearnerBank
 from ..learners.baselines import ChangeLearner, ChangeState, next_change
@@ -77,7 +77,7 @@ def _return_step(learner: ReturnLearner, state: ReturnState, time_step: TDTimeSt
 # %% ../../nbs/apps/04_predict_return.ipynb #22764daf
 def predict_returns(
     table: GivenTable = None, cumulant: str = "temp", gammas: Sequence[float] = (0.9,),
-    features: Sequence[str] | None = None, lags: int = 24, optimizers: Sequence[str] = TD,
+    features: Sequence[str] | None = None, lags: int = 24, optimizers: Sequence[str] = TD_OPTIMIZERS,
     normalizer: str = "ema", step_size: float | None = None, meta_step_size: float = 0.01, trace_decay: float = 0.8,
     record_every: int | None = None, window: int = 500, progress: bool = False,
 ) -> TableResult:  # fmt: skip
@@ -94,7 +94,7 @@ def predict_returns(
     check_gammas(gammas)
     source = TransitionSource(table, cumulant, features, lags)
     settings = normalizer, source.feature_dim, step_size, meta_step_size, trace_decay
-    made, scaler = choose(optimizers, TD, *settings)
+    made, scaler = choose(optimizers, TD_OPTIMIZERS, *settings)
     inside = {name: TDLinearLearner(optimizer, scaler) for name, optimizer in made.items()}
     learners = {(gamma, name): ReturnLearner(inside[name], gamma=gamma) for gamma in gammas for name in inside}
     source.predictions, bank = len(learners), LearnerBank(tuple(learners.values()))
@@ -112,13 +112,12 @@ def _collect(
     "Hold all predictions (rows, learners) against the returns that followed, one discount after the other."
     answers = judge(found, source, [(found.target, *key) for key in learners], told, means=False)
     parts = {gamma: each for (_, gamma), each in answers.items()}
-    found.scores = pd.concat({gamma: each.scores() for gamma, each in parts.items()}, names=["gamma"])
-    windows = {gamma: each.windows(found.record_every) for gamma, each in parts.items()}
-    whole = {gamma: table[table.step <= len(parts[gamma].actual)] for gamma, table in windows.items()}
-    found.windows = tidy(whole, "gamma")
+    found.scores = pd.concat({gamma: scores_of(each) for gamma, each in parts.items()}, names=["gamma"])
+    windows = {gamma: windows_of(each, found.record_every) for gamma, each in parts.items()}
+    found.windows = tidy({gamma: each[each.step <= len(parts[gamma])] for gamma, each in windows.items()}, "gamma")
     found.features = learned_features(learners, states, source.feature_names, "gamma", "learner")
     last, origin = found.steps - unknown_rows(max(parts)), found.origin[found.target]
-    rows = {gamma: each.rows(last, window, origin / (1 - gamma)) for gamma, each in parts.items()}
+    rows = {gamma: last_rows(each, last, window, origin / (1 - gamma)) for gamma, each in parts.items()}
     long = {g: table.melt(["step", "actual"], None, "learner", "prediction") for g, table in rows.items()}
     found.predictions = tidy(long, "gamma")[["step", "gamma", "learner", "prediction", "actual"]]
 
@@ -164,18 +163,11 @@ def _draw_window(axes: Axes, part: TableResult) -> None:
     axes.legend(frameon=False, fontsize=9)
 
 # %% ../../nbs/apps/04_predict_return.ipynb #ee5e5525
-def _answers(found: TableResult) -> dict[str, object]:
-    "What config.json says of what was found, and of what was left out."
-    table: Tree = found.scores.T.to_dict()
-    scores = {f"{name}, gamma {gamma:g}": finite_or_none(row) for (gamma, name), row in table.items()}
-    returns = [{"gamma": gamma, "rows_left_out": unknown_rows(gamma)} for gamma in found.gammas]
-    return {"scores": scores, "returns": returns}
-
-
 COMMAND = Command(
-    column="cumulant", about="the column to predict (of the weather: temp)", several=False, optimizers=TD,
-    more=[], job=predict_returns, describe=describe, picture="returns.png", draw=draw, answers=_answers,
+    column="cumulant", about="the column to predict (of the weather: temp)", several=False, optimizers=TD_OPTIMIZERS,
+    more=[], job=predict_returns, describe=describe, picture="returns.png", draw=draw,
     tables={"metrics.csv": "windows", "features.csv": "features", "predictions.csv": "predictions"},
+    answers=lambda found: {"scores": told_scores(found), "returns": told_gammas(found)},
     gammas=("gamma", "0.9,0.99", "0.9 looks about 10 rows ahead, 0.99 a hundred"),
 )  # fmt: skip
 add_arguments, run, save = COMMAND.add_arguments, COMMAND.run, COMMAND.save
