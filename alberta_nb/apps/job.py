@@ -247,7 +247,7 @@ def last_rows(answers: pd.DataFrame, last: int, window: int, level: float) -> pd
 def judge(
     found: TableResult, source: TransitionSource, asked: Sequence[tuple[str, float, str]], told: np.ndarray, means: bool
 ) -> dict[tuple[str, float], pd.DataFrame]:
-    """Predictions (rows, n), each of a column at a discount by a name, against what followed: means of it, or sums.
+    """What was told (rows, n), means of a column at a discount by a name each, beside what followed: means, or sums.
 
     Sums must all be known, of means those of one column. Raises TableError where no future is known well enough, or
     KeyboardInterrupt where somebody wanted it so.
@@ -256,6 +256,9 @@ def judge(
     values = np.concatenate([np.zeros((0, len(source.targets))), *source.kept])[: found.steps + (not means)]
     for column, gamma in dict.fromkeys((column, gamma) for column, gamma, _ in asked):
         own = {name: told[:, k] for k, (*question, name) in enumerate(asked) if question == [column, gamma]}
+        if not means:  # eq. 2 of the page on returns, in the type of the predictions
+            with np.errstate(over="ignore"):
+                own = {name: mean / (1 - told.dtype.type(gamma)) for name, mean in own.items()}
         followed = values[:, source.targets.index(column)]
         answers[column, gamma] = hold_against(followed, own, gamma, 1.0 - gamma if means else 1.0)
     known = [len(each) > 0 for each in answers.values()]
