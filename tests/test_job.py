@@ -5,16 +5,18 @@ import pandas as pd
 import pytest
 
 from alberta_nb.apps.job import (
-    SUPERVISED,
-    TD,
-    Answers,
+    OPTIMIZERS,
+    TD_OPTIMIZERS,
     _window_of,
     check_gammas,
     choose,
     hold_against,
+    last_rows,
     one_pass,
+    scores_of,
     skill_over,
     tidy,
+    windows_of,
 )
 from alberta_nb.apps.tables import LaggedSource, TransitionSource, weather_path
 from alberta_nb.learners.baselines import LastValue
@@ -25,17 +27,17 @@ TABLE = pd.DataFrame({"a": RNG.normal(size=500).cumsum(), "b": RNG.normal(size=5
 
 
 def test_names_and_starts() -> None:
-    made, scaler = choose(SUPERVISED, SUPERVISED, "none", 10)
+    made, scaler = choose(OPTIMIZERS, OPTIMIZERS, "none", 10)
     assert list(made) == ["lms", "idbd", "autostep", "obgd"] and scaler is None
-    assert made["lms"].step_size == 0.01 and choose(["lms"], SUPERVISED, "ema", 10, 0.3)[0]["lms"].step_size == 0.3
-    made, _ = choose(TD, TD, "ema", 10, trace_decay=0.8)
-    assert list(made) == list(TD) and np.isclose(made["tdlambda"].step_size, 0.01 * 0.28)
+    assert made["lms"].step_size == 0.01 and choose(["lms"], OPTIMIZERS, "ema", 10, 0.3)[0]["lms"].step_size == 0.3
+    made, _ = choose(TD_OPTIMIZERS, TD_OPTIMIZERS, "ema", 10, trace_decay=0.8)
+    assert list(made) == list(TD_OPTIMIZERS) and np.isclose(made["tdlambda"].step_size, 0.01 * 0.28)
     for call in (
-        lambda: choose(["lms"], SUPERVISED, "batch", 10),
-        lambda: choose(["lms"], TD, "ema", 10),
-        lambda: choose(["lms"], SUPERVISED, "ema", 10, np.nan),
-        lambda: choose(["tdidbd"], TD, "ema", 10, trace_decay=1.5),
-        lambda: choose(["tdidbd"], TD, "ema", 10, meta_step_size=-1.0),
+        lambda: choose(["lms"], OPTIMIZERS, "batch", 10),
+        lambda: choose(["lms"], TD_OPTIMIZERS, "ema", 10),
+        lambda: choose(["lms"], OPTIMIZERS, "ema", 10, np.nan),
+        lambda: choose(["tdidbd"], TD_OPTIMIZERS, "ema", 10, trace_decay=1.5),
+        lambda: choose(["tdidbd"], TD_OPTIMIZERS, "ema", 10, meta_step_size=-1.0),
         lambda: check_gammas([]),
         lambda: check_gammas([0.5, 0.5]),
         lambda: check_gammas([1.0]),
@@ -68,15 +70,15 @@ def test_one_pass_tells_what_it_read(kind) -> None:
 def test_answers_by_hand() -> None:
     y = RNG.normal(size=300)
     answers = hold_against(y, {"zero": np.zeros(299, np.float32)}, 0.5)
-    assert list(answers.told) == ["last value", "running mean", "zero"]
-    assert answers.steps.tolist() == list(range(1, 299 - 6 + 1))  # 0.5^6 > 0.01 of the weights are not known
+    assert list(answers.columns[:-1]) == ["last value", "running mean", "zero"]
+    assert answers.index.tolist() == list(range(1, 299 - 6 + 1))  # 0.5^6 > 0.01 of the weights are not known
     np.testing.assert_allclose(answers.actual, ideal_returns(y, 0.5, y.mean() / 0.5)[:293])
-    scores = answers.scores()
+    scores = scores_of(answers)
     assert np.isclose(scores.rmse["zero"], np.sqrt(np.mean(answers.actual**2)))
     assert np.isclose(scores.mae["zero"], np.abs(answers.actual).mean())
     best = min(scores.rmse["last value"], scores.rmse["running mean"])
     np.testing.assert_allclose(scores.skill, 1 - scores.rmse / best)
-    rows = answers.rows(200, 30, 7.0)
+    rows = last_rows(answers, 200, 30, 7.0)
     assert rows.step.tolist() == list(range(171, 201)) and np.allclose(rows.zero, 7.0)
 
 
@@ -85,29 +87,26 @@ def test_missing_values_are_no_rows_and_scale_is_everywhere() -> None:
     holes = np.insert(y, [10, 50, 50], np.nan)
     told = {"zero": np.zeros(103)}
     plain, scaled = hold_against(holes, told, 0.5), hold_against(holes, told, 0.5, scale=0.5)
-    assert set(plain.steps) & {11, 52, 53} == set()
-    np.testing.assert_allclose(plain.actual, ideal_returns(y, 0.5, y.mean() / 0.5)[: len(plain.actual)])
+    assert set(plain.index) & {11, 52, 53} == set()
+    np.testing.assert_allclose(plain.actual, ideal_returns(y, 0.5, y.mean() / 0.5)[: len(plain)])
     np.testing.assert_allclose(scaled.actual, 0.5 * plain.actual)
-    np.testing.assert_allclose(scaled.told["last value"], 0.5 * plain.told["last value"])
+    np.testing.assert_allclose(scaled["last value"], 0.5 * plain["last value"])
 
 
 def test_too_short_a_column_has_no_answers() -> None:
     for y in (np.zeros(0), np.full(9, np.nan), np.zeros(3)):
-        assert not len(hold_against(y, {"zero": np.zeros(len(y))}, 0.9).actual)
+        assert not len(hold_against(y, {"zero": np.zeros(len(y))}, 0.9))
 
 
 def test_no_skill_over_a_baseline_that_never_errs() -> None:
     assert np.isnan(skill_over(1.0, 0.0)) and skill_over(1.0, 2.0) == 0.5
-    perfect = Answers(
-        np.array([1]), {"last value": np.ones(1), "running mean": np.ones(1), "x": np.zeros(1)}, np.ones(1)
-    )
-    assert perfect.scores().skill.isna().all()
+    perfect = pd.DataFrame({"last value": [1.0], "running mean": 1.0, "x": 0.0, "actual": 1.0}, index=[1])
+    assert scores_of(perfect).skill.isna().all()
 
 
 def test_errors_over_time_by_hand() -> None:
-    steps = np.array([1, 2, 4, 7, 8])
-    told = {name: np.arange(5.0) for name in ("last value", "running mean", "x")}
-    table = Answers(steps, told, np.zeros(5)).windows(3).query("learner == 'x'")
+    answers = pd.DataFrame({"last value": 0.0, "x": np.arange(5.0), "actual": 0.0}, index=[1, 2, 4, 7, 8])
+    table = windows_of(answers, 3).query("learner == 'x'")
     assert table[table.metric == "mae"].step.tolist() == [3, 6, 9]
     np.testing.assert_allclose(table[table.metric == "mae"].value, [0.5, 2.0, 3.5])
     np.testing.assert_allclose(table[table.metric == "rmse"].value, np.sqrt([0.5, 4.0, 12.5]))

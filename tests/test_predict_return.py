@@ -9,15 +9,17 @@ import pandas as pd
 import pytest
 
 from alberta_nb.apps import cli, job, report, tables
-from alberta_nb.apps.job import TD, TableResult, _baseline_returns, _table_returns, unknown_rows
+from alberta_nb.apps.job import TD_OPTIMIZERS, TableResult, _baseline_returns, _table_returns, unknown_rows
 from alberta_nb.apps.predict_return import (
-    ReturnLearner,
+    DiscountedMeanLearner,
     describe,
     draw,
     predict_returns,
     save,
 )
 from alberta_nb.apps.report import load_learners
+from alberta_nb.horde.gvf import GVFSpec, create_horde_spec
+from alberta_nb.horde.horde import HordeLearner
 from alberta_nb.learners.baselines import ChangeLearner
 from alberta_nb.learners.linear import LinearLearner
 from alberta_nb.learners.td import TDLinearLearner
@@ -63,7 +65,7 @@ def made() -> TableResult:
 def test_at_discount_zero_it_is_the_learner_of_changes(td, optimizer) -> None:
     rng = np.random.default_rng(0)
     source = ArraySource(rng.normal(size=(500, 3)), np.cumsum(rng.normal(size=500)))
-    learner = ReturnLearner(TDLinearLearner(td, EMANormalizer()), gamma=0.0)
+    learner = DiscountedMeanLearner(TDLinearLearner(td, EMANormalizer()), gamma=0.0)
     told = np.asarray(run_td_learning_loop(learner, ReturnSource(source, 0.9)).metrics)[:, 0]
     other = run_learning_loop(ChangeLearner(LinearLearner(optimizer, EMANormalizer())), source)
     np.testing.assert_allclose(told, source.targets[:-1, 0] - np.asarray(other.metrics)[:-1, 1], rtol=2e-4, atol=2e-4)
@@ -73,12 +75,12 @@ def test_it_is_its_equations() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(80, 2)), np.cumsum(rng.normal(size=80))
     gamma, lamda, step, decay = 0.8, 0.5, 0.03, 0.9
-    learner = ReturnLearner(TDLinearLearner(TDLambda(step, lamda)), decay, gamma)
+    learner = DiscountedMeanLearner(TDLinearLearner(TDLambda(step, lamda)), decay, gamma)
     told = np.asarray(run_td_learning_loop(learner, ReturnSource(ArraySource(x, y), 0.1)).metrics)[:, 0]
     w, z, square, total, last, by_hand = np.zeros(3), np.zeros(3), 0.0, 0.0, None, []
     inputs = np.column_stack([x, np.ones(80)])
     for now, following, cumulant in zip(inputs[:-1], inputs[1:], y, strict=False):
-        by_hand.append(((last or 0.0) + np.sqrt(square) * w @ now) / (1 - gamma))
+        by_hand.append((last or 0.0) + np.sqrt(square) * w @ now)
         change, seen = (0.0, 0.0) if last is None else (cumulant - last, 1.0)
         total = decay * total + seen
         square += seen / max(total, 1.0) * (change**2 - square)
@@ -90,13 +92,13 @@ def test_it_is_its_equations() -> None:
 
 def test_without_learning_it_is_the_last_value_held_for_ever() -> None:
     y = np.random.default_rng(0).normal(size=100).astype(np.float32)
-    learner = ReturnLearner(TDLinearLearner(TDLambda(0.0)), gamma=0.75)
+    learner = DiscountedMeanLearner(TDLinearLearner(TDLambda(0.0)), gamma=0.75)
     told = np.asarray(run_td_learning_loop(learner, ReturnSource(ArraySource(np.ones((100, 1)), y), 0.0)).metrics)
-    np.testing.assert_allclose(told[:, 0], _baseline_returns(y[:-1], 0.75)["last value"], rtol=1e-6)
+    np.testing.assert_allclose(told[:, 0] / 0.25, _baseline_returns(y[:-1], 0.75)["last value"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e9])
-@pytest.mark.parametrize("name", TD)
+@pytest.mark.parametrize("name", TD_OPTIMIZERS)
 def test_units_do_not_matter(name, scale) -> None:
     table = make_table(600)
     one, other = (
@@ -109,7 +111,7 @@ def test_units_do_not_matter(name, scale) -> None:
 def test_predict_is_what_the_next_step_uses() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(100, 3)).astype(np.float32), np.cumsum(rng.normal(size=100)).astype(np.float32)
-    learner = ReturnLearner(TDLinearLearner(TDLambda(0.05)))
+    learner = DiscountedMeanLearner(TDLinearLearner(TDLambda(0.05)))
     state = run_td_learning_loop(learner, ReturnSource(ArraySource(x, y), 0.9)).state
     step = TDTimeStep(observation=x[0], reward=y[:1], next_observation=x[1], gamma=jnp.zeros(1))
     np.testing.assert_allclose(learner.predict(state, x[0]), jax.jit(learner.step)(state, step).prediction, rtol=1e-5)
@@ -126,9 +128,18 @@ def test_round_trip_and_one_compilation_for_all_discounts() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: ReturnLearner(LinearLearner()), TypeError, "learner must be a TDLinearLearner"),
-        (lambda: ReturnLearner(TDLinearLearner(), gamma=1.0), ValueError, "gamma must be below 1"),
-        (lambda: ReturnLearner(TDLinearLearner(), decay=2.0), ValueError, "decay must be"),
+        (
+            lambda: DiscountedMeanLearner(LinearLearner()),
+            TypeError,
+            "learner must be a TDLinearLearner or a HordeLearner",
+        ),
+        (
+            lambda: DiscountedMeanLearner(HordeLearner(create_horde_spec([GVFSpec("a", "prediction", 0.9, 0.8)]))),
+            ValueError,
+            "cumulant_index",
+        ),
+        (lambda: DiscountedMeanLearner(TDLinearLearner(), gamma=1.0), ValueError, "gamma must be below 1"),
+        (lambda: DiscountedMeanLearner(TDLinearLearner(), decay=2.0), ValueError, "decay must be"),
     ],
 )
 def test_learner_checks(call, error, message) -> None:
@@ -173,8 +184,8 @@ def test_scores_by_hand(made) -> None:
 def test_learners_beat_both_baselines_on_the_shipped_series(weather) -> None:
     for gamma, least in ((0.9, 0.33), (0.99, 0.21)):
         part = weather.at(gamma)
-        assert list(part.scores.index) == ["last value", "running mean", *TD] and part.steps == 8700
-        assert (part.scores.skill[list(TD)] > least).all()
+        assert list(part.scores.index) == ["last value", "running mean", *TD_OPTIMIZERS] and part.steps == 8700
+        assert (part.scores.skill[list(TD_OPTIMIZERS)] > least).all()
 
 
 @pytest.mark.parametrize(("gamma", "factor"), [(0.5, 1.05), (0.9, 1.12)])  # the EMA normaliser hides the slow level
@@ -183,8 +194,8 @@ def test_the_best_prediction_is_nearly_found(made, gamma, factor) -> None:
     scores, n = made.at(gamma).scores, made.steps - unknown_rows(gamma)
     expected = 5.0 / (1 - gamma) + 0.9 * (y - 5.0) / (1 - 0.9 * gamma)
     best = np.sqrt(np.mean((expected[:n] - ideal_returns(y, gamma)[1 : n + 1]) ** 2))
-    assert (scores.rmse[list(TD)] < factor * best).all() and (scores.rmse > 0.99 * best).all()
-    assert (scores.skill[list(TD)] > 0).all()
+    assert (scores.rmse[list(TD_OPTIMIZERS)] < factor * best).all() and (scores.rmse > 0.99 * best).all()
+    assert (scores.skill[list(TD_OPTIMIZERS)] > 0).all()
 
 
 def test_every_learner_alone_is_the_same_as_all_at_once(made) -> None:
@@ -206,7 +217,7 @@ def test_windows_and_features_are_tidy(made) -> None:
     rmse = windows.query("metric == 'rmse' and learner == 'tdidbd'").value
     assert len(rmse) == (part.steps - 43) // part.record_every
     assert np.isclose(np.sqrt((rmse**2).mean()), part.scores.rmse["tdidbd"], rtol=0.02)
-    assert set(part.features.learner) == set(TD) and len(part.features) == 4 * 4
+    assert set(part.features.learner) == set(TD_OPTIMIZERS) and len(part.features) == 4 * 4
 
 
 def test_awkward_tables(tmp_path) -> None:
@@ -300,7 +311,7 @@ def test_the_figure_has_a_row_for_each_discount(made) -> None:
     axes = draw(made).axes
     assert [a.get_title() for a in axes] == ["gamma 0.5", "", "gamma 0.9", ""]
     labels = [t.get_text().split(":")[0] for t in axes[1].get_legend().get_texts()]
-    assert labels == ["last value", "running mean", *TD]
+    assert labels == ["last value", "running mean", *TD_OPTIMIZERS]
 
 
 # --- the command ---
@@ -321,7 +332,7 @@ def test_without_a_file_it_runs_on_the_shipped_series(capsys, tmp_path) -> None:
     for word in (
         "last value",
         "running mean",
-        *TD,
+        *TD_OPTIMIZERS,
         "steps/s",
         "458 at gamma 0.99",
         "8,700 steps of 8 learners",

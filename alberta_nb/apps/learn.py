@@ -15,7 +15,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from alberta_nb.apps.job import (
-    SUPERVISED,
+    OPTIMIZERS,
     TableResult,
     choose,
     errors_over_time,
@@ -23,8 +23,8 @@ from alberta_nb.apps.job import (
     one_pass,
     skill_over,
 )
-from .report import Command, as_text, draw_errors, finite_or_none, largest_step_sizes
-from .report import plain, remarks, shown_scores, speed
+from .report import Command, as_text, draw_errors, largest_step_sizes
+from .report import plain, remarks, shown_scores, speed, told_scores
 from .tables import GivenTable, LaggedSource
 from ..learners.bank import LearnerBank
 from ..learners.baselines import ChangeLearner, LastValue, RunningMean, Scored, score
@@ -50,7 +50,7 @@ def learn_table(
     Raises TableError for a table that cannot be used, ValueError for an unknown name or a bad number.
     """
     source = LaggedSource(table, target, features, lags)
-    made, scaler = choose(optimizers, SUPERVISED, normalizer, source.feature_dim, step_size, meta_step_size)
+    made, scaler = choose(optimizers, OPTIMIZERS, normalizer, source.feature_dim, step_size, meta_step_size)
     own = {name: ChangeLearner(LinearLearner(optimizer, scaler)) for name, optimizer in made.items()}
     learners = {"last value": LastValue(), "running mean": RunningMean(), **own}
     bank = LearnerBank(tuple(Scored(learner) for learner in learners.values()))
@@ -120,14 +120,10 @@ def _draw_step_sizes(axes: Axes, found: TableResult, name: str, shown: int) -> N
     bar.minorticks_off()
 
 # %% ../../nbs/apps/03_learn.ipynb #9a267741
-def _answers(found: TableResult) -> dict[str, object]:
-    "What config.json says of what was found."
-    return {"scores": {name: finite_or_none(row) for name, row in found.scores.T.to_dict().items()}}
-
-
 COMMAND = Command(
     column="target", about="the column to predict (of the weather: temp)", several=False,
     optimizers=["lms", "idbd", "autostep"], more=["obgd"], job=learn_table, describe=describe,
-    picture="learn.png", draw=draw, tables={"metrics.csv": "windows", "features.csv": "features"}, answers=_answers,
+    picture="learn.png", draw=draw, tables={"metrics.csv": "windows", "features.csv": "features"},
+    answers=lambda found: {"scores": told_scores(found)},
 )  # fmt: skip
 add_arguments, run, save = COMMAND.add_arguments, COMMAND.run, COMMAND.save

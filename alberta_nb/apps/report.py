@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LONG_FILE', 'treatment', 'as_text', 'speed', 'left_out', 'percent', 'shown_scores', 'largest_step_sizes', 'remarks',
-           'plain', 'axis_for', 'line_style', 'draw_errors', 'replacing', 'prepare', 'finite_or_none', 'load_learners',
-           'split_names', 'Command']
+           'plain', 'axis_for', 'line_style', 'draw_errors', 'replacing', 'prepare', 'finite_or_none', 'told_scores',
+           'told_gammas', 'load_learners', 'split_names', 'Command']
 
 # %% ../../nbs/apps/02_report.ipynb #afd80e7b
 import argparse
@@ -16,6 +16,7 @@ import json
 import math
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -163,9 +164,7 @@ def prepare(folder: Path) -> None:
     "Make the output folder and try it, before any work is done. Raises TableError where nothing can be written."
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / ".try") as path:
-            path.touch()
-        (folder / ".try").unlink()
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise TableError(f"cannot write to {folder}: {error.strerror or error}") from None
 
@@ -173,6 +172,17 @@ def prepare(folder: Path) -> None:
 def finite_or_none(numbers: Mapping[str, float]) -> dict[str, float | None]:
     "JSON knows no infinity and no NaN."
     return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+
+
+def told_scores(found: TableResult) -> dict[str, object]:
+    "The scores by learner, and by discount where there are several, as JSON can hold them."
+    table: Tree = found.scores.T.to_dict()
+    return {k if isinstance(k, str) else f"{k[1]}, gamma {k[0]:g}": finite_or_none(row) for k, row in table.items()}
+
+
+def told_gammas(found: TableResult) -> list[dict[str, float]]:
+    "The discounts, and the last rows that could not be judged at each."
+    return [{"gamma": gamma, "rows_left_out": unknown_rows(gamma)} for gamma in found.gammas]
 
 
 def _configuration(command: "Command", found: TableResult, name: str) -> dict[str, object]:

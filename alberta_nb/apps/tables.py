@@ -66,20 +66,18 @@ def lag_names(columns: Sequence[str], lags: int) -> list[str]:
 MOST_INPUTS = 1_000_000
 
 
-def _target_names(table: Table, numeric: list[str], target: str | Sequence[str] | None) -> list[str]:
-    "The columns to predict: those named, one or a list of them, or all numeric ones."
+def _wanted_columns(
+    table: Table, numeric: list[str], target: str | Sequence[str] | None, features: Sequence[str] | None
+) -> tuple[list[str], list[str]]:
+    "The columns to predict, and all whose past is seen, in the table's order; None: all numeric ones."
     several = target if isinstance(target, list | tuple) else [target]
-    names = numeric if target is None else list(dict.fromkeys(map(str, several)))
-    require(len(names) > 0, f"{table.name} has no column to predict", TableError)
-    return names
-
-
-def _wanted_columns(table: Table, numeric: list[str], names: Sequence[str]) -> list[str]:
-    "The columns of these names, in the order of the table. Raises TableError for one that cannot be used."
-    for name in names:
+    targets = numeric if target is None else list(dict.fromkeys(map(str, several)))
+    require(len(targets) > 0, f"{table.name} has no column to predict", TableError)
+    wanted = [*targets, *map(str, numeric if features is None else features)]
+    for name in wanted:
         table.position(name)
         require(name in numeric, f"{table.name}: column {name!r} holds no numbers", TableError)
-    return [name for name in table.columns if name in names]
+    return targets, [name for name in table.columns if name in wanted]
 
 # %% ../../nbs/apps/00_tables.ipynb #d710eb46
 @dataclasses.dataclass
@@ -126,9 +124,7 @@ class LaggedSource(Source):
         check_int("lags", lags)
         self.table, self.lags = _opened(table, piece_rows), lags
         numeric, self.first_piece = look_at(self.table)
-        self.targets = _target_names(self.table, numeric, target)
-        seen = numeric if features is None else list(map(str, features))
-        self.columns = _wanted_columns(self.table, numeric, [*self.targets, *seen])
+        self.targets, self.columns = _wanted_columns(self.table, numeric, target, features)
         self.feature_dim = lags * len(self.columns)
         size = f"lags {lags} times {len(self.columns)} columns are {self.feature_dim:,} inputs"
         require(self.feature_dim <= MOST_INPUTS, f"{size}; {MOST_INPUTS:,} are the most")
