@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Tree', 'require', 'check_number', 'check_int', 'check_settings', 'State', 'in_state', 'Settings', 'filled', 'scalar',
-           'vector', 'floats', 'TimeStep', 'TDTimeStep', 'OffPolicyTimeStep']
+           'vector', 'floats', 'TimeStep', 'TDTimeStep', 'cut_off', 'OffPolicyTimeStep']
 
 # %% ../nbs/00_types.ipynb #21a5bb53
 import dataclasses
@@ -223,8 +223,8 @@ class _Step(State):
 
     @classmethod
     def shapes(cls, feature_dim: int) -> dict[str, tuple[int, ...]]:
-        "The shape of every field: (feature_dim,) for observations, (1,) for all others."
-        names = cls.__dataclass_fields__  # in their order
+        "The shape of every field that must be there: (feature_dim,) for observations, (1,) for all others."
+        names = (f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING)
         return {name: (feature_dim,) if name.endswith("observation") else (1,) for name in names}
 
 
@@ -239,20 +239,26 @@ class TDTimeStep(_Step):
     """What a stream of a temporal-difference problem gives: one transition.
 
     An `observation` (feature_dim,), the `reward` (1,) that followed it, the `next_observation` (feature_dim,), and the
-    discount `gamma` (1,) of what comes after: 0 where an episode ends. A negative one says that the sequence was cut
-    off here: the next observation counts, by the size of gamma, and no trace leads on to the next time step, which is
-    of another sequence.
+    discount `gamma` (1,) of what comes after: 0 where an episode ends. `truncated` (1,), where it is given and not 0,
+    says that the sequence was cut off here: the next observation counts, and no trace leads on to the next time step,
+    which is of another sequence. A negative gamma says the same, and its size discounts.
     """
 
     observation: Array
     reward: Array
     next_observation: Array
     gamma: Array
+    truncated: Array | None = None
 
     def as_read(self) -> "TDTimeStep":
         "The part that a learner reads: behind the end of an episode there is nothing, whatever was observed there."
         where = np.where if isinstance(self.gamma, np.ndarray) else jnp.where
         return self.replace(next_observation=where(self.gamma == 0.0, 0.0, self.next_observation))
+
+
+def cut_off(gamma: Array, truncated: Array | None) -> Array:
+    "The discount, with a minus sign where the sequence was cut off: no trace leads on from there."
+    return gamma if truncated is None else jnp.where(truncated != 0.0, -jnp.abs(gamma), gamma)
 
 # %% ../nbs/00_types.ipynb #5f1c0a22
 class OffPolicyTimeStep(TDTimeStep):

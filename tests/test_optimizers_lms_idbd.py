@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from jax import Array
 
+import alberta_nb as ab
 from alberta_nb.learners.linear import LinearLearner
 from alberta_nb.loops.supervised import run_learning_loop_batched
 from alberta_nb.optimizers.base import Optimizer, OptimizerUpdate, mean_step_size, optimizer_from_config
@@ -254,10 +255,68 @@ def test_large_and_small_starts_within_the_bounds() -> None:
     assert np.isclose(IDBD(1e-5, log_step_size_bounds=(None, None)).init(2).log_step_sizes[0], math.log(1e-5))
 
 
-def test_bounds_that_exclude_the_default_start_still_compile() -> None:
-    # A compiled function knows the settings with their swept ones at the default, which may lie outside these bounds.
-    learner = LinearLearner(optimizer=IDBD(0.5, 0.01, log_step_size_bounds=(-2.0, 0.0)))
-    assert np.isfinite(learner.update(learner.init(2), jnp.ones(2), 1.0).error[0])
+# A compiled function knows the template of the settings, with swept ones at their defaults: these bounds exclude 0.01.
+NARROW = [((-4.0, -3.0), 0.03), ((-2.0, 0.0), 0.5), ((-3.0, None), 0.1), ((None, -5.0), 0.005)]
+
+
+def td_with(bounds: Any, start: float) -> list[ab.TDOptimizer]:
+    kinds = (ab.TDIDBD, ab.AutoTDIDBD)
+    made = [kind(start, 0.001, 0.5, log_step_size_bounds=bounds) for kind in kinds]
+    return [*made, ab.WithTraces(IDBD(start, 0.001, log_step_size_bounds=bounds), 0.5)]
+
+
+def test_bounds_that_exclude_the_default_start_in_supervised_loops() -> None:
+    bounds, start = NARROW[0]
+    rule, world, key = IDBD(start, 0.001, log_step_size_bounds=bounds), RandomWalkStream(3), jax.random.key(0)
+    assert np.isfinite(LinearLearner(rule).update(LinearLearner(rule).init(2), jnp.ones(2), 1.0).error[0])
+    run = ab.run_learning_loop(LinearLearner(rule), world, 20, key)
+    assert np.isclose(run.metrics[0, 2], start, rtol=1e-5)
+    logs = np.asarray(run.state.optimizer_state.log_step_sizes)
+    assert (logs >= bounds[0]).all() and (logs <= bounds[1]).all()
+    net = ab.MLPLearner((4,), rule, bounder=ab.ObGDBounding())
+    assert np.isfinite(ab.run_mlp_learning_loop(net, world, 20, key).metrics).all()
+    heads = ab.MultiHeadMLPLearner(2, (4,), rule, bounder=ab.ObGDBounding())
+    state = heads.update(heads.init(3, key), np.ones(3), np.ones(2)).state
+    assert all(np.isfinite(array).all() for array in state.params.arrays())
+    swept = ab.sweep([LinearLearner(rule), LinearLearner(rule)], world, 5, jax.random.split(key, 2))
+    assert np.isfinite(swept.metrics).all()
+
+
+def test_bounds_that_exclude_the_default_start_in_td_loops() -> None:
+    spec = ab.create_horde_spec([ab.GVFSpec("soon", "prediction", 0.5, 0.5)])
+    for optimizer in td_with(*NARROW[0]):
+        run = ab.run_td_learning_loop(ab.TDLinearLearner(optimizer), ab.RandomWalkChain(5), 20, jax.random.key(0))
+        assert np.isfinite(run.metrics).all()
+        horde = ab.HordeLearner(spec, (), optimizer)
+        state = horde.update(horde.init(3, jax.random.key(0)), np.ones(3), np.ones(1), np.ones(3)).state
+        assert np.isfinite(state.params.weights[-1]).all()
+
+
+FAR = [
+    *(IDBD(start, log_step_size_bounds=bounds) for bounds, start in NARROW),
+    *(optimizer for bounds, start in NARROW for optimizer in td_with(bounds, start)),
+    IDBD(1e-5, log_step_size_bounds=(None, -9.0)),
+    ab.SwiftTD(0.9, bound=1.0),
+    ab.SwiftTD(1e-12, min_step_size=1e-13),
+    ab.SwiftTD(0.001, bound=0.002),
+    ab.Autostep(1e3, 0.0, 1.0),
+    ab.ObGD(0.0, 0.0, 1.0, 1.0),
+    ab.ScaledLMS(0.0, 0.0, 1e-3),
+    ab.TDC(0.0, 1.0, 0.0),
+]
+
+
+@pytest.mark.parametrize("optimizer", FAR)
+def test_a_template_is_as_good_as_the_settings(optimizer: Any) -> None:
+    shapes = [jax.tree.map(jnp.shape, made.init(3)) for made in (optimizer, optimizer.structure)]
+    assert jax.tree.leaves(shapes[0]) == jax.tree.leaves(shapes[1])
+    assert optimizer.structure.structure == optimizer.structure
+
+
+def test_a_first_step_size_at_its_bound_is_inside() -> None:
+    for log in (-4.0, -3.0):  # the logarithm of the exponential may miss it by a rounding
+        state = IDBD(math.exp(log), log_step_size_bounds=(-4.0, -3.0)).init(2)
+        assert np.asarray(state.log_step_sizes).tolist() == [log, log]
 
 
 # --- LMS ---

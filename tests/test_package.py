@@ -112,7 +112,7 @@ print(Settings.from_config(kept).optimizer)
 try:
     Settings.from_config({"type": "Idbd"})
 except ValueError as error:
-    assert "'IDBD'" in str(error) and "'GradientTD'" in str(error)
+    assert "'IDBD'" in str(error) and "'TDC'" in str(error)
 """
 
 

@@ -12,8 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ..optimizers.gradient_td import td_system
-from ..streams.chains import Chain, ChainModel, check_chain
+from ..streams.chains import Chain, ChainModel, check_chain, td_system
 from ..types import OffPolicyTimeStep, floats
 
 # %% ../../nbs/horde/04_off_policy.ipynb #86f9fe83

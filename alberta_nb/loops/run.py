@@ -224,8 +224,8 @@ def _source_blocks(
 
 # %% ../../nbs/loops/00_run.ipynb #973a5a3f
 def _blocks(
-    spec: Spec, per_core: bool, carries: list[Carry], stream: Experience, first: int, num_steps: int | None, policy: str,
-    every: int,
+    spec: Spec, per_core: bool, carries: list[Carry], stream: Experience, first: int, num_steps: int | None,
+    policy: str, every: int,
 ) -> Iterator[Block]:  # fmt: skip
     "All blocks of a run, one after the other; none goes beyond a multiple of `every` steps."
     if isinstance(stream, Source):

@@ -7,13 +7,11 @@ __all__ = ['autostep_normalizer', 'autostep_grow', 'autostep_overshoot', 'autost
            'AutostepState', 'Autostep']
 
 # %% ../../nbs/optimizers/03_autostep.ipynb #58842e6c
-from collections.abc import Sequence
-
 import jax.numpy as jnp
 from jax import Array
 
-from .base import FlatMemories, Optimizer
-from ..types import State, check_number, filled, in_state, require, scalar
+from .base import FlatMemories, Optimizer, Trees, inner, number
+from ..types import State, Tree, require
 
 # %% ../../nbs/optimizers/03_autostep.ipynb #7398df0f
 def autostep_normalizer(v: Array, signal: Array, alpha: Array, removal: Array, tau: Array) -> Array:
@@ -28,10 +26,9 @@ def autostep_grow(alpha: Array, signal: Array, v: Array, mu: Array) -> Array:
     return alpha * jnp.exp(mu * relative)
 
 # %% ../../nbs/optimizers/03_autostep.ipynb #14cbd186
-def autostep_overshoot(alphas: Sequence[Array], removals: Sequence[Array]) -> Array:
+def autostep_overshoot(alphas: Trees, removals: Trees) -> Array:
     "M = max(sum of alpha x^2 over all parameters, 1), what the step overshoots by (Mahmood et al. 2012, eq. 6)."
-    total = sum(jnp.sum(alpha * removal) for alpha, removal in zip(alphas, removals, strict=True))
-    return jnp.maximum(jnp.asarray(total), 1.0)
+    return jnp.maximum(inner(alphas, removals), 1.0)
 
 # %% ../../nbs/optimizers/03_autostep.ipynb #57537f02
 def autostep_memory(h: Array, alpha: Array, removal: Array, gradient: Array) -> Array:
@@ -40,12 +37,7 @@ def autostep_memory(h: Array, alpha: Array, removal: Array, gradient: Array) -> 
 
 # %% ../../nbs/optimizers/03_autostep.ipynb #bd3c678b
 class AutostepParamState(State):
-    """Autostep's state for one parameter array of any shape.
-
-    Attributes:
-        step_sizes, traces, normalizers: alpha, h and v, in the parameter's shape.
-        meta_step_size, tau: mu () and the time constant ().
-    """
+    "Autostep's state for one array of any shape: alpha, h and v in that shape, mu () and the time constant tau ()."
 
     step_sizes: Array
     traces: Array
@@ -54,9 +46,7 @@ class AutostepParamState(State):
     tau: Array
 
 # %% ../../nbs/optimizers/03_autostep.ipynb #13469da2
-def autostep_rule(
-    memories: Sequence[AutostepParamState], error: Array | None, zs: Sequence[Array], xs: Sequence[Array]
-) -> list[AutostepParamState]:
+def autostep_rule(memories: Trees, error: Array | None, zs: Trees, xs: Trees) -> list[AutostepParamState]:
     """Table 1 of Mahmood et al. 2012 for parameter arrays that share one bound; there `zs` and `xs` are the same.
 
     Where z is a trace, a step of x's weight removes alpha x z of the error. Without `error`, zs and xs hold it already.
@@ -76,13 +66,7 @@ def autostep_rule(
 
 # %% ../../nbs/optimizers/03_autostep.ipynb #38c3e942
 class AutostepState(FlatMemories):
-    """Autostep's state for a linear learner.
-
-    Attributes:
-        step_sizes, traces, normalizers: alpha, h and v of the weights (feature_dim,).
-        bias_step_size, bias_trace, bias_normalizer: the same of the bias ().
-        meta_step_size, tau: mu () and the time constant ().
-    """
+    "Autostep's state for a linear learner: alpha, h, v of the weights (feature_dim,) and the bias (), mu and tau ()."
 
     memory = AutostepParamState
     names = {
@@ -104,34 +88,20 @@ class AutostepState(FlatMemories):
 class Autostep(Optimizer):
     """IDBD made independent of units, with a bound on the whole step (Mahmood et al. 2012, Table 1).
 
-    Args:
-        initial_step_size: where every step size starts.
-        meta_step_size: mu, the largest relative change of a step size in one step.
-        tau: time constant of the normalisers, in relearnings (the paper's rate is 1/tau).
-
     Raises ValueError for a step size that is not positive, a negative meta step size, or tau below 1.
     """
 
-    initial_step_size: float = in_state(default=0.01)
-    meta_step_size: float = in_state(default=0.01)
-    tau: float = in_state(default=10000.0)
+    initial_step_size: float = number(0.01, above=True)  # where every step size starts
+    meta_step_size: float = number(0.01)  # mu, the largest relative change of a step size in one step
+    tau: float = number(10000.0, 1.0)  # time constant of the normalisers, in relearnings (the paper's rate is 1/tau)
 
     state_kind = AutostepState
     splits_error = True  # inputs and errors have scales of their own
 
-    def __post_init__(self) -> None:
-        check_number("initial_step_size", self.initial_step_size, 0.0, open_low=True)
-        check_number("meta_step_size", self.meta_step_size, 0.0)
-        check_number("tau", self.tau, 1.0)
-
     def init_for_shape(self, shape: tuple[int, ...]) -> AutostepParamState:
-        start, zeros = filled(tuple(shape), self.initial_step_size), filled(tuple(shape), 0.0)
-        mu, tau = scalar(self.meta_step_size), scalar(self.tau)
-        return AutostepParamState(step_sizes=start, traces=zeros, normalizers=zeros, meta_step_size=mu, tau=tau)
+        return self.blank(AutostepParamState, shape, step_sizes=self.initial_step_size)
 
-    def move(
-        self, memories: Sequence[AutostepParamState], error: Array | None, zs: Sequence[Array], xs: Sequence[Array]
-    ) -> tuple[list[AutostepParamState], list[Array]]:
+    def move(self, memories: Trees, error: Array | None, zs: Trees, xs: Trees) -> tuple[Trees, list[Tree]]:
         have, want = [jnp.shape(z) for z in zs], [m.step_sizes.shape for m in memories]
         require(have == want, f"gradients must have the shapes {want} of the states, got {have}")
         memories = autostep_rule(memories, error, zs, xs)

@@ -6,13 +6,10 @@
 __all__ = ['LMSState', 'LMS']
 
 # %% ../../nbs/optimizers/01_lms.ipynb #ca10a5e3
-from collections.abc import Sequence
-from typing import Any
-
 from jax import Array
 
-from .base import FlatMemories, Optimizer, OptimizerUpdate
-from ..types import check_number, in_state, scalar
+from .base import FlatMemories, Optimizer, Trees, number
+from ..types import Tree
 
 # %% ../../nbs/optimizers/01_lms.ipynb #a729e340
 class LMSState(FlatMemories):
@@ -24,29 +21,16 @@ class LMSState(FlatMemories):
 class LMS(Optimizer):
     """Least mean squares: w += step_size error x, with one fixed step size (Sutton 1992, Eq. 2).
 
-    Args:
-        step_size: the fraction alpha, 0 or more.
-
     Raises TypeError or ValueError for a step size that is no finite number of at least 0.
     """
 
-    step_size: float = in_state(default=0.01)
+    step_size: float = number(0.01)  # alpha
 
     state_kind = LMSState
     scales_gradients = True
 
-    def __post_init__(self) -> None:
-        check_number("step_size", self.step_size, 0.0)
-
     def init_for_shape(self, shape: tuple[int, ...]) -> LMSState:
-        return LMSState(step_size=scalar(self.step_size))
+        return self.blank(LMSState, shape)
 
-    def move(
-        self, memories: Sequence[LMSState], error: Array | None, zs: Sequence[Any], xs: Sequence[Any]
-    ) -> tuple[Sequence[LMSState], list[Any]]:
+    def move(self, memories: Trees, error: Array | None, zs: Trees, xs: Trees) -> tuple[Trees, list[Tree]]:
         return memories, [memory.step_size * z for memory, z in zip(memories, zs, strict=True)]
-
-    def update(self, state: LMSState, error: Array, observation: Array, bias_input: float = 1.0) -> OptimizerUpdate:
-        "Eq. 4 and 5: every weight by step_size error x; the state stays. It reports its `step_size`, too."
-        move = super().update(state, error, observation, bias_input)
-        return move.replace(metrics=move.metrics | {"step_size": state.step_size})

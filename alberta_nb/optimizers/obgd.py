@@ -6,13 +6,11 @@
 __all__ = ['obgd_bound', 'ObGDState', 'ObGD']
 
 # %% ../../nbs/optimizers/04_obgd.ipynb #7e10160a
-import math
-
 import jax.numpy as jnp
 from jax import Array
 
-from .base import Optimizer, OptimizerUpdate
-from ..types import State, check_int, check_number, filled, floats, in_state, scalar, vector
+from .base import FlatMemories, Optimizer, OptimizerUpdate, number
+from ..types import check_int, floats, scalar, vector
 
 # %% ../../nbs/optimizers/04_obgd.ipynb #0770fe9f
 def obgd_bound(error: Array, trace_size: Array, step_size: Array, kappa: Array) -> Array:
@@ -24,7 +22,7 @@ def obgd_bound(error: Array, trace_size: Array, step_size: Array, kappa: Array) 
     return step_size / jnp.maximum(overshoot, 1.0)
 
 # %% ../../nbs/optimizers/04_obgd.ipynb #9a42cd2c
-class ObGDState(State):
+class ObGDState(FlatMemories):
     "The settings as leaves (), and the eligibility traces of weights (feature_dim,) and bias ()."
 
     step_size: Array
@@ -38,27 +36,18 @@ class ObGDState(State):
 class ObGD(Optimizer):
     """Overshooting-bounded gradient descent for linear learners (Elsayed et al. 2024, Algorithm 3).
 
-    Args:
-        step_size: the largest step size; kappa: how far below the overshoot the bound lies (2 for predictions).
-        gamma, lamda: discount and decay of the eligibility trace; 0 for supervised learning.
-
     Raises ValueError for a negative step size or kappa, or gamma or lamda outside [0, 1].
     """
 
-    step_size: float = in_state(default=1.0)
-    kappa: float = in_state(default=2.0)
-    gamma: float = in_state(default=0.0)
-    lamda: float = in_state(default=0.0)
-
-    def __post_init__(self) -> None:
-        for name, high in {"step_size": math.inf, "kappa": math.inf, "gamma": 1.0, "lamda": 1.0}.items():
-            check_number(name, getattr(self, name), 0.0, high)
+    step_size: float = number(1.0)  # the largest
+    kappa: float = number(2.0)  # how far below the overshoot the bound lies
+    gamma: float = number(0.0, high=1.0)  # discount of the eligibility trace; 0 for supervised learning
+    lamda: float = number(0.0, high=1.0)  # and its decay
 
     def init(self, feature_dim: int) -> ObGDState:
         "The first state, with empty traces."
         check_int("feature_dim", feature_dim)
-        settings = {name: scalar(getattr(self, name)) for name in ("step_size", "kappa", "gamma", "lamda")}
-        return ObGDState(**settings, traces=filled((feature_dim,), 0.0), bias_trace=scalar(0.0))
+        return self.blank(ObGDState, (feature_dim,)).replace(bias_trace=scalar(0.0))
 
     def update(self, state: ObGDState, error: Array, observation: Array, bias_input: float = 1.0) -> OptimizerUpdate:
         "The change for one example: the traces take it in, then the whole step is bounded by their size."
@@ -69,6 +58,3 @@ class ObGD(Optimizer):
         step, metrics = alpha * error, {"step_size": alpha, "mean_step_size": alpha}
         new_state = state.replace(traces=z, bias_trace=bias_z)
         return OptimizerUpdate(weight_delta=step * z, bias_delta=step * bias_z, new_state=new_state, metrics=metrics)
-
-    def step_sizes(self, state: ObGDState) -> tuple[Array, Array]:
-        return state.step_size, state.step_size

@@ -11,18 +11,18 @@ __all__ = ['SMALLEST', 'load_optax', 'OptaxState', 'check_transform', 'OptaxSett
 import functools
 import importlib
 import operator
-from collections.abc import Sequence
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
 
-from .base import Optimizer, OptimizerUpdate
+from .base import Optimizer, OptimizerUpdate, Trees
 from .idbd import IDBD
 from .lms import LMS
-from ..types import State, check_int, filled, require
+from ..types import State, Tree, check_int, filled, require
 
 # %% ../../nbs/optimizers/10_optax.ipynb #845cc39c
 def load_optax() -> Any:
@@ -36,10 +36,10 @@ def load_optax() -> Any:
 class OptaxState(State):
     "What an optax transform remembers, as it gave it."
 
-    inner: Any
+    inner: Tree
 
 # %% ../../nbs/optimizers/10_optax.ipynb #78dec8e1
-def check_transform(tx: Any) -> None:
+def check_transform(tx: Tree) -> None:
     "Raise TypeError or ValueError unless `tx` is a transform that needs nothing but gradients."
     fits = callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))
     require(fits, f"tx must be an optax GradientTransformation or the name of one, got {tx!r}", TypeError)
@@ -77,17 +77,15 @@ class OptaxSettings(Optimizer):
 
     def to_config(self) -> dict[str, Any]:
         "The settings as JSON holds them. Raises TypeError for a transform without a name."
-        how = "from_optax('adam', learning_rate=0.001)"
-        require(
-            self.transform is None, f"transform has no config: two functions; give a name instead, {how}", TypeError
-        )
+        how = "give a name instead, from_optax('adam', learning_rate=0.001)"
+        require(self.transform is None, f"transform has no config: two functions; {how}", TypeError)
         return super().to_config()
 
 # %% ../../nbs/optimizers/10_optax.ipynb #cfee861c
 SMALLEST = 1e-30  # an error below it counts as 0: dividing by it could overflow
 
 
-def size_of(arrays: Any) -> Array:
+def size_of(arrays: Tree) -> Array:
     "The length () of all arrays together."
     return jnp.sqrt(sum((jnp.sum(a * a) for a in jax.tree.leaves(arrays)), jnp.zeros(())))
 
@@ -107,21 +105,18 @@ class OptaxOptimizer(OptaxSettings):
         moves = moves[0], jnp.where(jnp.asarray(bias_input) != 0, moves[1], 0.0)
         length, step = size_of(loss_gradients), size_of(moves)
         rate = jnp.where(length > 0, step / jnp.where(length > 0, length, 1.0), 0.0)
-        metrics = {"mean_step_size": rate}
-        new_state = OptaxState(inner=inner)
-        return OptimizerUpdate(weight_delta=moves[0], bias_delta=moves[1], new_state=new_state, metrics=metrics)
+        new, metrics = OptaxState(inner=inner), {"mean_step_size": rate}
+        return OptimizerUpdate(weight_delta=moves[0], bias_delta=moves[1], new_state=new, metrics=metrics)
 
     def init_for_shape(self, shape: tuple[int, ...]) -> OptaxState:
         return OptaxState(inner=self.tx.init(filled(tuple(shape), 0.0)))
 
-    def move(
-        self, memories: Sequence[OptaxState], error: Array | None, zs: Sequence[Array], xs: Sequence[Array]
-    ) -> tuple[list[OptaxState], list[Array]]:
+    def move(self, memories: Trees, error: Array | None, zs: Trees, xs: Trees) -> tuple[Trees, list[Tree]]:
         moved = [optax_move(self.tx, memory, error, z) for memory, z in zip(memories, zs, strict=True)]
         return [memory for memory, _ in moved], [step for _, step in moved]
 
 
-def optax_move(tx: Any, memory: OptaxState, error: Array | None, z: Array) -> tuple[OptaxState, Array]:
+def optax_move(tx: Tree, memory: OptaxState, error: Array | None, z: Array) -> tuple[OptaxState, Array]:
     "One array: the transform's change over the error, for the loss gradient -error z; 0 where the error is 0."
     move, inner = tx.update(-z if error is None else -error * z, memory.inner, None)
     if error is not None:
@@ -152,19 +147,17 @@ def from_optax(tx: Any, **arguments: Any) -> OptaxOptimizer:
 class LearnedStepsState(State):
     "The states of an optimizer, one for each array, in the tree of the parameters; or one for all of them together."
 
-    parts: Any
+    parts: Tree
 
 # %% ../../nbs/optimizers/10_optax.ipynb #e9790495
 def needs_error(optimizer: Optimizer) -> bool:
     "Whether a rule needs the gradient of the prediction, without the error in it."
-    loss_form = isinstance(optimizer, IDBD) and (optimizer.meta_gradient, optimizer.h_decay_mode) == (
-        "loss",
-        "loss_grads",
-    )
-    return not (isinstance(optimizer, LMS) or loss_form)
+    if isinstance(optimizer, IDBD):
+        return (optimizer.meta_gradient, optimizer.h_decay_mode) != ("loss", "loss_grads")
+    return not isinstance(optimizer, LMS)
 
 
-def one_error(optimizer: Optimizer, error: Any) -> Array | None:
+def one_error(optimizer: Optimizer, error: ArrayLike | None) -> Array | None:
     "The error () of one sample, or None where it may be absent. Raises TypeError or ValueError."
     if error is None:
         what = "update(gradient of the prediction, state, error=target - prediction)"
@@ -175,7 +168,7 @@ def one_error(optimizer: Optimizer, error: Any) -> Array | None:
     return error.reshape(())
 
 
-def check_params(params: Any) -> None:
+def check_params(params: Tree) -> None:
     "Raise TypeError for a leaf that cannot learn, such as a function inside a model."
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         fits = isinstance(leaf, float) or jnp.issubdtype(getattr(leaf, "dtype", int), jnp.inexact)
@@ -184,7 +177,7 @@ def check_params(params: Any) -> None:
         require(fits, f"params must hold arrays of floats and nothing else, got a {where}; {how}", TypeError)
 
 # %% ../../nbs/optimizers/10_optax.ipynb #9df4f1ab
-def steps_in_tree(optimizer: Optimizer, gradients: Any, state: LearnedStepsState, error: Array | None) -> Any:
+def steps_in_tree(optimizer: Optimizer, gradients: Tree, state: LearnedStepsState, error: Array | None) -> Tree:
     "The change of each array, and the next state."
     tree: Any
     leaves, tree = jax.tree.flatten(gradients)
@@ -196,7 +189,7 @@ def steps_in_tree(optimizer: Optimizer, gradients: Any, state: LearnedStepsState
     return tree.unflatten(moves), LearnedStepsState(parts=tree.unflatten(new))
 
 
-def steps_in_line(optimizer: Optimizer, gradients: Any, state: LearnedStepsState, error: Array | None) -> Any:
+def steps_in_line(optimizer: Optimizer, gradients: Tree, state: LearnedStepsState, error: Array | None) -> Tree:
     "The same for a rule that has the linear form only: all parameters are one long vector of weights."
     line, unravel = ravel_pytree(gradients)
     move = optimizer.update(state.parts, error, line.astype(float), 0.0)  # type: ignore[arg-type]
@@ -216,7 +209,7 @@ def to_optax(optimizer: Optimizer) -> Any:
     require(is_ours, f"optimizer must be an Optimizer of alberta_nb, got {optimizer!r}", TypeError)
     any_shape = type(optimizer).move is not Optimizer.move
 
-    def init(params: Any) -> LearnedStepsState:
+    def init(params: Tree) -> LearnedStepsState:
         check_params(params)
         if any_shape:
             return LearnedStepsState(parts=jax.tree.map(lambda p: optimizer.init_for_shape(jnp.shape(p)), params))
