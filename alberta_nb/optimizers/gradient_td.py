@@ -6,7 +6,6 @@
 __all__ = ['GTD', 'GradientTDParamState', 'GradientTDState', 'tdc_direction', 'gtd2_direction', 'TDC', 'GTD2']
 
 # %% ../../nbs/optimizers/11_gradient_td.ipynb #ec027d28
-import numpy as np
 from jax import Array
 
 from .base import FlatMemories, inner, number

@@ -7,7 +7,6 @@ __all__ = ['LinearWorldState', 'LinearWorld', 'RandomWalkStream', 'hold', 'Abrup
            'PeriodicChangeStream', 'flips', 'SuttonExperiment1Stream']
 
 # %% ../../nbs/streams/01_synthetic.ipynb #a3aaf52a
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -32,12 +31,14 @@ class LinearWorld(Stream):
     """Base of the linear worlds: target = weights . observation + noise.
 
     A subclass has `feature_dim`, `noise_std` and `feature_std`, says with `changes` what happens to its weights in
-    `rows` steps from step `idx`, and with `move` how one row of it makes the next weights. Whole settings are 1 or
-    more, others 0 or more.
+    `rows` steps from step `idx`, and with `move` how one row of it makes the next weights. Counts are 1 or more, sizes
+    0 or more; a setting of another name is the subclass's own to check.
     """
 
     def __post_init__(self) -> None:
-        check_settings(self, **{f.name: 1 if f.type is int else 0.0 for f in dataclasses.fields(self)})
+        counts = {"feature_dim": 1, "change_interval": 1, "cycle_length": 1, "num_configurations": 1, "period": 1}
+        sizes = {"noise_std": 0.0, "feature_std": 0.0, "drift_rate": 0.0, "amplitude": 0.0}
+        check_settings(self, **{name: low for name, low in (counts | sizes).items() if hasattr(self, name)})
 
     def start(self, key: Array) -> Tree:
         keys = noise.split(key, 3)
