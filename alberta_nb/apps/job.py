@@ -11,7 +11,7 @@ __all__ = ['OPTIMIZERS', 'TD_OPTIMIZERS', 'NORMALIZERS', 'PIECE', 'check_differe
 import dataclasses
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -216,27 +216,29 @@ def hold_against(values: np.ndarray, told: dict[str, np.ndarray], gamma: float, 
     said = {name: scale * base[:count] for name, base in _baseline_returns(column, gamma).items()}
     said |= {name: prediction[rows[:count]].astype(np.float64) for name, prediction in told.items()}
     actual = scale * _table_returns(column, gamma, column.mean() / (1.0 - gamma))[:count]
-    return pd.DataFrame(said | {"actual": actual}, index=rows[:count] + 1)
+    return pd.DataFrame(said | {"actual": actual}, index=rows[:count] + 1, copy=False)  # they may be large
 
 # %% ../../nbs/apps/01_job.ipynb #9de4e20e
-def _absolute_errors(answers: pd.DataFrame) -> pd.DataFrame:
-    return answers.drop(columns="actual").sub(answers.actual, axis=0).abs()
+def _errors(answers: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
+    "Absolute errors of what `hold_against` gives, one column after the other."
+    return ((str(name), (answers[name] - answers.actual).abs()) for name in answers.columns[:-1])
 
 
 def scores_of(answers: pd.DataFrame) -> pd.DataFrame:
     "Of what `hold_against` gives: rmse, mae and the skill over the better baseline, by name."
-    errors = _absolute_errors(answers)
-    table = pd.DataFrame({"rmse": (errors**2).mean(skipna=False) ** 0.5, "mae": errors.mean(skipna=False)})
+    sizes = {n: {"rmse": (e**2).mean(skipna=False) ** 0.5, "mae": e.mean(skipna=False)} for n, e in _errors(answers)}
+    table = pd.DataFrame(sizes).T
     return table.assign(skill=skill_over(table.rmse, min(table.rmse["last value"], table.rmse["running mean"])))
 
 
 def windows_of(answers: pd.DataFrame, every: int) -> pd.DataFrame:
     "The errors over time; a window has the rows of `every` that are known, and the last one may be short."
-    number, errors = (answers.index.to_numpy() - 1) // every, _absolute_errors(answers)
+    number = (answers.index.to_numpy() - 1) // every
     starts = np.flatnonzero(np.diff(number, prepend=-1))
-    count, step = np.diff(starts, append=len(number))[:, None], (number[starts] + 1) * every
-    squared, absolute = (np.add.reduceat(each.to_numpy(), starts) / count for each in (errors**2, errors))
-    return errors_over_time(list(map(str, errors)), {"rmse": squared**0.5, "mae": absolute}, step)
+    sums = {n: [np.add.reduceat((e**k).to_numpy(), starts) for k in (2, 1)] for n, e in _errors(answers)}
+    means = np.array(list(sums.values())).T / np.diff(starts, append=len(number))[:, None, None]
+    metrics = {"rmse": means[:, 0] ** 0.5, "mae": means[:, 1]}
+    return errors_over_time(list(sums), metrics, (number[starts] + 1) * every)
 
 
 def last_rows(answers: pd.DataFrame, last: int, window: int, level: float) -> pd.DataFrame:
@@ -246,13 +248,13 @@ def last_rows(answers: pd.DataFrame, last: int, window: int, level: float) -> pd
 # %% ../../nbs/apps/01_job.ipynb #2995ee6a
 def judge(
     found: TableResult, source: TransitionSource, asked: Sequence[tuple[str, float, str]], told: np.ndarray, means: bool
-) -> dict[tuple[str, float], pd.DataFrame]:
+) -> Iterator[tuple[str, float, pd.DataFrame]]:
     """What was told (rows, n), means of a column at a discount by a name each, beside what followed: means, or sums.
 
     Sums must all be known, of means those of one column. Raises TableError where no future is known well enough, or
     KeyboardInterrupt where somebody wanted it so.
     """
-    found.gammas, answers = list(dict.fromkeys(gamma for _, gamma, _ in asked)), {}
+    known: list[bool] = []
     values = np.concatenate([np.zeros((0, len(source.targets))), *source.kept])[: found.steps + (not means)]
     for column, gamma in dict.fromkeys((column, gamma) for column, gamma, _ in asked):
         own = {name: told[:, k] for k, (*question, name) in enumerate(asked) if question == [column, gamma]}
@@ -260,12 +262,13 @@ def judge(
             with np.errstate(over="ignore"):
                 own = {name: mean / (1 - told.dtype.type(gamma)) for name, mean in own.items()}
         followed = values[:, source.targets.index(column)]
-        answers[column, gamma] = hold_against(followed, own, gamma, 1.0 - gamma if means else 1.0)
-    known = [len(each) > 0 for each in answers.values()]
+        answers = hold_against(followed, own, gamma, 1.0 - gamma if means else 1.0)
+        known.append(len(answers) > 0)
+        if means or all(known):
+            yield column, gamma, answers  # one after the other: together they may be large
     enough = any(known) if means else all(known)
     if found.interrupted and not enough:
         raise KeyboardInterrupt
     longest, where = max(found.gammas), "a column" if len(source.targets) > 1 else repr(found.target)
     few = f"gamma {longest} needs {unknown_rows(longest) + 3:,} rows or more with a value in {where}"
     require(enough, f"{source.table.name}: {few}, got {found.steps + 2:,}", TableError)
-    return answers

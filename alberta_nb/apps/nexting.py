@@ -6,7 +6,7 @@
 __all__ = ['COMMAND', 'add_arguments', 'run', 'save', 'next_everything', 'describe', 'draw']
 
 # %% ../../nbs/apps/05_nexting.ipynb #393adf1b
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -49,6 +49,7 @@ def next_everything(
     learner = DiscountedMeanLearner(HordeLearner(spec, (), made[optimizers[0]], normalizer=scaler))
     source.predictions = len(spec.demons)
     found, run = one_pass(source, learner, {"nexting": learner}, record_every, progress)
+    found.gammas = list(gammas)
     asked = [(source.targets[demon.cumulant_index], demon.gamma, "prediction") for demon in spec.demons]
     _collect(found, judge(found, source, asked, np.asarray(run.metrics), means=True), window)
     return found
@@ -68,17 +69,19 @@ def _score(answers: pd.DataFrame) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _collect(found: TableResult, answers: dict[tuple[str, float], pd.DataFrame], window: int) -> None:
+def _collect(found: TableResult, judged: Iterator[tuple[str, float, pd.DataFrame]], window: int) -> None:
     "Scores of all demons; errors over time and the last rows of those that can be judged."
-    found.scores = pd.DataFrame([{"column": c, "gamma": g} | _score(each) for (c, g), each in answers.items()])
-    known = {key: each for key, each in answers.items() if len(each)}
-    windows = tidy({key: windows_of(each, found.record_every) for key, each in known.items()}, "column", "gamma")
-    own = windows[(windows.learner == "prediction") & (windows.metric == "rmse")].rename(columns={"value": "rmse"})
-    found.windows = own[["step", "column", "gamma", "rmse"]].reset_index(drop=True)
-    last = found.steps - unknown_rows(max(found.gammas))
-    rows = {key: last_rows(each, last, window, found.origin[key[0]]) for key, each in known.items()}
+    scores, windows, rows = [], {}, {}
+    last, order = found.steps - unknown_rows(max(found.gammas)), ["step", "column", "gamma"]
+    for column, gamma, answers in judged:
+        scores.append({"column": column, "gamma": gamma} | _score(answers))
+        if len(answers):
+            windows[column, gamma] = windows_of(answers[["prediction", "actual"]], found.record_every)
+            rows[column, gamma] = last_rows(answers, last, window, found.origin[column])
+    table = tidy(windows, "column", "gamma").rename(columns={"value": "rmse"})
+    found.scores, found.windows = pd.DataFrame(scores), table[table.metric == "rmse"][[*order, "rmse"]]
     shown = tidy(rows, "column", "gamma").rename(columns={"last value": "last_value"})
-    found.predictions = shown[["step", "column", "gamma", "last_value", "prediction", "actual"]]
+    found.predictions = shown[[*order, "last_value", "prediction", "actual"]]
 
 # %% ../../nbs/apps/05_nexting.ipynb #6b8c0906
 def _shown_skills(found: TableResult, most: int = 40) -> str:

@@ -149,6 +149,7 @@ def predict_returns(
     source.predictions, bank = len(learners), LearnerBank(tuple(learners.values()))
     named = {f"{name}, gamma {gamma:g}": learner for (gamma, name), learner in learners.items()}
     found, run = one_pass(source, bank, named, record_every, progress)
+    found.gammas = list(gammas)
     states = {key: bank.member(run.state, k) for k, key in enumerate(learners)}
     _collect(found, source, learners, states, np.asarray(run.metrics)[..., 0], window)
     return found
@@ -159,16 +160,16 @@ def _collect(
     states: dict[tuple[float, str], Tree], told: np.ndarray, window: int,
 ) -> None:  # fmt: skip
     "Hold all predictions (rows, learners) against the returns that followed, one discount after the other."
-    answers = judge(found, source, [(found.target, *key) for key in learners], told, means=False)
-    parts = {gamma: each for (_, gamma), each in answers.items()}
-    found.scores = pd.concat({gamma: scores_of(each) for gamma, each in parts.items()}, names=["gamma"])
-    windows = {gamma: windows_of(each, found.record_every) for gamma, each in parts.items()}
-    found.windows = tidy({gamma: each[each.step <= len(parts[gamma])] for gamma, each in windows.items()}, "gamma")
+    scores, windows, rows = {}, {}, {}
+    last, origin = found.steps - unknown_rows(max(found.gammas)), found.origin[found.target]
+    for _, gamma, answers in judge(found, source, [(found.target, *key) for key in learners], told, means=False):
+        table = windows_of(answers, found.record_every)
+        scores[gamma], windows[gamma] = scores_of(answers), table[table.step <= len(answers)]
+        shown = last_rows(answers, last, window, origin / (1 - gamma))
+        rows[gamma] = shown.melt(["step", "actual"], None, "learner", "prediction")
+    found.scores, found.windows = pd.concat(scores, names=["gamma"]), tidy(windows, "gamma")
     found.features = learned_features(learners, states, source.feature_names, "gamma", "learner")
-    last, origin = found.steps - unknown_rows(max(parts)), found.origin[found.target]
-    rows = {gamma: last_rows(each, last, window, origin / (1 - gamma)) for gamma, each in parts.items()}
-    long = {g: table.melt(["step", "actual"], None, "learner", "prediction") for g, table in rows.items()}
-    found.predictions = tidy(long, "gamma")[["step", "gamma", "learner", "prediction", "actual"]]
+    found.predictions = tidy(rows, "gamma")[["step", "gamma", "learner", "prediction", "actual"]]
 
 # %% ../../nbs/apps/04_predict_return.ipynb #d907a9b7
 def describe(found: TableResult, name: str) -> str:
