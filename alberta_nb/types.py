@@ -50,7 +50,7 @@ def check_int(name: str, value: object, low: int = 1) -> None:
         raise TypeError(f"{name} must be a whole number, got {value!r}")
     require(bool(value >= low), f"{name} must be {low} or more, got {value}")
 
-# %% ../nbs/00_types.ipynb #c4a1d2e1
+
 def check_settings(settings: object, **lowest: float) -> None:
     "Check settings by name: numbers, `lowest` or more, and whole ones where that is an int. Raises as the two above."
     for name, low in lowest.items():
