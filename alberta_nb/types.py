@@ -157,8 +157,7 @@ class Settings:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        dataclasses.dataclass(frozen=True)(cls)
-        Settings._types[cls.__name__] = cls
+        Settings._types[cls.__name__] = dataclasses.dataclass(frozen=True)(cls)
 
     def to_config(self) -> dict[str, Any]:
         "The settings as a dict that JSON can hold. Raises TypeError for a setting that it cannot."
