@@ -50,7 +50,7 @@ def check_int(name: str, value: object, low: int = 1) -> None:
         raise TypeError(f"{name} must be a whole number, got {value!r}")
     require(bool(value >= low), f"{name} must be {low} or more, got {value}")
 
-# %% ../nbs/00_types.ipynb #c4a1d2e1
+
 def check_settings(settings: object, **lowest: float) -> None:
     "Check settings by name: numbers, `lowest` or more, and whole ones where that is an int. Raises as the two above."
     for name, low in lowest.items():
@@ -157,8 +157,7 @@ class Settings:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        dataclasses.dataclass(frozen=True)(cls)
-        Settings._types[cls.__name__] = cls
+        Settings._types[cls.__name__] = dataclasses.dataclass(frozen=True)(cls)
 
     def to_config(self) -> dict[str, Any]:
         "The settings as a dict that JSON can hold. Raises TypeError for a setting that it cannot."

@@ -648,6 +648,7 @@ X, R = np.zeros((3, 2)), np.zeros(3)
             r"next_observation must have shape \(2,\)",
         ),
         (lambda: TDIteratorSource([(X[0], R, X[0], 0.9)]), ValueError, "reward must be one number"),
+        (lambda: TDIteratorSource([(X, 0.0, X, 0.9)]), ValueError, "transition 0: observation must have 1 dimensions"),
         (lambda: TDIteratorSource([(X[0], 0.0, X[0], 1.9)]), ValueError, "transition 0: gamma must lie in"),
         (lambda: TDIteratorSource([]), ValueError, "is empty"),
         (lambda: ReturnSource(TDArraySource(X, R, X, 0.9), 0.9), TypeError, "source must be a source of observations"),

@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import json
+import types
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from alberta_nb import Settings, State, TimeStep
-from alberta_nb.types import check_int, check_number, floats, in_state, require, scalar, vector
+from alberta_nb.types import check_int, check_number, check_settings, floats, in_state, require, scalar, vector
 
 
 class Color(enum.Enum):
@@ -238,3 +239,18 @@ def test_vector_takes_a_number_where_one_is_enough() -> None:
 def test_vector_says_what_is_wrong(value: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         vector("observation", value, 3)
+
+
+@pytest.mark.parametrize(
+    ("width", "decay", "error", "message"),
+    [
+        (0, 0.5, ValueError, "width must be 1 or more, got 0"),
+        (1.0, 0.5, TypeError, "width must be a whole number"),
+        (1, -0.5, ValueError, r"decay must be a finite number in \[0.0, inf\)"),
+        (1, "a", TypeError, "decay must be a number"),
+    ],
+)
+def test_check_settings_says_what_is_wrong(width: Any, decay: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        check_settings(types.SimpleNamespace(width=width, decay=decay), width=1, decay=0.0)
+    check_settings(types.SimpleNamespace(width=1, decay=0.0), width=1, decay=0.0)

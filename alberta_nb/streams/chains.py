@@ -126,8 +126,7 @@ class KnownChain(Stream):
     @functools.cached_property
     def state_features(self) -> np.ndarray:
         "The features (n, d) of all states: what a learner's predictions have to be asked for."
-        features = self.model.features
-        return np.eye(len(self.model.transitions)) if features is None else features
+        return np.eye(len(self.model.transitions)) if self.model.features is None else self.model.features
 
     @property
     def feature_dim(self) -> int:

@@ -207,12 +207,11 @@ def _checked_fields(
     if not isinstance(values, tuple | list) or len(values) != len(names):
         raise TypeError(f"{what} must be ({', '.join(names)}), got {type(values).__name__}")
     found = {}
-    for name, value in zip(names, map(np.asarray, values), strict=True):
+    for name, part in zip(names, map(np.asarray, values), strict=True):
         seen = name.endswith("observation")
-        require(seen or value.size == 1, f"{what}: {name} must be one number, got shape {value.shape}")
-        found[name] = as_table(f"{what}: {name}", value if seen else value.reshape(1), 1)
+        require(seen or part.size == 1, f"{what}: {name} must be one number, got shape {part.shape}")
+        found[name] = as_table(f"{what}: {name}", part if seen else part.reshape(1), 1)
         if seen:
-            size = (len(value) if feature_dim is None else feature_dim,)
-            require(value.shape == size, f"{what}: {name} must have shape {size}, got {value.shape}")
-            feature_dim = size[0]
+            feature_dim = len(part) if feature_dim is None else feature_dim
+            require(part.shape == (feature_dim,), f"{what}: {name} must have shape ({feature_dim},), got {part.shape}")
     return found
