@@ -10,6 +10,7 @@ __all__ = ['NEVER', 'seeds_last', 'seeds_first', 'History', 'Spec', 'Window', 'C
 # %% ../../nbs/loops/00_engine.ipynb #4d7acc88
 import functools
 import importlib
+import itertools
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ..native.kernel import OPTIONS, WIDE_OPTIONS, native_if, use_native
+from ..native.kernel import is_short, loop_options, native_if, use_native
 from ..native.rewrite import short_vectors
 from ..native.vmap_last import vmap_last, whole_lanes
 from ..streams.base import Stream
@@ -278,18 +279,22 @@ def block_loop(
     return carry, outs, bad
 
 # %% ../../nbs/loops/00_engine.ipynb #c3c2a391
-_plain, _given, _drawn = (
-    jax.jit(block_loop, static_argnums=(0, 1), compiler_options=options) for options in (None, OPTIONS, WIDE_OPTIONS)
-)
+def _jitted(options: dict[str, str | int] | None) -> Callable[..., Any]:
+    return jax.jit(block_loop, static_argnums=(0, 1), compiler_options=options)
+
+
+_plain = _jitted(None)
+_native = {kind: _jitted(loop_options(*kind)) for kind in itertools.product((False, True), repeat=2)}
 _refused: set[Spec] = set()
 
 
 def run_block(spec: Spec, carry: Carry, idx: int, steps: int, given: Any = None) -> tuple[Carry, Any, Array]:
     "One block; where the compiler refuses the native form, the plain one, from then on."
     args = (carry, np.uint32(idx & 0xFFFFFFFF), np.int32(steps), given)
-    if use_native() and spec not in _refused:
+    if use_native() and (not _refused or spec not in _refused):
         try:
-            return (_given if spec.stream is None else _drawn)(spec, True, *args)
+            short = not spec.seeds and is_short(carry.learner)
+            return _native[spec.stream is not None, short](spec, True, *args)
         except jax.errors.JaxRuntimeError as error:
             _refused.add(spec)
             warnings.warn(
