@@ -113,8 +113,10 @@ def forbid(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
     def never(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError(f"native={native} was used")
 
-    for name in ("_given", "_drawn") if native else ("_plain",):
-        monkeypatch.setattr(engine, name, never)
+    if native:
+        monkeypatch.setattr(engine, "_native", dict.fromkeys(engine._native, never))
+    else:
+        monkeypatch.setattr(engine, "_plain", never)
 
 
 @on_cpu
@@ -298,7 +300,7 @@ def test_states_that_nothing_reads_do_not_abort() -> None:
 
 
 def compilations() -> int:
-    return sum(f._cache_size() for f in (engine._plain, engine._given, engine._drawn))  # type: ignore[attr-defined]
+    return sum(f._cache_size() for f in (engine._plain, *engine._native.values()))  # type: ignore[attr-defined]
 
 
 def test_nothing_is_compiled_twice() -> None:

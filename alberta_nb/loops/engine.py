@@ -11,6 +11,7 @@ __all__ = ['NEVER', 'seeds_last', 'seeds_first', 'History', 'Spec', 'Window', 'C
 # %% ../../nbs/loops/00_engine.ipynb #4d7acc88
 import functools
 import importlib
+import itertools
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -22,12 +23,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ..learners.base import Learner, contract
-from ..native.kernel import OPTIONS, WIDE_OPTIONS, native_if, use_native
-from ..native.rewrite import short_vectors
-from ..native.vmap_last import vmap_last, whole_lanes
-from ..streams.base import ScanStream, Stream, World
-from ..types import State, Tree
+<<<<<<< /tmp/tmpppv6wndf
+from alberta_nb.learners.base import Learner, contract
+from alberta_nb.native.kernel import OPTIONS, WIDE_OPTIONS, native_if, use_native
+=======
+from alberta_nb.native.kernel import is_short, loop_options, native_if, use_native
+>>>>>>> /tmp/tmpqsejc0yi
+from alberta_nb.native.rewrite import short_vectors
+from alberta_nb.native.vmap_last import vmap_last, whole_lanes
+from alberta_nb.streams.base import ScanStream, Stream, World
+from alberta_nb.types import State, Tree
 
 # %% ../../nbs/loops/00_engine.ipynb #5a8a38a6
 class History(NamedTuple):
@@ -310,18 +315,22 @@ def block_loop(
     return carry, outs, bad
 
 # %% ../../nbs/loops/00_engine.ipynb #c3c2a391
-_plain, _given, _drawn = (
-    jax.jit(block_loop, static_argnums=(0, 1), compiler_options=options) for options in (None, OPTIONS, WIDE_OPTIONS)
-)
+def _jitted(options: dict[str, str | int] | None) -> Callable[..., Any]:
+    return jax.jit(block_loop, static_argnums=(0, 1), compiler_options=options)
+
+
+_plain = _jitted(None)
+_native = {kind: _jitted(loop_options(*kind)) for kind in itertools.product((False, True), repeat=2)}
 _refused: set[Spec] = set()
 
 
 def run_block(spec: Spec, carry: Carry, idx: int, steps: int, given: Tree = None) -> tuple[Carry, Tree, Array]:
     "One block; where the compiler refuses the native form, the plain one, from then on."
     args = (carry, np.uint32(idx & 0xFFFFFFFF), np.int32(steps), given)
-    if use_native() and spec not in _refused:
+    if use_native() and (not _refused or spec not in _refused):
         try:
-            return (_given if spec.stream is None else _drawn)(spec, True, *args)
+            short = not spec.seeds and is_short(carry.learner)
+            return _native[spec.stream is not None, short](spec, True, *args)
         except jax.errors.JaxRuntimeError as error:
             _refused.add(spec)
             warnings.warn(

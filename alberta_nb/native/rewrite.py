@@ -23,7 +23,7 @@ SHORT = 60  # numbers: up to here a vector needs another treatment than beyond
 
 def short_exp(x: Array) -> Array:
     "exp of an array of any shape, in whole registers."
-    if x.size <= 8:
+    if x.size <= 4:
         return jnp.exp(x)
 
     def exp(x: Array) -> Array:
@@ -43,8 +43,10 @@ def folded(x: Array, columns: int) -> Array:
 
 
 def short_sum(x: Array, product: bool = False) -> Array:
-    "The sum of a vector by halves; folded before where it is long, or a product of two vectors."
-    if product and 8 < x.size <= SHORT:
+    "The sum of a vector by halves; folded before where it is long, or a product of two vectors; as it is up to 12."
+    if x.size <= 12:
+        return jnp.sum(x)
+    if product and x.size <= SHORT:
         x = folded(x, 8)
     elif x.size > SHORT:
         x = folded(x, 16 if x.size <= 256 else 32)
