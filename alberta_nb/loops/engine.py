@@ -23,16 +23,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-<<<<<<< /tmp/tmpppv6wndf
-from alberta_nb.learners.base import Learner, contract
-from alberta_nb.native.kernel import OPTIONS, WIDE_OPTIONS, native_if, use_native
-=======
-from alberta_nb.native.kernel import is_short, loop_options, native_if, use_native
->>>>>>> /tmp/tmpqsejc0yi
-from alberta_nb.native.rewrite import short_vectors
-from alberta_nb.native.vmap_last import vmap_last, whole_lanes
-from alberta_nb.streams.base import ScanStream, Stream, World
-from alberta_nb.types import State, Tree
+from ..learners.base import Learner, contract
+from ..native.kernel import holds_short_vectors, loop_options, native_if, use_native
+from ..native.rewrite import short_vectors
+from ..native.vmap_last import vmap_last, whole_lanes
+from ..streams.base import ScanStream, Stream, World
+from ..types import State, Tree
 
 # %% ../../nbs/loops/00_engine.ipynb #5a8a38a6
 class History(NamedTuple):
@@ -315,7 +311,7 @@ def block_loop(
     return carry, outs, bad
 
 # %% ../../nbs/loops/00_engine.ipynb #c3c2a391
-def _jitted(options: dict[str, str | int] | None) -> Callable[..., Any]:
+def _jitted(options: dict[str, str | int] | None) -> Callable[..., Tree]:
     return jax.jit(block_loop, static_argnums=(0, 1), compiler_options=options)
 
 
@@ -329,7 +325,7 @@ def run_block(spec: Spec, carry: Carry, idx: int, steps: int, given: Tree = None
     args = (carry, np.uint32(idx & 0xFFFFFFFF), np.int32(steps), given)
     if use_native() and (not _refused or spec not in _refused):
         try:
-            short = not spec.seeds and is_short(carry.learner)
+            short = not spec.seeds and holds_short_vectors(carry.learner)
             return _native[spec.stream is not None, short](spec, True, *args)
         except jax.errors.JaxRuntimeError as error:
             _refused.add(spec)
