@@ -7,23 +7,13 @@ __all__ = ['TDLearnerState', 'TDUpdateResult', 'td_step', 'TDLinearLearner']
 
 # %% ../../nbs/learners/03_td.ipynb #343e9876
 import functools
-from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from alberta_nb.learners.linear import (
-    LearnerState,
-    LinearSettings,
-    after_move,
-    check_learner,
-    check_state,
-    reported,
-    scale_input,
-    weighted_sum,
-)
+from .linear import LearnerState, LinearSettings, check_state, reported, scale_input, weighted_sum
 from ..optimizers.td_lambda import TDOptimizer, discounted, with_traces
 from ..optimizers.tdidbd import TDIDBD
 from ..types import OffPolicyTimeStep, State, TDTimeStep, Tree, check_number, cut_off, floats, vector
@@ -49,23 +39,19 @@ class TDUpdateResult(State):
     metrics: Array
 
 # %% ../../nbs/learners/03_td.ipynb #a4c26653
-def td_step(learner: Any, state: TDLearnerState, time_step: TDTimeStep) -> TDUpdateResult:
+def td_step(learner: "TDLinearLearner", state: TDLearnerState, time_step: TDTimeStep) -> TDUpdateResult:
     "One transition of a TD learner: scale both ends, predict both, compare, move."
-    x, normalizer_state = scale_input(learner.normalizer, state.normalizer_state, time_step.observation)
+    x, statistics = scale_input(learner.normalizer, state.normalizer_state, time_step.observation)
     next_x, gamma = time_step.next_observation, cut_off(time_step.gamma, time_step.truncated)[0]
     if learner.normalizer is not None:
-        next_x = learner.normalizer.normalize_only(normalizer_state, next_x)
+        next_x = learner.normalizer.normalize_only(statistics, next_x)
     value, next_value = (weighted_sum(state.weights, state.bias, end) for end in (x, next_x))
-    td_error = time_step.reward[0] + discounted(gamma, next_value) - value
+    error = time_step.reward[0] + discounted(gamma, next_value) - value
     ratio = {"rho": time_step.rho[0]} if isinstance(time_step, OffPolicyTimeStep) else {}
-    move = learner.optimizer.update(state.optimizer_state, td_error, x, next_x, gamma, float(learner.use_bias), **ratio)
+    move = learner.optimizer.update(state.optimizer_state, error, x, next_x, gamma, float(learner.use_bias), **ratio)
     means = [reported(learner.optimizer, move, name) for name in ("mean_step_size", "mean_eligibility_trace")]
-    return TDUpdateResult(
-        state=after_move(state, move, normalizer_state),
-        prediction=value[None],
-        td_error=td_error[None],
-        metrics=jnp.stack([td_error * td_error, td_error, *means]),
-    )
+    new, metrics = state.moved(move, statistics), jnp.stack([error * error, error, *means])
+    return TDUpdateResult(state=new, prediction=value[None], td_error=error[None], metrics=metrics)
 
 # %% ../../nbs/learners/03_td.ipynb #4c8644d4
 class TDLinearLearner(LinearSettings):
@@ -76,13 +62,12 @@ class TDLinearLearner(LinearSettings):
     """
 
     optimizer: TDOptimizer = None  # type: ignore[assignment]
-    state_kind: ClassVar[type[LearnerState]] = TDLearnerState
-    time_step: ClassVar[type[Tree]] = TDTimeStep
+    optimizer_kind, state_kind, time_step = TDOptimizer, TDLearnerState, TDTimeStep
     metric_names = ("squared_td_error", "td_error", "mean_step_size", "mean_eligibility_trace")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "optimizer", TDIDBD() if self.optimizer is None else with_traces(self.optimizer))
-        check_learner(self, TDOptimizer)
+        super().__post_init__()
 
     def step(self, state: TDLearnerState, time_step: TDTimeStep) -> TDUpdateResult:
         "`update` on a transition, unchecked: what the loops compile."
@@ -90,8 +75,8 @@ class TDLinearLearner(LinearSettings):
 
     def traces(self, state: TDLearnerState) -> dict[str, Array]:
         "The eligibility traces now: `eligibility_traces` (feature_dim,), `bias_eligibility_traces` ()."
-        z, bias_z = self.optimizer.traces(state.optimizer_state)
-        return {"eligibility_traces": z, "bias_eligibility_traces": bias_z}
+        names = "eligibility_traces", "bias_eligibility_traces"
+        return dict(zip(names, self.optimizer.traces(state.optimizer_state), strict=True))
 
     def update(
         self, state: TDLearnerState, observation: ArrayLike, reward: ArrayLike, next_observation: ArrayLike,
@@ -103,20 +88,18 @@ class TDLinearLearner(LinearSettings):
         `truncated`: whether the sequence was cut off here: what comes after counts, and no trace leads on; a negative
         `gamma` says the same. `rho`: the action's importance ratio.
         """
-        check_state(state, self.state_kinds, TDLearnerState)
-        d = state.weights.shape[0]
-        ends = {"observation": vector("observation", observation, d)}
-        ends["next_observation"] = vector("next_observation", next_observation, d)
-        numbers = _checked(reward=reward, gamma=gamma, rho=rho, truncated=truncated)
-        return _td_update(self.structure, state, ends | numbers)
+        ends = {"observation": observation, "next_observation": next_observation}
+        more = {"reward": reward, "gamma": gamma, "rho": rho, "truncated": truncated}
+        return _td_update(self.structure, state, _checked(check_state(self, state), **ends, **more))
 
 # %% ../../nbs/learners/03_td.ipynb #78360c65
-def _checked(**given: ArrayLike | None) -> dict[str, Tree]:
-    "Reward, discount, and what else came with a transition, as numbers or (1,)."
+def _checked(feature_dim: int, **given: ArrayLike | None) -> dict[str, Tree]:
+    "What came with a transition, but None: observations (feature_dim,), all else as numbers or (1,)."
     for name, low, high in (("gamma", -1.0, 1.0), ("rho", 0.0, float("inf"))):
         if isinstance(given[name], int | float):
             check_number(name, given[name], low, high)
-    return {name: vector(name, value, 1) for name, value in given.items() if value is not None}
+    sizes = {name: feature_dim if name.endswith("observation") else 1 for name in given}
+    return {name: vector(name, value, sizes[name]) for name, value in given.items() if value is not None}
 
 
 @functools.partial(jax.jit, static_argnums=0)
