@@ -123,7 +123,7 @@ def log_start(initial_step_size: float | Array, bounds: Bounds = (None, None)) -
     require(math.isclose(held, start, abs_tol=1e-9), f"initial_step_size {initial_step_size} {where}")
     return held
 
-# %% ../../nbs/optimizers/02_idbd.ipynb #bd356c5e
+
 class LogStepSizes(OptimizerSettings):
     "Settings of optimizers that learn logarithms of step sizes, all from one start."
 
