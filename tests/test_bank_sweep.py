@@ -238,7 +238,7 @@ def made_up(values: Any) -> BatchedLearningResult:
     """A result whose squared errors are `values` (n_seeds, rows, n_learners)."""
     values = np.asarray(values, dtype=np.float32)
     metrics = np.stack([values, -values, np.full_like(values, 0.5)], axis=-1)
-    return BatchedLearningResult(states=None, metrics=jnp.asarray(metrics), step_size_history=None)
+    return BatchedLearningResult((None, jnp.asarray(metrics)))
 
 
 def test_table_of_known_numbers() -> None:

@@ -10,7 +10,7 @@ import pytest
 import alberta_nb as ab
 from alberta_nb.horde.off_policy import BAIRD_START, BairdStream
 from alberta_nb.horde.policies import importance_ratios
-from alberta_nb.optimizers.gradient_td import mean_traces, projected_error, td_system
+from alberta_nb.streams.chains import mean_traces, projected_error, td_system
 from alberta_nb.streams.base import watch
 
 N, M, D, GAMMA = 5, 3, 3, 0.9

@@ -185,7 +185,7 @@ class BatchedMLPResult(BatchedLearningResult):
 def run_mlp_learning_loop_batched(
     learner: Learner, stream: Experience, num_steps: int | None = None, keys: Array | None = None,
     learner_state: Tree = None, normalizer_tracking: NormalizerTrackingConfig | None = None, *,
-    diagnostics: DiagnosticsConfig | None = None, **options: Any,
+    diagnostics: DiagnosticsConfig | None = None, stream_state: StreamPosition | None = None, **options: Any,
 ) -> BatchedMLPResult:  # fmt: skip
     """`run_mlp_learning_loop` for many seeds: seed k equals a single run with key k.
 
@@ -195,5 +195,5 @@ def run_mlp_learning_loop_batched(
 
     Everything else as in `run_mlp_learning_loop` and `run_learning_loop_batched`. Results have the seeds as first axis.
     """
-    asked = normalizer_tracking, diagnostics, BatchedMLPResult, options
+    asked = normalizer_tracking, diagnostics, BatchedMLPResult, options | {"stream_state": stream_state}
     return _run_network(learner, stream, num_steps, keys, learner_state, *asked)

@@ -97,7 +97,25 @@ class LearningResult(tuple[Tree, ...]):
     def __init_subclass__(cls) -> None:
         _register(cls)
 
+    def replace(self, **changes: Tree) -> Self:
+        "A copy with some parts changed, by their names. Raises TypeError for a name that it does not have."
+        return _with_changes(self, changes)
+
 # %% ../../nbs/loops/01_supervised.ipynb #ce2a3d0e
+def _with_changes(result: Any, changes: dict[str, Tree]) -> Any:
+    "The result with other parts."
+    places = {name: k for k, name in enumerate(result.names, 2)} | dict.fromkeys(("state", "states"), 0)
+    places |= dict.fromkeys(("metrics", "per_head_metrics", "per_demon_metrics"), 1)
+    items, ending = list(result), {k: vars(result)[k] for k in ("stream_state", "steps", "skipped", "interrupted")}
+    for name, value in changes.items():
+        require(hasattr(result, name) and name in places | ending, f"{name} is no part of this result", TypeError)
+        if name in ending:
+            ending[name] = value
+        else:
+            items[places[name]] = value
+    return type(result)(items, result.names, **ending)
+
+
 def _register(kind: type[LearningResult]) -> None:
     "Make results of this kind a pytree, as a plain tuple is."
 

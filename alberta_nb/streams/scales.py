@@ -164,6 +164,7 @@ class DynamicScaleShiftStream(ScaledWorld):
 
     def __post_init__(self) -> None:
         _check_scales(self.min_scale, self.max_scale)
+        check_settings(self, scale_change_interval=1, weight_change_interval=1)
         super().__post_init__()
 
     log_range = property(lambda self: (math.log(self.min_scale), math.log(self.max_scale)))
