@@ -10,8 +10,8 @@ import pytest
 import alberta_nb as ab
 from alberta_nb.horde.off_policy import BAIRD_START, BairdStream
 from alberta_nb.horde.policies import importance_ratios
-from alberta_nb.streams.chains import mean_traces, projected_error, td_system
 from alberta_nb.streams.base import watch
+from alberta_nb.streams.chains import mean_traces, projected_error, td_system
 
 N, M, D, GAMMA = 5, 3, 3, 0.9
 rng = np.random.default_rng(11)
