@@ -7,13 +7,18 @@ __all__ = ['BAIRD_START', 'BairdStream']
 
 # %% ../../nbs/horde/04_off_policy.ipynb #3ce183d5
 import functools
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from ..streams.chains import Chain, ChainModel, check_chain, td_system
-from ..types import OffPolicyTimeStep, floats
+<<<<<<< /tmp/tmpp0zpczz1
+from alberta_nb.streams.chains import Chain, ChainModel, check_chain, td_system
+from alberta_nb.types import OffPolicyTimeStep, floats
+=======
+from alberta_nb.optimizers.gradient_td import td_system
+from alberta_nb.streams.chains import Chain, ChainModel, check_chain
+from alberta_nb.types import OffPolicyTimeStep, Tree, floats
+>>>>>>> /tmp/tmpw_nf0qwl
 
 # %% ../../nbs/horde/04_off_policy.ipynb #86f9fe83
 BAIRD_START = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 10.0, 1.0)  # the weights at the start (Sutton and Barto 2018, Fig. 11.2)
@@ -38,7 +43,7 @@ class BairdStream(Chain):
         even = np.full((7, 7), 1 / 7)
         return ChainModel(even, np.zeros((7, 7)), features, even[0], self.gamma)
 
-    def advance(self, state: Any, noise: Any, idx: Any) -> tuple[OffPolicyTimeStep, Any]:
+    def advance(self, state: Tree, noise: Tree, idx: Tree) -> tuple[OffPolicyTimeStep, Tree]:
         time_step, state = super().advance(state, noise, idx)
         rho = jnp.where(state.at == 6, 7.0, 0.0)  # only the solid action leads to the last state
         return OffPolicyTimeStep(**vars(time_step), rho=floats(rho, 1)), state

@@ -12,15 +12,13 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from ..types import check_number, require
+from ..types import Tree, check_number, require
 
 # %% ../../nbs/horde/03_policies.ipynb #92d9c36a
 def importance_ratios(
-    target_policies: Sequence[Callable[[Any, Any], Any] | None],
-    behaviour_probability: Any,
-    observation: Any,
-    action: Any,
-) -> Array:
+    target_policies: Sequence[Callable[[Any, Any], Any] | None], behaviour_probability: Tree, observation: Tree,
+    action: Tree,
+) -> Array:  # fmt: skip
     """The importance ratio of the action that was taken, for every demon (n_demons,): what a Horde takes as `rhos`.
 
     Args:

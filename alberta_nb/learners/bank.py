@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['group_by_structure', 'in_order', 'pad_columns', 'BankResult', 'bank_step', 'bank_step_sizes', 'check_learners',
-           'stack_states', 'state_of', 'LearnerBank']
+           'LearnerBank']
 
 # %% ../../nbs/learners/01_bank.ipynb #e43a15b2
 import functools
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +16,12 @@ import numpy as np
 from jax import Array
 
 from .base import Learner, contract, first_state
-from ..types import Settings, State, check_int, require
+from ..types import Settings, State, Tree, check_int, require
 
 # %% ../../nbs/learners/01_bank.ipynb #7015a835
-def group_by_structure(learners: Sequence[Any]) -> dict[Any, list[int]]:
+def group_by_structure(learners: Sequence[Learner]) -> dict[Tree, list[int]]:
     "The learners' numbers, by what a compiled function must know of them; in a group only states differ."
-    groups: dict[Any, list[int]] = {}
+    groups: dict[Tree, list[int]] = {}
     for i, learner in enumerate(learners):
         groups.setdefault(contract(learner).structure, []).append(i)
     return groups
@@ -44,38 +43,34 @@ def pad_columns(parts: Sequence[Array]) -> list[Array]:
 class BankResult(State):
     "One step of all learners: the new `state`, and `metrics` (n_learners, columns)."
 
-    state: Any
+    state: Tree
     metrics: Array
 
 
-def bank_step(groups: dict[Any, list[int]], state: tuple[Any, ...], time_step: Any) -> BankResult:
-    "Every learner of every group learns from the same time step."
-    results = [
-        jax.vmap(learner.step, in_axes=(0, None))(group, time_step)
-        for learner, group in zip(groups, state, strict=True)
-    ]
-    metrics = in_order(groups.values(), pad_columns([result.metrics for result in results]))
+def bank_step(self: "LearnerBank", state: tuple[Tree, ...], time_step: Tree) -> BankResult:
+    "All learners of all groups learn from one time step."
+    groups = zip(self.groups, state, strict=True)
+    results = [jax.vmap(learner.step, in_axes=(0, None))(part, time_step) for learner, part in groups]
+    metrics = in_order(self.groups.values(), pad_columns([result.metrics for result in results]))
     return BankResult(state=tuple(result.state for result in results), metrics=metrics)
 
 # %% ../../nbs/learners/01_bank.ipynb #52dae4b5
-def bank_step_sizes(groups: dict[Any, list[int]], state: tuple[Any, ...]) -> dict[str, Array]:
-    "All step sizes of all learners, (n_learners, feature_dim) and (n_learners,); NaN for a learner that has none."
-    found = [
-        jax.vmap(learner.step_sizes)(group) if hasattr(learner, "step_sizes") else None
-        for learner, group in zip(groups, state, strict=True)
-    ]
+def bank_step_sizes(self: "LearnerBank", state: tuple[Tree, ...]) -> dict[str, Array]:
+    "All learners' step sizes: `step_sizes` (n_learners, feature_dim), `bias_step_sizes` (n_learners,); NaN for none."
+    groups, numbers = zip(self.groups, state, strict=True), self.groups.values()
+    found = [jax.vmap(one.step_sizes)(part) if hasattr(one, "step_sizes") else None for one, part in groups]
     known = [sizes for sizes in found if sizes is not None]
     require(len(known) > 0, "no learner of the bank has step sizes", TypeError)
 
     def collect(name: str) -> Array:
         row = known[0][name][:1]
-        blank = [jnp.full((len(members), *row.shape[1:]), jnp.nan, row.dtype) for members in groups.values()]
-        return in_order(groups.values(), [b if s is None else s[name] for b, s in zip(blank, found, strict=True)])
+        blank = [jnp.full((len(members), *row.shape[1:]), jnp.nan, row.dtype) for members in numbers]
+        return in_order(numbers, [b if s is None else s[name] for b, s in zip(blank, found, strict=True)])
 
     return {name: collect(name) for name in ("step_sizes", "bias_step_sizes")}
 
 # %% ../../nbs/learners/01_bank.ipynb #72a683fb
-def check_learners(learners: Sequence[Any]) -> None:
+def check_learners(learners: Sequence[Learner]) -> None:
     "Raise ValueError for no learners, TypeError for something that is none or learns from other time steps."
     require(len(learners) > 0, "learners must hold one learner or more, got none")
     for learner in learners:
@@ -83,20 +78,6 @@ def check_learners(learners: Sequence[Any]) -> None:
         require(fits, f"learners must have init and step, and be no banks, got {type(learner).__name__}", TypeError)
     kinds = sorted({contract(learner).time_step.__name__ for learner in learners})
     require(len(kinds) == 1, f"learners must learn from one kind of time step, got {kinds}", TypeError)
-
-
-def stack_states(groups: dict[Any, list[int]], states: Sequence[Any]) -> tuple[Any, ...]:
-    "One stacked state for each group, learners on the first axis."
-    chosen = ([states[i] for i in members] for members in groups.values())
-    return tuple(jax.tree.map(lambda *leaves: jnp.stack(leaves), *group) for group in chosen)
-
-
-def state_of(groups: dict[Any, list[int]], state: tuple[Any, ...], i: int) -> Any:
-    "The state of learner number `i` of a bank. Raises ValueError for a number that the bank does not have."
-    places = {i: (g, k) for g, members in enumerate(groups.values()) for k, i in enumerate(members)}
-    require(i in places, f"the bank has learners 0 to {len(places) - 1}, got {i}")
-    group, row = places[i]
-    return jax.tree.map(lambda leaf: leaf[row], state[group])
 
 # %% ../../nbs/learners/01_bank.ipynb #010ae818
 class LearnerBank(Settings):
@@ -107,30 +88,28 @@ class LearnerBank(Settings):
     from different kinds of time steps.
     """
 
-    learners: tuple[Any, ...]
+    learners: tuple[Learner, ...]
 
     normalizer = None  # the bank's own; its learners may have one each
     time_step = property(lambda self: contract(self.learners[0]).time_step)
     needs_key = property(lambda self: any(contract(learner).needs_key for learner in self.learners))
     groups = functools.cached_property(lambda self: group_by_structure(self.learners))
+    step, step_sizes = bank_step, bank_step_sizes
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "learners", tuple(self.learners))
         check_learners(self.learners)
 
-    def init(self, feature_dim: int, key: Any = None) -> tuple[Any, ...]:
+    def init(self, feature_dim: int, key: Array | None = None) -> tuple[Tree, ...]:
         "The first state: one stacked state for each group of learners. Networks need a `key`, one for all."
         check_int("feature_dim", feature_dim)
-        return stack_states(self.groups, [first_state(learner, feature_dim, key) for learner in self.learners])
+        states = [first_state(learner, feature_dim, key) for learner in self.learners]
+        groups = ([states[i] for i in members] for members in self.groups.values())
+        return tuple(jax.tree.map(lambda *leaves: jnp.stack(leaves), *group) for group in groups)
 
-    def member(self, state: tuple[Any, ...], i: int) -> Any:
-        "The state of learner number `i`. Of a batch of seeds, choose the seed first."
-        return state_of(self.groups, state, i)
-
-    def step(self, state: tuple[Any, ...], time_step: Any) -> BankResult:
-        "All learners learn from one time step."
-        return bank_step(self.groups, state, time_step)
-
-    def step_sizes(self, state: tuple[Any, ...]) -> dict[str, Array]:
-        "All learners' step sizes: `step_sizes` (n_learners, feature_dim), `bias_step_sizes` (n_learners,)."
-        return bank_step_sizes(self.groups, state)
+    def member(self, state: tuple[Tree, ...], i: int) -> Tree:
+        "The state of learner number `i`. Of a batch of seeds, choose the seed first. Raises ValueError for another."
+        places = {i: (g, k) for g, members in enumerate(self.groups.values()) for k, i in enumerate(members)}
+        require(i in places, f"the bank has learners 0 to {len(places) - 1}, got {i}")
+        group, row = places[i]
+        return jax.tree.map(lambda leaf: leaf[row], state[group])

@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['effective_rank', 'dead_and_saturated', 'length', 'rehearse_step', 'step_size_range', 'Diagnostics', 'hidden_activity',
-           'rehearse_all', 'rehearse', 'diagnose']
+           'rehearse', 'diagnose']
 
 # %% ../../nbs/learners/07_diagnostics.ipynb #5715a3a1
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +15,10 @@ import numpy as np
 from jax import Array, lax
 
 from .linear import scale_only
-from .mlp import MLPLearner, MLPLearnerState, check_network_state
+from .mlp import MLPLearner, MLPLearnerState
 from .network import forward, gradient
 from ..optimizers.base import step_sizes_in
-from ..types import State, TimeStep, require
+from ..types import State, TimeStep, Tree, require
 
 # %% ../../nbs/learners/07_diagnostics.ipynb #69bdedc5
 def effective_rank(features: Array) -> Array:
@@ -46,7 +45,7 @@ def length(array: Array) -> Array:
     return jnp.sqrt(jnp.sum(array * array))
 
 
-def rehearse_step(learner: Any, state: MLPLearnerState, time_step: TimeStep) -> tuple[MLPLearnerState, Any]:
+def rehearse_step(learner: MLPLearner, state: MLPLearnerState, time_step: TimeStep) -> tuple[MLPLearnerState, Tree]:
     "One step: the next state; errors () before and after it, each layer's move, and its move by LMS with step size 1."
     result = learner.step(state, time_step)
     rules = learner.leaky_relu_slope, learner.use_layer_norm
@@ -60,7 +59,7 @@ def rehearse_step(learner: Any, state: MLPLearnerState, time_step: TimeStep) -> 
     return result.state, (before, after, jnp.stack(moves), jnp.stack(of_lms))
 
 # %% ../../nbs/learners/07_diagnostics.ipynb #7fb5804b
-def step_size_range(state: Any) -> Array:
+def step_size_range(state: Tree) -> Array:
     "Smallest, median and largest step size (3,) in an optimizer's state of one array; NaN where it holds none."
     held = step_sizes_in(state)
     sizes = jnp.asarray(jnp.nan if held is None else held, jnp.result_type(float))
@@ -88,7 +87,7 @@ class Diagnostics(State):
     overshoot_ratio: Array
 
 # %% ../../nbs/learners/07_diagnostics.ipynb #d63b0364
-def hidden_activity(learner: Any, state: MLPLearnerState, observations: Array) -> list[Array]:
+def hidden_activity(learner: MLPLearner, state: MLPLearnerState, observations: Array) -> list[Array]:
     "What goes into the activations of each hidden layer (samples, units), the normaliser's statistics frozen."
 
     def one(x: Array) -> list[Array]:
@@ -97,34 +96,27 @@ def hidden_activity(learner: Any, state: MLPLearnerState, observations: Array) -
 
     return jax.vmap(one)(observations)
 
-
-def rehearse_all(learner: Any, state: MLPLearnerState, time_steps: TimeStep, good: Array) -> Any:
-    "What `rehearse_step` measures, for all time steps (samples, ...); zeros for those that are not good."
-
-    def step(state: MLPLearnerState, row: tuple[TimeStep, Array]) -> tuple[MLPLearnerState, Any]:
-        learn = functools.partial(rehearse_step, learner)
-        blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(learn, state, row[0])[1])
-        return lax.cond(row[1], learn, lambda state, _: (state, blank), state, row[0])
-
-    return lax.scan(step, state, (time_steps, good))[1]
-
 # %% ../../nbs/learners/07_diagnostics.ipynb #e1d3218d
 def _over(parts: Array, total: Array) -> Array:
     return jnp.where(total > 0, parts / jnp.where(total > 0, total, 1.0), jnp.nan)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def rehearse(learner: Any, state: MLPLearnerState, time_steps: TimeStep) -> Diagnostics:
+def rehearse(learner: MLPLearner, state: MLPLearnerState, time_steps: TimeStep) -> Diagnostics:
     "`diagnose`, unchecked: what the loops call. NaN where no time step is finite."
     time_steps = jax.tree.map(lambda a: a.astype(jnp.result_type(float)), time_steps)
     good = jnp.isfinite(time_steps.observation).all(axis=1) & jnp.isfinite(time_steps.target).all(axis=1)
-    count = jnp.sum(good)
+    count, learn, weights = jnp.sum(good), functools.partial(rehearse_step, learner), state.params.weights
+
+    def step(state: MLPLearnerState, row: tuple[TimeStep, Array]) -> tuple[MLPLearnerState, Tree]:
+        blank = jax.tree.map(jnp.zeros_like, jax.eval_shape(learn, state, row[0])[1])
+        return lax.cond(row[1], learn, lambda state, _: (state, blank), state, row[0])
+
+    before, after, moves, of_lms = lax.scan(step, state, (time_steps, good))[1]
     activity = [jnp.where(good[:, None], a, jnp.nan) for a in hidden_activity(learner, state, time_steps.observation)]
     features = [jnp.where(a > 0, a, learner.leaky_relu_slope * a) for a in activity]
     ranks = [effective_rank(jnp.where(good[:, None], f, 0.0)) for f in features]
     shares = [dead_and_saturated(a) for a in activity]
-    before, after, moves, of_lms = rehearse_all(learner, state, time_steps, good)
-    weights = state.params.weights
     return Diagnostics(
         effective_ranks=jnp.where(count > 0, jnp.array(ranks), jnp.nan),
         dead=jnp.array([dead for dead, _ in shares]),
@@ -147,7 +139,7 @@ def diagnose(learner: MLPLearner, state: MLPLearnerState, time_steps: TimeStep) 
     state of another one, other shapes, or no finite sample. Sources: Roy and Vetterli 2007; Dohare et al. 2024.
     """
     require(isinstance(learner, MLPLearner), f"learner must be an MLPLearner, got {type(learner).__name__}", TypeError)
-    feature_dim = check_network_state(state, learner)
+    feature_dim = learner.check_state(state)
     samples = isinstance(time_steps, TimeStep)
     require(samples, f"time_steps must be a TimeStep of arrays, got {type(time_steps).__name__}", TypeError)
     x, y = np.asarray(time_steps.observation), np.asarray(time_steps.target)
@@ -156,5 +148,5 @@ def diagnose(learner: MLPLearner, state: MLPLearnerState, time_steps: TimeStep) 
     require(fits, f"time_steps must have observation and target of shapes {want}, got {x.shape} and {y.shape}")
     good = bool((np.isfinite(x).all(axis=1) & np.isfinite(y.ravel())).any())
     require(good, f"time_steps must have a finite sample, got none in {len(x)}")
-    probe: Any = TimeStep(observation=x, target=y.reshape(-1, 1))  # type: ignore[arg-type]
-    return rehearse(learner.structure, state, probe)
+    fields: dict[str, Tree] = {"observation": x, "target": y.reshape(-1, 1)}
+    return rehearse(learner.structure, state, TimeStep(**fields))

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['LearnerState', 'UpdateResult', 'weighted_sum', 'scale_input', 'scale_only', 'reported', 'metric_row', 'check_kinds',
-           'check_state', 'LearnerSettings', 'LinearSettings', 'LinearLearner']
+           'check_linear_state', 'LearnerSettings', 'LinearSettings', 'LinearLearner']
 
 # %% ../../nbs/learners/00_linear.ipynb #47e7b3d2
 import functools
-from typing import ClassVar, Self
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -90,12 +91,12 @@ def check_kinds(settings: object, needed: dict[str, type], optional: dict[str, t
         require(fits, f"{name} must be an instance of {kind.__name__}, got {value!r}", TypeError)
 
 
-def check_state(learner: "LinearSettings", state: Tree) -> int:
+def check_linear_state(self: "LinearSettings", state: Tree) -> int:
     "Raise TypeError or ValueError unless `state` is one state of this learner; the number of inputs that it is for."
-    if type(state) is not learner.state_kind:
-        raise TypeError(f"state must be a {learner.state_kind.__name__}, got {type(state).__name__}")
-    if state.kinds() != learner.state_kinds:
-        want, have = ([kind.__name__ for kind in kinds] for kinds in (learner.state_kinds, state.kinds()))
+    if type(state) is not self.state_kind:
+        raise TypeError(f"state must be a {self.state_kind.__name__}, got {type(state).__name__}")
+    if state.kinds() != self.state_kinds:
+        want, have = ([kind.__name__ for kind in kinds] for kinds in (self.state_kinds, state.kinds()))
         raise TypeError(f"state must come from this learner: optimizer and normalizer state must be {want}, got {have}")
     shape = state.weights.shape
     if len(shape) != 1:
@@ -104,11 +105,12 @@ def check_state(learner: "LinearSettings", state: Tree) -> int:
 
 # %% ../../nbs/learners/00_linear.ipynb #af8d6bfa
 class LearnerSettings(Settings):
-    "Base of the learners of this book: their kinds of time steps and states, and the names of their metrics."
+    "Base of the learners of this book. A subclass has a `step`, and `values`, its predictions for scaled inputs."
 
     time_step: ClassVar[type[Tree]] = TimeStep
     columns: ClassVar[tuple[str, ...]] = ("squared_error", "error", "mean_step_size")
     state_kind: ClassVar[type[Tree]]
+    check_state: ClassVar[Callable[..., int]]  # raises unless a state is one of this learner; the number of its inputs
     state_kinds = functools.cached_property(lambda self: state_like(self, 1).kinds())  # of the parts of a state
 
     @property
@@ -116,15 +118,25 @@ class LearnerSettings(Settings):
         "The names of the columns of the metrics, in the order of `metric_row`."
         return self.columns + (() if getattr(self, "normalizer", None) is None else ("normalizer_mean_var",))
 
+    def predict(self, state: Tree, observation: ArrayLike) -> Array:
+        "The predictions, (1,) or (n_heads,), for an observation (feature_dim,); a normaliser's statistics stay frozen."
+        return _predict(self.structure, state, vector("observation", observation, self.check_state(state)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _predict(learner: Any, state: Tree, x: Array) -> Array:
+    return learner.values(state, scale_only(learner.normalizer, state.normalizer_state, floats(x, -1)))
+
 # %% ../../nbs/learners/00_linear.ipynb #d6e50055
 class LinearSettings(LearnerSettings):
-    "Base of the linear learners: their settings, first state, and answers. A subclass has a `step`."
+    "Base of the linear learners: their settings, first state, and answers."
 
     optimizer: Optimizer = None  # type: ignore[assignment]
     normalizer: Normalizer | None = None
     use_bias: bool = True
     optimizer_kind: ClassVar[type] = Optimizer
     state_kind: ClassVar[type[LearnerState]] = LearnerState
+    check_state = check_linear_state
 
     def __post_init__(self) -> None:
         check_kinds(self, {"optimizer": self.optimizer_kind}, {"normalizer": Normalizer})
@@ -140,9 +152,8 @@ class LinearSettings(LearnerSettings):
             normalizer_state=None if self.normalizer is None else self.normalizer.init(feature_dim),
         )
 
-    def predict(self, state: LearnerState, observation: ArrayLike) -> Array:
-        "The prediction (1,) for an observation (feature_dim,); a normaliser's statistics stay frozen."
-        return _predict(self.structure, state, vector("observation", observation, check_state(self, state)))
+    def values(self, state: LearnerState, x: Array) -> Array:
+        return weighted_sum(state.weights, state.bias, x)[None]
 
     def step_sizes(self, state: LearnerState) -> dict[str, Array]:
         "All step sizes now: `step_sizes` (feature_dim,), `bias_step_sizes` (), and an optimizer's `normalizers`."
@@ -165,7 +176,7 @@ class LinearLearner(LinearSettings):
 
     def update(self, state: LearnerState, observation: ArrayLike, target: ArrayLike) -> UpdateResult:
         "Learn from one observation (feature_dim,) and its target, a number or (1,)."
-        x = vector("observation", observation, check_state(self, state))
+        x = vector("observation", observation, self.check_state(state))
         return _update(self.structure, state, x, vector("target", target, 1))
 
     def step(self, state: LearnerState, time_step: TimeStep) -> UpdateResult:
@@ -180,12 +191,6 @@ class LinearLearner(LinearSettings):
         return UpdateResult(state=new, prediction=prediction[None], error=error[None], metrics=metrics)
 
 # %% ../../nbs/learners/00_linear.ipynb #466a6e34
-@functools.partial(jax.jit, static_argnums=0)
-def _predict(learner: LinearSettings, state: LearnerState, x: Array) -> Array:
-    x = scale_only(learner.normalizer, state.normalizer_state, floats(x, -1))
-    return weighted_sum(state.weights, state.bias, x)[None]
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def _update(learner: LinearLearner, state: LearnerState, x: Array, target: Array) -> UpdateResult:
     return learner.step(state, TimeStep(observation=floats(x, -1), target=floats(target, 1)))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MLPParams', 'mean', 'layer_norm', 'layer_norm_backward', 'Layer', 'hidden_forward', 'layer_backward',
-           'hidden_backward', 'hidden_gradient', 'forward', 'gradient']
+           'hidden_gradient', 'forward', 'gradient']
 
 # %% ../../nbs/learners/05_network.ipynb #4fb4219e
 import functools
@@ -81,28 +81,20 @@ def layer_backward(layer: Layer, cotangent: Array, slope: float, use_layer_norm:
     return layer_norm_backward(layer.before, layer.scale, cotangent) if use_layer_norm else cotangent
 
 
-def hidden_backward(
-    weights: Sequence[Array], layers: Sequence[Layer], cotangent: Array, slope: float, use_layer_norm: bool
-) -> list[Array]:
-    "For each hidden layer the gradient (fan_out,) of what its sums give, from the gradient of the last features."
-    back = own_function(functools.partial(layer_backward, slope=slope, use_layer_norm=use_layer_norm))
-    rows = []
-    for w, layer in zip(reversed(weights), reversed(layers), strict=True):
-        rows.append(back(layer, cotangent))
-        if len(rows) < len(layers):  # nobody asks for the gradient of the input
-            cotangent = jnp.matmul(rows[-1], w, precision=lax.Precision.HIGHEST)
-    return rows[::-1]
-
-# %% ../../nbs/learners/05_network.ipynb #a68d998e
 def hidden_gradient(
     weights: Sequence[Array], layers: Sequence[Layer], cotangent: Array, slope: float, use_layer_norm: bool
 ) -> MLPParams:
     "The gradient of the hidden layers from that of the last features: a `RankOne` for weights, a vector for biases."
-    rows = hidden_backward(weights, layers, cotangent, slope, use_layer_norm)
+    back = own_function(functools.partial(layer_backward, slope=slope, use_layer_norm=use_layer_norm))
+    rows: list[Array] = []
+    for w, layer in zip(reversed(weights), reversed(layers), strict=True):
+        rows.insert(0, back(layer, cotangent))
+        if len(rows) < len(layers):  # nobody asks for the gradient of the input
+            cotangent = jnp.matmul(rows[0], w, precision=lax.Precision.HIGHEST)
     factors = tuple(RankOne(rows=r, columns=layer.inputs) for r, layer in zip(rows, layers, strict=True))
     return MLPParams(weights=factors, biases=tuple(rows))
 
-
+# %% ../../nbs/learners/05_network.ipynb #a68d998e
 def forward(
     params: MLPParams, x: Array, slope: float = 0.01, use_layer_norm: bool = True
 ) -> tuple[Array, Array, list[Layer]]:
@@ -117,5 +109,4 @@ def gradient(
     "The gradient of the prediction, from the results of `forward`: a `RankOne` for weights, a vector for biases."
     hidden = hidden_gradient(params.weights[:-1], layers, params.weights[-1][0], slope, use_layer_norm)
     one = jnp.ones_like(features[:1])
-    last = RankOne(rows=one, columns=features)
-    return MLPParams(weights=(*hidden.weights, last), biases=(*hidden.biases, one))
+    return MLPParams(weights=(*hidden.weights, RankOne(rows=one, columns=features)), biases=(*hidden.biases, one))

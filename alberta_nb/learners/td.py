@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from .linear import LearnerState, LinearSettings, check_state, reported, scale_input, weighted_sum
+from .linear import LearnerState, LinearSettings, reported, scale_input, scale_only, weighted_sum
 from ..optimizers.td_lambda import TDOptimizer, discounted, with_traces
 from ..optimizers.tdidbd import TDIDBD
 from ..types import OffPolicyTimeStep, State, TDTimeStep, Tree, check_number, cut_off, floats, vector
@@ -39,17 +39,16 @@ class TDUpdateResult(State):
     metrics: Array
 
 # %% ../../nbs/learners/03_td.ipynb #a4c26653
-def td_step(learner: "TDLinearLearner", state: TDLearnerState, time_step: TDTimeStep) -> TDUpdateResult:
-    "One transition of a TD learner: scale both ends, predict both, compare, move."
-    x, statistics = scale_input(learner.normalizer, state.normalizer_state, time_step.observation)
-    next_x, gamma = time_step.next_observation, cut_off(time_step.gamma, time_step.truncated)[0]
-    if learner.normalizer is not None:
-        next_x = learner.normalizer.normalize_only(statistics, next_x)
+def td_step(self: "TDLinearLearner", state: TDLearnerState, time_step: TDTimeStep) -> TDUpdateResult:
+    "`update` on a transition, unchecked, which the loops compile: scale both ends, predict both, compare, move."
+    x, statistics = scale_input(self.normalizer, state.normalizer_state, time_step.observation)
+    next_x = scale_only(self.normalizer, statistics, time_step.next_observation)
+    gamma = cut_off(time_step.gamma, time_step.truncated)[0]
     value, next_value = (weighted_sum(state.weights, state.bias, end) for end in (x, next_x))
     error = time_step.reward[0] + discounted(gamma, next_value) - value
     ratio = {"rho": time_step.rho[0]} if isinstance(time_step, OffPolicyTimeStep) else {}
-    move = learner.optimizer.update(state.optimizer_state, error, x, next_x, gamma, float(learner.use_bias), **ratio)
-    means = [reported(learner.optimizer, move, name) for name in ("mean_step_size", "mean_eligibility_trace")]
+    move = self.optimizer.update(state.optimizer_state, error, x, next_x, gamma, float(self.use_bias), **ratio)
+    means = [reported(self.optimizer, move, name) for name in ("mean_step_size", "mean_eligibility_trace")]
     new, metrics = state.moved(move, statistics), jnp.stack([error * error, error, *means])
     return TDUpdateResult(state=new, prediction=value[None], td_error=error[None], metrics=metrics)
 
@@ -63,15 +62,12 @@ class TDLinearLearner(LinearSettings):
 
     optimizer: TDOptimizer = None  # type: ignore[assignment]
     optimizer_kind, state_kind, time_step = TDOptimizer, TDLearnerState, TDTimeStep
+    step = td_step
     metric_names = ("squared_td_error", "td_error", "mean_step_size", "mean_eligibility_trace")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "optimizer", TDIDBD() if self.optimizer is None else with_traces(self.optimizer))
         super().__post_init__()
-
-    def step(self, state: TDLearnerState, time_step: TDTimeStep) -> TDUpdateResult:
-        "`update` on a transition, unchecked: what the loops compile."
-        return td_step(self, state, time_step)
 
     def traces(self, state: TDLearnerState) -> dict[str, Array]:
         "The eligibility traces now: `eligibility_traces` (feature_dim,), `bias_eligibility_traces` ()."
@@ -90,7 +86,7 @@ class TDLinearLearner(LinearSettings):
         """
         ends = {"observation": observation, "next_observation": next_observation}
         more = {"reward": reward, "gamma": gamma, "rho": rho, "truncated": truncated}
-        return _td_update(self.structure, state, _checked(check_state(self, state), **ends, **more))
+        return _td_update(self.structure, state, _checked(self.check_state(state), **ends, **more))
 
 # %% ../../nbs/learners/03_td.ipynb #78360c65
 def _checked(feature_dim: int, **given: ArrayLike | None) -> dict[str, Tree]:
