@@ -11,14 +11,8 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 
-<<<<<<< /tmp/tmpp0zpczz1
-from alberta_nb.streams.chains import Chain, ChainModel, check_chain, td_system
-from alberta_nb.types import OffPolicyTimeStep, floats
-=======
-from alberta_nb.optimizers.gradient_td import td_system
-from alberta_nb.streams.chains import Chain, ChainModel, check_chain
-from alberta_nb.types import OffPolicyTimeStep, Tree, floats
->>>>>>> /tmp/tmpw_nf0qwl
+from ..streams.chains import Chain, ChainModel, check_chain, td_system
+from ..types import OffPolicyTimeStep, Tree, floats
 
 # %% ../../nbs/horde/04_off_policy.ipynb #86f9fe83
 BAIRD_START = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 10.0, 1.0)  # the weights at the start (Sutton and Barto 2018, Fig. 11.2)
