@@ -27,7 +27,6 @@ from ..optimizers.base import Optimizer, no_form
 from ..optimizers.bounders import Bounder
 from ..optimizers.lms import LMS
 from ..native.outer import dense, move_in_place
-from ..native.rewrite import cured_alone, short_vectors
 from ..types import State, TimeStep, Tree, check_int, check_number, filled, floats, in_state, require, vector
 
 # %% ../../nbs/learners/06_mlp.ipynb #0fd3cb2e
@@ -235,8 +234,7 @@ def _update(
     learner: NetworkSettings, state: MLPLearnerState, x: Array, target: Array, gamma: Array | None
 ) -> MLPUpdateResult:
     gamma = gamma if gamma is None else floats(gamma)
-    step = short_vectors(functools.partial(mlp_step, learner), cured_alone)
-    result = step(state, floats(x, -1), floats(target), gamma)
+    result = mlp_step(learner, state, floats(x, -1), floats(target), gamma)
     return result.replace(state=without_constants(result.state, state))
 
 # %% ../../nbs/learners/06_mlp.ipynb #3e2351c9

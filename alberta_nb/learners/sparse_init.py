@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ..native.noise import key_data
@@ -41,11 +42,11 @@ def sparse_init(key: Any, shape: tuple[int, int], sparsity: float = 0.9, init_ty
     check_number("sparsity", sparsity, 0.0, 1.0)
     require(init_type in ("uniform", "normal"), f"init_type must be 'uniform' or 'normal', got {init_type!r}")
     key_data(key)  # TypeError for something that is no key
-    return _draw(tuple(shape), zeros_per_row(shape[1], sparsity), init_type, key)
+    return _draw(tuple(shape), init_type, np.int32(zeros_per_row(shape[1], sparsity)), key)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _draw(shape: tuple[int, int], zeros: int, init_type: str, key: Array) -> Array:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _draw(shape: tuple[int, int], init_type: str, zeros: np.int32, key: Array) -> Array:
     value_key, place_key = jax.random.split(key)
     places = jnp.argsort(jax.random.uniform(place_key, shape), axis=1)  # each row a random order of its places
     uniform = init_type == "uniform"

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHORT', 'short_exp', 'folded', 'short_sum', 'table_sum', 'is_literal', 'replay', 'as_it_is', 'without_literals',
-           'is_product', 'sum_of', 'cured', 'cured_list', 'cured_alone', 'short_vectors']
+           'is_product', 'sum_of', 'cured', 'cured_list', 'short_vectors']
 
 # %% ../../nbs/native/01_rewrite.ipynb #5775e110
 from collections.abc import Callable, Sequence
@@ -141,21 +141,13 @@ def cured_list(closed: Any) -> Any:
     return jax.make_jaxpr(lambda *xs: replay(closed, xs, cured))(*closed.in_avals)
 
 # %% ../../nbs/native/01_rewrite.ipynb #d2412c3a
-def cured_alone(jaxpr: Any, eqn: Any, operands: list[Any]) -> Sequence[Any]:
-    "The same for a call of its own, outside of any loop: there long sums stay as they are."
-    long = eqn.primitive.name == "reduce_sum" and operands[0].ndim == 1 and operands[0].size > SHORT
-    if long or eqn.primitive.name == "exp":
-        return as_it_is(jaxpr, eqn)(*without_literals(eqn, operands))
-    return cured(jaxpr, eqn, operands)
-
-
-def short_vectors(fn: Callable[..., Any], rules: Any = cured) -> Callable[..., Any]:
+def short_vectors(fn: Callable[..., Any]) -> Callable[..., Any]:
     "`fn`, a function of arrays, with sums and exponentials in the forms for short vectors: the same to rounding."
 
     def rewritten(*args: Any) -> Any:
         leaves, tree = jax.tree.flatten(args)
         like = [jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
         closed, out = jax.make_jaxpr(fn, return_shape=True)(*jax.tree.unflatten(tree, like))
-        return jax.tree.unflatten(jax.tree.structure(out), replay(closed, leaves, rules))
+        return jax.tree.unflatten(jax.tree.structure(out), replay(closed, leaves, cured))
 
     return rewritten
