@@ -25,6 +25,7 @@ class DemonType(enum.Enum):
     CONTROL = "control"
 
 # %% ../../nbs/horde/00_gvf.ipynb #4f8a8f0e
+@jax.tree_util.register_static  # a question has no arrays in it: for jax it is structure
 class GVFSpec(Settings):
     """The question of one demon (Sutton et al. 2011), as numbers.
 
@@ -59,6 +60,7 @@ class GVFSpec(Settings):
         check_number("terminal_reward", self.terminal_reward)
 
 # %% ../../nbs/horde/00_gvf.ipynb #1a2069b5
+@jax.tree_util.register_static
 class HordeSpec(Settings):
     "The questions of all demons, one for each head. Raises TypeError or ValueError for no demons, or other things."
 
@@ -90,10 +92,6 @@ class HordeSpec(Settings):
 def create_horde_spec(demons: Sequence[GVFSpec]) -> HordeSpec:
     "The specification of a Horde from its questions, one for each demon."
     return HordeSpec(demons=tuple(demons))
-
-# %% ../../nbs/horde/00_gvf.ipynb #1fc1b290
-for _kind in (GVFSpec, HordeSpec):  # a question has no arrays in it: for jax it is structure
-    jax.tree_util.register_static(_kind)
 
 # %% ../../nbs/horde/00_gvf.ipynb #8a45dc9b
 def horde_from_columns(names: Sequence[str], gammas: Sequence[float], lamda: float = 0.9) -> HordeSpec:

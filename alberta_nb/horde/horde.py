@@ -20,12 +20,12 @@ from .gvf import HordeSpec
 from .multi_head import MultiHeadMLPLearner, MultiHeadMLPState, TeachingSignal, heads_forward, learn_all
 from ..learners.base import state_like
 from ..learners.linear import LearnerSettings, scale_input, scale_only
-from ..learners.mlp import with_constants, without_constants
+from ..learners.mlp import updated
 from ..normalizers import Normalizer
 from ..optimizers.base import Optimizer
 from ..optimizers.bounders import Bounder
 from ..optimizers.td_lambda import TDOptimizer, discounted
-from ..types import Settings, State, Tree, cut_off, floats, in_state, require, vector
+from ..types import Settings, State, Tree, cut_off, in_state, require, vector
 
 # %% ../../nbs/horde/02_horde.ipynb #4799609b
 class Questions(State):
@@ -128,7 +128,7 @@ class HordeStructure(Settings):
     bootstraps: bool
     selects: bool
 
-    silent_column = 2
+    silent_column, time_step = 2, HordeTimeStep
 
     def like(self, feature_dim: int) -> Tree:
         "Shapes and dtypes of a state."
@@ -233,13 +233,6 @@ def check_step(
     values: dict[str, Tree] = ends | {"cumulants": cumulants} | given
     return {name: vector(name, values[name], width) for name, width in widths.items()}
 
-# %% ../../nbs/horde/02_horde.ipynb #34f453ec
-@functools.partial(jax.jit, static_argnums=0)
-def _horde_update(horde: HordeStructure, state: MultiHeadMLPState, fields: dict[str, Tree]) -> HordeUpdateResult:
-    time_step = HordeTimeStep(**{name: floats(value, -1) for name, value in fields.items()})
-    result = horde.step(state, time_step)
-    return result.replace(state=without_constants(result.state, state))
-
 # %% ../../nbs/horde/02_horde.ipynb #baf3a620
 class HordeLearner(HordeSettings):
     """Demons that share one trunk: a question for each head (Sutton et al. 2011).
@@ -271,8 +264,7 @@ class HordeLearner(HordeSettings):
         """
         ends = {"observation": observation, "next_observation": next_observation}
         more = {"gammas": gammas, "terminated": terminated, "rhos": rhos, "truncated": truncated}
-        result = _horde_update(self.structure, state, check_step(self, state, ends, cumulants, **more))
-        return result.replace(state=with_constants(result.state, state))
+        return updated(self.structure, state, check_step(self, state, ends, cumulants, **more))
 
     def step(self, state: MultiHeadMLPState, time_step: HordeTimeStep) -> HordeUpdateResult:
         "`update` on a time step, unchecked: what the loops compile."

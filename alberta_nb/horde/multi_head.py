@@ -20,12 +20,12 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from ..learners.linear import reported, scale_input
-from ..learners.mlp import NetworkSettings, check_network, first_params, with_constants, without_constants
+from ..learners.mlp import NetworkSettings, check_network, first_params, updated
 from ..learners.network import Layer, MLPParams, hidden_forward, hidden_gradient
 from ..optimizers.base import Optimizer, mean_size
 from ..optimizers.td_lambda import TDOptimizer
 from ..native.outer import RankOne, add_row, after_reading, dense, move_in_place
-from ..types import Settings, State, Tree, check_int, check_number, filled, floats, require, vector
+from ..types import Settings, State, Tree, check_int, check_number, filled, require, vector
 
 # %% ../../nbs/horde/01_multi_head.ipynb #40585ddb
 class MultiHeadMLPState(State):
@@ -302,12 +302,6 @@ def first_heads(self: MultiHeadSettings, feature_dim: int, key: Array) -> MultiH
     decays = jnp.asarray(np.asarray(self.products, jnp.result_type(float)))
     return state.replace(traces=(filled(head.shape, 0.0), filled((n,), 0.0)), decays=decays)
 
-# %% ../../nbs/horde/01_multi_head.ipynb #a7f076e2
-@functools.partial(jax.jit, static_argnums=0)
-def _update(learner: Tree, state: MultiHeadMLPState, x: Array, targets: Array) -> MultiHeadMLPUpdateResult:
-    result = learner.step(state, HeadsTimeStep(observation=floats(x, -1), targets=floats(targets, -1)))
-    return result.replace(state=without_constants(result.state, state))
-
 # %% ../../nbs/horde/01_multi_head.ipynb #5eaa1bf4
 class MultiHeadMLPLearner(MultiHeadSettings):
     """Input -> [Dense -> LayerNorm -> LeakyReLU] x N -> n_heads linear heads, from one sample at a time.
@@ -326,8 +320,8 @@ class MultiHeadMLPLearner(MultiHeadSettings):
     def update(self, state: MultiHeadMLPState, observation: ArrayLike, targets: ArrayLike) -> MultiHeadMLPUpdateResult:
         "Learn from one observation (feature_dim,) and the targets (n_heads,); NaN leaves that head as it is."
         x = vector("observation", observation, self.check_state(state))
-        result = _update(self.structure, state, x, vector("targets", targets, self.n_heads))
-        return result.replace(state=with_constants(result.state, state))
+        fields = {"observation": x, "targets": vector("targets", targets, self.n_heads)}
+        return updated(self.structure, state, fields)
 
     def step(self, state: MultiHeadMLPState, time_step: HeadsTimeStep) -> MultiHeadMLPUpdateResult:
         "`update` on a time step, unchecked, which the loops compile: scale, predict everything, compare, move."

@@ -38,24 +38,21 @@ class Learner(Protocol):
 
 # %% ../../nbs/learners/00_base.ipynb #256e8a30
 class Contract(NamedTuple):
-    "What a loop must know of a learner."
+    "What a loop must know of a learner, and what holds where it says nothing."
 
-    structure: Tree  # what compiled code depends on: the settings without numbers that live in the state
-    needs_key: bool  # whether first weights are random: then it is `init(feature_dim, key)`
-    time_step: type[Tree]  # of what kind the time steps are that it learns from
-    seeds: str  # how many seeds run: "together" in one vector, or "per core", each by itself
-    silent_column: int | None  # of the metrics of many heads: which one is NaN where a head learned nothing
+    structure: Tree = (
+        None  # what compiled code depends on: itself, or what it is without numbers that live in the state
+    )
+    needs_key: bool = False  # whether first weights are random: then it is `init(feature_dim, key)`
+    time_step: type[Tree] = TimeStep  # of what kind the time steps are that it learns from
+    seeds: str = "together"  # how many seeds run: "together" in one vector, or "per core", each by itself
+    silent_column: int | None = None  # of the metrics of many heads: which one is NaN where a head learned nothing
 
 
 def contract(learner: Learner) -> Contract:
-    "What a learner says of itself by the attributes of these names, and what holds where it does not."
-    return Contract(
-        structure=getattr(learner, "structure", learner),
-        needs_key=getattr(learner, "needs_key", False),
-        time_step=getattr(learner, "time_step", TimeStep),
-        seeds=getattr(learner, "seeds", "together"),
-        silent_column=getattr(learner, "silent_column", None),
-    )
+    "What a learner says of itself, by attributes of these names."
+    defaults = Contract._field_defaults | {"structure": learner}
+    return Contract._make(getattr(learner, name, defaults[name]) for name in Contract._fields)
 
 
 @runtime_checkable

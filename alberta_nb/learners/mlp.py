@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MLPLearnerState', 'MLPUpdateResult', 'next_traces', 'optimizer_groups', 'all_steps', 'mlp_step', 'first_params',
            'check_network', 'check_network_state', 'NetworkSettings', 'first_network', 'without_constants',
-           'with_constants', 'MLPLearner']
+           'with_constants', 'updated', 'MLPLearner']
 
 # %% ../../nbs/learners/06_mlp.ipynb #dd42fb6e
 import dataclasses
@@ -222,6 +222,18 @@ def with_constants(new: Tree, old: Tree) -> Tree:
     "The whole new state again."
     constants = vars(type(new))["constants"]
     return new.replace(**{name: getattr(old, name) for name in constants if getattr(new, name) is None})
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _changed(learner: Any, state: Tree, fields: dict[str, Tree]) -> Tree:
+    result = learner.step(state, learner.time_step(**{name: floats(value, -1) for name, value in fields.items()}))
+    return result.replace(state=without_constants(result.state, state))
+
+
+def updated(learner: Any, state: Tree, fields: dict[str, Tree]) -> Tree:
+    "One step of a learner of many heads, called from Python: `fields` are those of its time step, checked."
+    result = _changed(learner, state, fields)
+    return result.replace(state=with_constants(result.state, state))
 
 # %% ../../nbs/learners/06_mlp.ipynb #cd8554cd
 @functools.partial(jax.jit, static_argnums=0, inline=True)  # traced once, however many loops ask for its shapes
