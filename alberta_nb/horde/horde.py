@@ -10,7 +10,6 @@ __all__ = ['Questions', 'HordeTimeStep', 'HordeUpdateResult', 'td_targets', 'hor
 import dataclasses
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -18,14 +17,13 @@ from jax.typing import ArrayLike
 
 from .gvf import HordeSpec
 from .multi_head import MultiHeadMLPLearner, MultiHeadMLPState, TeachingSignal, heads_forward, learn_all
-from ..learners.base import state_like
 from ..learners.linear import LearnerSettings, scale_input, scale_only
 from ..learners.mlp import updated
 from ..normalizers import Normalizer
 from ..optimizers.base import Optimizer
 from ..optimizers.bounders import Bounder
 from ..optimizers.td_lambda import TDOptimizer, discounted
-from ..types import Settings, State, Tree, cut_off, in_state, require, vector
+from ..types import Settings, State, Tree, cut_off, filled, in_state, require, vector
 
 # %% ../../nbs/horde/03_horde.ipynb #4799609b
 class Questions(State):
@@ -128,15 +126,13 @@ class HordeStructure(Settings):
     bootstraps: bool
     selects: bool
 
-    silent_column, time_step = 2, HordeTimeStep
+    needs_key, silent_column, time_step = True, 2, HordeTimeStep
 
-    def like(self, feature_dim: int) -> Tree:
-        "Shapes and dtypes of a state."
-        n = (self.heads.n_heads,)
-        column: Tree = jax.ShapeDtypeStruct(n, jnp.result_type(float))
-        places: Tree = jax.ShapeDtypeStruct(n, jnp.int32)
-        asked = Questions(gammas=column, lamdas=column, terminal_rewards=column, places=places)
-        return state_like(self.heads, feature_dim).replace(questions=asked)
+    def init(self, feature_dim: int, key: Array) -> MultiHeadMLPState:
+        "A first state whose questions are blank."
+        blank = filled((self.heads.n_heads,), 0.0)
+        asked = Questions(gammas=blank, lamdas=blank, terminal_rewards=blank, places=blank.astype(jnp.int32))
+        return self.heads.init(feature_dim, key).replace(questions=asked)
 
     step = horde_step
 

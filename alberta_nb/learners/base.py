@@ -78,8 +78,6 @@ def first_state(learner: Learner, feature_dim: int, key: Array | None = None) ->
 
 
 def state_like(learner: Learner, feature_dim: int) -> Tree:
-    "Shapes and dtypes of a learner's state: what its own `like(feature_dim)` says, or its first state's."
-    if hasattr(learner, "like"):
-        return learner.like(feature_dim)
+    "Shapes and dtypes of a learner's state."
     key = jax.ShapeDtypeStruct((2,), "uint32")
     return jax.eval_shape(lambda key: first_state(learner, feature_dim, key), key)

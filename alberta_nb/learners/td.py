@@ -84,18 +84,18 @@ class TDLinearLearner(LinearSettings):
         `truncated`: whether the sequence was cut off here: what comes after counts, and no trace leads on; a negative
         `gamma` says the same. `rho`: the action's importance ratio.
         """
-        ends = {"observation": observation, "next_observation": next_observation}
-        more = {"reward": reward, "gamma": gamma, "rho": rho, "truncated": truncated}
-        return _td_update(self.structure, state, _checked(self.check_state(state), **ends, **more))
+        d = self.check_state(state)
+        fields = _checked(d, observation, next_observation, reward=reward, gamma=gamma, rho=rho, truncated=truncated)
+        return _td_update(self.structure, state, fields)
 
 # %% ../../nbs/learners/09_td.ipynb #78360c65
-def _checked(feature_dim: int, **given: ArrayLike | None) -> dict[str, Tree]:
-    "What came with a transition, but None: observations (feature_dim,), all else as numbers or (1,)."
+def _checked(d: int, x: ArrayLike, next_x: ArrayLike, **numbers: ArrayLike | None) -> dict[str, Tree]:
+    "Both ends of a transition (d,), and what came with it, as numbers or (1,), without the parts that are None."
+    ends = {"observation": vector("observation", x, d), "next_observation": vector("next_observation", next_x, d)}
     for name, low, high in (("gamma", -1.0, 1.0), ("rho", 0.0, float("inf"))):
-        if isinstance(given[name], int | float):
-            check_number(name, given[name], low, high)
-    sizes = {name: feature_dim if name.endswith("observation") else 1 for name in given}
-    return {name: vector(name, value, sizes[name]) for name, value in given.items() if value is not None}
+        if isinstance(numbers[name], int | float):
+            check_number(name, numbers[name], low, high)
+    return ends | {name: vector(name, value, 1) for name, value in numbers.items() if value is not None}
 
 
 @functools.partial(jax.jit, static_argnums=0)
