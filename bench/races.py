@@ -189,7 +189,8 @@ def bench(
 def longest_compiled_call(run: Callable[[], Any], rounds: int = 5) -> Callable[[], Any] | None:
     """The compiled call that takes most of a run's time, with everything at hand; None where there is none.
 
-    It is found by looking on: each jitted function that a module of the package holds by name notes its calls.
+    It is found by looking on: each jitted function that a module of the package holds, by name or in a table, notes its
+    calls.
     """
     compiled, calls = type(jax.jit(lambda: 0)), []
 
@@ -204,14 +205,15 @@ def longest_compiled_call(run: Callable[[], Any], rounds: int = 5) -> Callable[[
 
     run()  # so that nothing is compiled below
     modules = [m for name, m in list(sys.modules.items()) if name.split(".")[0] == "alberta_nb"]
-    held = [(m, name, fn) for m in modules for name, fn in vars(m).items() if isinstance(fn, compiled)]
+    holders = [vars(m) for m in modules] + [v for m in modules for v in vars(m).values() if isinstance(v, dict)]
+    held = [(holder, name, fn) for holder in holders for name, fn in holder.items() if isinstance(fn, compiled)]
     try:
-        for module, name, fn in held:
-            setattr(module, name, noting(fn))
+        for holder, name, fn in held:
+            holder[name] = noting(fn)
         whole = min(timeit.repeat(lambda: jax.block_until_ready(run()), number=1, repeat=rounds))
     finally:
-        for module, name, fn in held:
-            setattr(module, name, fn)
+        for holder, name, fn in held:
+            holder[name] = fn
     each = max(len(calls) // rounds, 1)  # a run's calls: the same in every round
     least = [min(seconds for seconds, _ in calls[k::each]) for k in range(min(each, len(calls)))]
     longest = int(np.argmax(least)) if least else 0
