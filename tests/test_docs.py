@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import itertools
 import json
 import re
 import sys
@@ -236,3 +237,15 @@ def test_imports_stand_in_cells_of_their_own(page: str) -> None:
         if any(isinstance(node, ast.Import | ast.ImportFrom) for node in nodes):
             mixed[number] = [ast.unparse(node) for node in nodes if isinstance(node, ast.Expr | ast.Assign)]
     assert {number: found[0] for number, found in mixed.items() if found} == {}
+
+
+def test_next_is_the_next_page() -> None:
+    """Where a page says what comes next, it is what the sidebar lists next."""
+    order = re.findall(r"^\s+- ((?:[a-z]+/)?\w+)\.ipynb", (ROOT / "_quarto.yml").read_text(encoding="utf-8"), re.M)
+    told = 0
+    for page, following in itertools.pairwise(order):
+        cells = json.loads((ROOT / "nbs" / f"{page}.ipynb").read_text(encoding="utf-8"))["cells"]
+        for link in re.findall(r"Next: \[[^\]]*\]\(([^)#]+)", "".join(cells[-1]["source"])):
+            told += 1
+            assert (ROOT / "nbs" / page).parent.joinpath(link).resolve() == ROOT / "nbs" / f"{following}.ipynb", page
+    assert told > 10

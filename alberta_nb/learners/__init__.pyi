@@ -1,4 +1,5 @@
 from .bank import LearnerBank as LearnerBank
+from .base import Acting as Acting, Learner as Learner
 from .baselines import LastValue as LastValue, RunningMean as RunningMean
 from .diagnostics import Diagnostics as Diagnostics, diagnose as diagnose
 from .linear import LearnerState as LearnerState, LinearLearner as LinearLearner, UpdateResult as UpdateResult

@@ -7,6 +7,7 @@ __all__ = ['TDLearnerState', 'TDUpdateResult', 'td_step', 'TDLinearLearner']
 
 # %% ../../nbs/learners/09_td.ipynb #343e9876
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -92,8 +93,8 @@ class TDLinearLearner(LinearSettings):
 def _checked(d: int, x: ArrayLike, next_x: ArrayLike, **numbers: ArrayLike | None) -> dict[str, Tree]:
     "Both ends of a transition (d,), and what came with it, as numbers or (1,), without the parts that are None."
     ends = {"observation": vector("observation", x, d), "next_observation": vector("next_observation", next_x, d)}
-    for name, low, high in (("gamma", -1.0, 1.0), ("rho", 0.0, float("inf"))):
-        if isinstance(numbers[name], int | float):
+    for name, low, high in (("gamma", -1.0, 1.0), ("rho", 0.0, math.inf), ("truncated", -math.inf, math.inf)):
+        if isinstance(numbers[name], int | float) and not isinstance(numbers[name], bool):
             check_number(name, numbers[name], low, high)
     return ends | {name: vector(name, value, 1) for name, value in numbers.items() if value is not None}
 

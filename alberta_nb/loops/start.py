@@ -170,6 +170,9 @@ def check_time_step(learner: Learner, stream: Experience, state: Tree, seeds: in
     if (kind, stream) in _seen:
         return
     one = state if seeds is None else jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), state)
+    keyed = not isinstance(stream, World) or hasattr(one, "choice_key")
+    what = "must have a choice_key, uint32 (2,), for the learner's chances"
+    require(keyed, f"the state of a {type(stream).__name__} {what}, got a {type(state).__name__}", TypeError)
     time_step = time_step_like(stream, one)
     for name, wanted in kind.shapes(stream.feature_dim).items():
         shape = getattr(getattr(time_step, name, None), "shape", None)

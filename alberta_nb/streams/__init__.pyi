@@ -1,4 +1,4 @@
-from .base import ScanStream as ScanStream, Stream as Stream, TDStream as TDStream
+from .base import ScanStream as ScanStream, Stream as Stream, TDStream as TDStream, World as World
 from .chains import (
     BoyanChain as BoyanChain,
     Chain as Chain,

@@ -39,7 +39,7 @@ class TDArraySource(RowsSource, TDSource):
     Args:
         observations, next_observations: (num_steps, feature_dim).
         rewards: (num_steps,) or (num_steps, 1).
-        gammas: a number, (num_steps,) or (num_steps, 1), in [0, 1]; 0 after the last step of an episode.
+        gammas: a number, (num_steps,) or (num_steps, 1), of size 1 at most; 0 after the last step of an episode.
         rhos: importance ratios of the actions, (num_steps,) or (num_steps, 1), 0 or more; None: learn on-policy.
         truncated: (num_steps,) or (num_steps, 1), not 0 where the sequence stops and the future still counts; a
             negative discount says the same.
