@@ -6,6 +6,8 @@ from .loops import *
 from .native import *
 from .optimizers import *
 from .streams import *
+from .experiments.sweep import sweep as sweep
+from .learners.sparse_init import sparse_init as sparse_init
 from .normalizers import (
     EMANormalizer as EMANormalizer,
     EMANormalizerState as EMANormalizerState,

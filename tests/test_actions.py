@@ -201,3 +201,34 @@ def test_who_cannot_act_is_told_before_anything_compiles(monkeypatch: pytest.Mon
             pass
 
         Bare().observe(None)
+
+
+def test_chances_are_looked_at_before_anything_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("a block was compiled")
+
+    monkeypatch.setattr(engine, "run_block", never)
+
+    class Forgetful(Greedy):
+        def noise(self, key: Any, idx: Any, rows: int) -> Any:
+            return numbers.uniform(key, idx, 1, 2)
+
+    with pytest.raises(ValueError, match=r"noise of a Forgetful must have one row for each step.*\(1, 2\)"):
+        run_td_learning_loop(Forgetful(TDLambda(0.1)), Ring(), 10, KEY)
+
+    class KeylessState(State):
+        key: jax.Array
+        at: jax.Array
+
+    class Keyless(Ring):
+        def start(self, key: Any) -> Any:
+            return KeylessState(key=key, at=jnp.int32(0))
+
+    with pytest.raises(TypeError, match="the state of a Keyless must have a choice_key.*got none"):
+        run_td_learning_loop(GREEDY, Keyless(), 10, KEY)
+
+    class Walked(Ring):
+        paged = False  # type: ignore[assignment]
+
+    with pytest.raises(TypeError, match="a World must have noise and advance, got a Walked that is not paged"):
+        run_td_learning_loop(GREEDY, Walked(), 10, KEY)

@@ -1,6 +1,8 @@
 """The supervised loops: what they return, what they refuse, and one life lived in several ways."""
 
+import copy
 import itertools
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -726,3 +728,21 @@ def test_states_from_outside_are_converted() -> None:
     assert same(run_learning_loop(PLAIN, WORLD, 50, KEY, foreign), run_learning_loop(PLAIN, WORLD, 50, KEY, state))
     by_hand = state.replace(bias=0.25, weights=np.zeros(D))
     assert run_learning_loop(PLAIN, WORLD, 50, KEY, by_hand).state.bias.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, lambda r: pickle.loads(pickle.dumps(r))])
+def test_results_can_be_copied_and_stored(make: Any) -> None:
+    one = run_learning_loop(SCALED, WORLD, 50, KEY, **BOTH)
+    many = run_learning_loop_batched(SCALED, WORLD, 50, jax.random.split(KEY, 2), **BOTH)
+    for result in (one, many, run_learning_loop(PLAIN, WORLD, 50, KEY)):
+        again = make(result)
+        assert type(again) is type(result) and again.names == result.names and same(again, result)
+        assert same(again.normalizer_history, result.normalizer_history) and again.steps == 50
+    error = make(NonFiniteError(17, one))
+    assert str(error).startswith("step 17:") and error.step == 17 and same(error.result, one)
+
+
+def test_numpy_counts_are_counts() -> None:
+    source = ArraySource(np.ones((9, 2)), np.ones(9))
+    assert run_learning_loop(LinearLearner(), source, np.int64(5)).steps == 5
+    assert run_learning_loop(PLAIN, WORLD, np.uint8(250), KEY).metrics.shape == (250, 3)

@@ -865,7 +865,17 @@ def test_truncated_says_what_a_negative_discount_says() -> None:
         ab.TDArraySource(xs[:-1], rewards, xs[1:], signed),
         ab.TDArraySource(xs[:-1], rewards, xs[1:], gammas, truncated=cuts),
     )
-    runs = [ab.run_td_learning_loop(learner, source) for source in sources]
+    rows = [
+        ab.TDTimeStep(
+            observation=xs[t], reward=rewards[t, None], next_observation=xs[t + 1], gamma=gammas[t, None], truncated=cut
+        )
+        for t, cut in enumerate(cuts[:, None].astype(float))
+    ]
+    runs = [ab.run_td_learning_loop(learner, source) for source in (*sources, ab.TDIteratorSource(rows))]
+    assert same_numbers(runs[1].state, runs[2].state)
+    ratio = ab.OffPolicyTimeStep(**vars(rows[0]), rho=np.ones(1))
+    with pytest.raises(TypeError, match="transition 0 must have no rho"):
+        ab.run_td_learning_loop(learner, ab.TDIteratorSource([ratio]))
     assert same_numbers(runs[0].state, runs[1].state) and np.allclose(runs[0].state.weights, a.weights, atol=1e-5)
     spec = ab.create_horde_spec([ab.GVFSpec(f"{g}", "prediction", g, 0.8) for g in (0.0, 0.9, 1.0)])
     horde = ab.HordeLearner(spec, (), ab.LMS(0.01))

@@ -5,5 +5,4 @@ from .diagnostics import Diagnostics as Diagnostics, diagnose as diagnose
 from .linear import LearnerState as LearnerState, LinearLearner as LinearLearner, UpdateResult as UpdateResult
 from .mlp import MLPLearner as MLPLearner, MLPLearnerState as MLPLearnerState, MLPUpdateResult as MLPUpdateResult
 from .network import MLPParams as MLPParams
-from .sparse_init import sparse_init as sparse_init
 from .td import TDLearnerState as TDLearnerState, TDLinearLearner as TDLinearLearner, TDUpdateResult as TDUpdateResult

@@ -29,7 +29,7 @@ from alberta_nb.loops.supervised import (
     run,
 )
 from ..native.noise import key_data
-from ..streams.base import ScanStream
+from ..streams.base import ScanStream, World
 from ..streams.sources import IteratorSource, Source
 from ..types import Settings, TimeStep, Tree, check_int, require
 
@@ -85,7 +85,7 @@ def _check_diagnostics(learner: Learner, stream: Experience, config: object, **o
         raise TypeError(f"diagnostics must be a DiagnosticsConfig, got {type(config).__name__}")
     is_network = isinstance(learner, MLPLearner)
     require(is_network, f"diagnostics needs an MLPLearner, got {type(learner).__name__}", TypeError)
-    once = isinstance(stream, IteratorSource)
+    once = isinstance(stream, IteratorSource | World)  # and what a world will do hangs on what the learner does
     require(not once, f"diagnostics needs steps that can be drawn twice, got a {type(stream).__name__}", TypeError)
     tracking = options.get("normalizer_tracking")
     rows = {"record_every": options.get("record_every", 1)}
@@ -105,7 +105,7 @@ def _coming(stream: ScanStream, state: Tree, idx: Array, rows: int) -> TimeStep:
     return lax.scan(step, state, jnp.arange(rows, dtype=jnp.uint32))[1]
 
 
-def coming_steps(stream: Experience, position: StreamPosition, rows: int) -> TimeStep:
+def coming_steps(stream: Experience, position: StreamPosition, rows: int) -> TimeStep | None:
     "The next time steps of a stream, or of a source that can be read twice."
     if not isinstance(stream, Source):
         return _coming(stream, position.state, position.steps, rows)
@@ -115,23 +115,25 @@ def coming_steps(stream: Experience, position: StreamPosition, rows: int) -> Tim
         missing -= len(pages[-1].target)
         if missing == 0:
             break
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *pages)
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *pages) if pages else None
 
 # %% ../../nbs/loops/04_mlp.ipynb #0fe6e799
 def _looks_at(learner: Learner, stream: Experience, config: DiagnosticsConfig) -> Looks:
     "What the engine looks at between its blocks, and the history that is made of it, of a batch seeds first."
 
-    def look(state: Tree, position: StreamPosition) -> Diagnostics:
-        return rehearse(contract(learner).structure, state, coming_steps(stream, position, config.probe_steps))
+    def look(state: Tree, position: StreamPosition) -> Diagnostics | None:
+        coming = coming_steps(stream, position, config.probe_steps)
+        return None if coming is None else rehearse(contract(learner).structure, state, coming)
 
     def named(run: Run) -> DiagnosticsHistory | None:
-        if not run.looks:
+        looks = run.looks[: run.steps // config.interval]
+        if not looks:
             return None
-        seeds = [jax.tree.map(lambda *rows: np.stack(rows), *column) for column in zip(*run.looks, strict=True)]
+        seeds = [jax.tree.map(lambda *rows: np.stack(rows), *column) for column in zip(*looks, strict=True)]
         one = np.ndim(run.position.steps) == 0
         history = jax.tree.map(lambda *parts: jnp.asarray(parts[0] if one else np.stack(parts)), *seeds)
         return DiagnosticsHistory(
-            **vars(history), recording_indices=jnp.asarray(config.interval * np.arange(len(run.looks)))
+            **vars(history), recording_indices=jnp.asarray(config.interval * np.arange(len(looks)))
         )
 
     return Looks(config.interval, look, named)

@@ -10,7 +10,7 @@ __all__ = ['PAGE_NUMBERS', 'PAGE_ROWS', 'BLOCK_NUMBERS', 'GIVEN_NUMBERS', 'Block
 import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,9 @@ class NonFiniteError(ValueError):
             "before it are in this error's `result`. Use non_finite='skip' to pass such steps by and count them."
         )
         self.step, self.result = step, result
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.step, self.result)
 
 
 @dataclasses.dataclass
@@ -329,11 +332,12 @@ class Looks(NamedTuple):
 def _take_look(
     looks: Looks | None, carries: list[Carry], first: int, done: int, num_steps: int | None
 ) -> list[list[Tree]]:
-    "A look at each seed, where one is due and its interval will be made whole: one row, or none."
-    if looks is None or done % looks.interval or (num_steps or 0) - done < looks.interval:
+    "A look at each seed, where one is due and its interval may be made whole: one row, or none."
+    if looks is None or done % looks.interval or (num_steps is not None and num_steps - done < looks.interval):
         return []
     clock = np.array(first + done, np.uint32)
-    return [[looks.look(c.learner, StreamPosition(state=c.stream, steps=clock)) for c in carries]]
+    seen = [looks.look(c.learner, StreamPosition(state=c.stream, steps=clock)) for c in carries]
+    return [] if None in seen else [seen]  # a source whose length nobody knew has ended
 
 # %% ../../nbs/loops/09_run.ipynb #c2469320
 def _gather(

@@ -68,6 +68,8 @@ def check_world(learner: Learner, stream: Experience) -> None:
     acts = not isinstance(stream, World) or isinstance(learner, Acting)
     what = "stream is moved by actions, so learner must have noise(key, idx, rows) and act(state, observation, noise)"
     require(acts, f"{what}, got {type(learner).__name__}", TypeError)
+    paged = not isinstance(stream, World) or stream.paged
+    require(paged, f"a World must have noise and advance, got a {type(stream).__name__} that is not paged", TypeError)
     _check_hashable("learner", contract(learner).structure)
     _check_hashable("stream", stream)
 
@@ -83,12 +85,13 @@ def check_steps(
     require(non_finite in ("raise", "skip"), f"non_finite must be 'raise' or 'skip', got {non_finite!r}")
     left = None
     if isinstance(stream, Source):
-        left = None if stream.num_steps is None else stream.num_steps - first
+        left = None if stream.num_steps is None else max(stream.num_steps - first, 0)
     else:
         require(num_steps is not None, "num_steps is needed: a stream never ends", TypeError)
     if num_steps is None:
         return left
     check_int("num_steps", num_steps)
+    num_steps = int(num_steps)
     require(left is None or num_steps <= left, f"num_steps is {num_steps}, but the source has {left} steps left")
     what = f"a stream's clock ends at 2^32 steps: it stands at {first}, and {num_steps} more were asked for"
     require(first + num_steps <= MAX_STEPS, what)
@@ -156,6 +159,19 @@ def learner_start(learner: Learner, stream: Experience, state: Tree, seeds: int 
     return fit_state("learner_state", state, _learner_like(contract(learner).structure, *asked), seeds)
 
 # %% ../../nbs/loops/08_start.ipynb #66ff58fc
+def _check_chances(learner: Any, world: World, state: Tree) -> None:
+    "Raise unless a world and a learner that acts in it draw a row of numbers for each of many steps."
+    key: Tree = getattr(state, "choice_key", None)
+    fits = getattr(key, "shape", None) == (2,) and key.dtype == np.uint32
+    what = f"the state of a {type(world).__name__} must have a choice_key, uint32 (2,), for the learner's chances"
+    require(fits, f"{what}, got {'none' if key is None else (key.dtype, key.shape)}", TypeError)
+    drawn = jax.eval_shape(lambda s: (world.noise(s, 0, 3), learner.noise(s.choice_key, 0, 3)), state)
+    for who, numbers in zip((world, learner), drawn, strict=True):
+        rows = all(leaf.shape[:1] == (3,) for leaf in jax.tree.leaves(numbers))
+        shapes = [leaf.shape for leaf in jax.tree.leaves(numbers)]
+        require(rows, f"noise of a {type(who).__name__} must have one row for each step: for 3 rows, got {shapes}")
+
+
 _seen: set[Any] = set()
 
 
@@ -167,17 +183,17 @@ def check_time_step(learner: Learner, stream: Experience, state: Tree, seeds: in
         given = stream.time_step
         require(issubclass(given, kind), f"{what}, got a {type(stream).__name__} of {given.__name__}s")
         return
-    if (kind, stream) in _seen:
+    asked = kind, stream, contract(learner).structure if isinstance(stream, World) else None
+    if asked in _seen:
         return
     one = state if seeds is None else jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), state)
-    keyed = not isinstance(stream, World) or hasattr(one, "choice_key")
-    what = "must have a choice_key, uint32 (2,), for the learner's chances"
-    require(keyed, f"the state of a {type(stream).__name__} {what}, got a {type(state).__name__}", TypeError)
+    if isinstance(stream, World):
+        _check_chances(learner, stream, one)
     time_step = time_step_like(stream, one)
     for name, wanted in kind.shapes(stream.feature_dim).items():
         shape = getattr(getattr(time_step, name, None), "shape", None)
         require(shape == wanted, f"stream.step must give a time step whose {name} has shape {wanted}, got {shape}")
-    _seen.add((kind, stream))
+    _seen.add(asked)
 
 # %% ../../nbs/loops/08_start.ipynb #1cbc201a
 def _check_position(stream: Experience, position: object, seeds: int | None) -> StreamPosition:

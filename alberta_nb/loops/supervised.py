@@ -101,6 +101,10 @@ class LearningResult(tuple[Tree, ...]):
         "A copy with some parts changed, by their names. Raises TypeError for a name that it does not have."
         return _with_changes(self, changes)
 
+    def __reduce__(self) -> tuple[Any, ...]:  # a copy and a pickle keep the names
+        ending = self.stream_state, self.steps, self.skipped, self.interrupted
+        return type(self), (tuple(self), self.names, *ending)
+
 # %% ../../nbs/loops/01_supervised.ipynb #ce2a3d0e
 def _with_changes(result: Any, changes: dict[str, Tree]) -> Any:
     "The result with other parts."

@@ -118,7 +118,8 @@ def log_start(initial_step_size: float | Array, bounds: Bounds = (None, None)) -
     if isinstance(initial_step_size, jax.core.Tracer):  # under vmap: cannot be compared with the bounds
         return jnp.log(initial_step_size)
     start = math.log(initial_step_size)
-    held = float(clip_log(start, bounds, np))
+    low, high = (None if b is None else float(b) for b in bounds)
+    held = float(clip_log(start, (low, high), np))
     where = f"has logarithm {start:.4g}, outside log_step_size_bounds {bounds}"
     require(math.isclose(held, start, abs_tol=1e-9), f"initial_step_size {initial_step_size} {where}")
     return held

@@ -159,7 +159,7 @@ class TDTableSource(TDSource):
 class TDIteratorSource(TDSource, IteratorSource):
     """Transitions (observation, reward, next_observation, gamma), or TDTimeSteps, from any Python iterable.
 
-    Args and Raises as for IteratorSource; a transition that does not fit is named by its number.
+    Args and Raises as for IteratorSource; a transition that does not fit, or has a `rho`, is named by its number.
     """
 
     called = "transition"
@@ -168,7 +168,13 @@ class TDIteratorSource(TDSource, IteratorSource):
         super().__init__(transitions, feature_dim, num_steps)
 
     def read(self, item: object, number: int, feature_dim: int | None) -> dict[str, np.ndarray]:
+        ratio = isinstance(item, OffPolicyTimeStep)
+        what = "importance ratios come with a TDArraySource"
+        require(not ratio, f"transition {number} must have no rho, got an OffPolicyTimeStep: {what}", TypeError)
         fields = super().read(item, number, feature_dim)
+        cut: Any = getattr(item, "truncated", None)
+        if cut is not None:
+            fields["gamma"] = np.where(np.reshape(cut, 1) != 0.0, -np.abs(fields["gamma"]), fields["gamma"])
         _check_gammas(f"transition {number}: gamma", fields["gamma"])
         return fields
 
