@@ -17,6 +17,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
+PACKAGE = ROOT / "alberta_nb"
 MAX_CELLS = 60
 MAX_OUTPUT_BYTES = 300_000
 MAX_EXPORTED_LINES = 40
@@ -249,3 +250,13 @@ def test_next_is_the_next_page() -> None:
             told += 1
             assert (ROOT / "nbs" / page).parent.joinpath(link).resolve() == ROOT / "nbs" / f"{following}.ipynb", page
     assert told > 10
+
+
+def test_public_functions_are_annotated_with_what_is_there() -> None:
+    """The website shows a function by evaluating its annotations: a name in quotes that comes later stops the build."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                notes = [a.annotation for a in (*node.args.args, *node.args.kwonlyargs)] + [node.returns]
+                quoted = [n.value for n in notes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+                assert not quoted, f"{path.name}: {node.name} names {quoted} in quotes"

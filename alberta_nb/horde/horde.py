@@ -9,6 +9,7 @@ __all__ = ['Questions', 'HordeTimeStep', 'HordeUpdateResult', 'td_targets', 'hor
 # %% ../../nbs/horde/03_horde.ipynb #52562cbd
 import dataclasses
 import functools
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -91,7 +92,7 @@ def td_targets(cumulants: Array, gammas: Array, terminal_rewards: Array, next_va
     return cumulants + (1.0 - jnp.abs(gammas)) * terminal_rewards + later
 
 # %% ../../nbs/horde/03_horde.ipynb #13c94b3f
-def horde_step(self: "HordeStructure", state: MultiHeadMLPState, time_step: HordeTimeStep) -> HordeUpdateResult:
+def horde_step(self: Any, state: MultiHeadMLPState, time_step: HordeTimeStep) -> HordeUpdateResult:
     "One transition: scale both ends, predict at both, compare every demon with its target, move."
     learner, asked = self.heads, state.questions
     x, statistics = scale_input(learner.normalizer, state.normalizer_state, time_step.observation)

@@ -11,7 +11,7 @@ __all__ = ['MultiHeadMLPState', 'MultiHeadMLPUpdateResult', 'HeadsTimeStep', 'He
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -237,7 +237,7 @@ def _for_each(n: int, a: Array) -> Array:
     return jnp.asarray(np.repeat(np.asarray(a)[None], n, axis=0))
 
 # %% ../../nbs/horde/02_multi_head.ipynb #fd33cc51
-def check_heads(self: "MultiHeadSettings") -> None:
+def check_heads(self: Any) -> None:
     "Raise TypeError or ValueError unless the settings of a learner with many heads are what they should be."
     check_int("n_heads", self.n_heads)
     kind = TDOptimizer if isinstance(self.optimizer, TDOptimizer) else Optimizer

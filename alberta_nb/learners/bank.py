@@ -9,6 +9,7 @@ __all__ = ['group_by_structure', 'in_order', 'pad_columns', 'BankResult', 'bank_
 # %% ../../nbs/learners/03_bank.ipynb #e43a15b2
 import functools
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +48,7 @@ class BankResult(State):
     metrics: Array
 
 
-def bank_step(self: "LearnerBank", state: tuple[Tree, ...], time_step: Tree) -> BankResult:
+def bank_step(self: Any, state: tuple[Tree, ...], time_step: Tree) -> BankResult:
     "All learners of all groups learn from one time step."
     groups = zip(self.groups, state, strict=True)
     results = [jax.vmap(learner.step, in_axes=(0, None))(part, time_step) for learner, part in groups]
@@ -55,7 +56,7 @@ def bank_step(self: "LearnerBank", state: tuple[Tree, ...], time_step: Tree) -> 
     return BankResult(state=tuple(result.state for result in results), metrics=metrics)
 
 # %% ../../nbs/learners/03_bank.ipynb #52dae4b5
-def bank_step_sizes(self: "LearnerBank", state: tuple[Tree, ...]) -> dict[str, Array]:
+def bank_step_sizes(self: Any, state: tuple[Tree, ...]) -> dict[str, Array]:
     "All learners' step sizes: `step_sizes` (n_learners, feature_dim), `bias_step_sizes` (n_learners,); NaN for none."
     groups, numbers = zip(self.groups, state, strict=True), self.groups.values()
     found = [jax.vmap(one.step_sizes)(part) if hasattr(one, "step_sizes") else None for one, part in groups]

@@ -91,7 +91,7 @@ def check_kinds(settings: object, needed: dict[str, type], optional: dict[str, t
         require(fits, f"{name} must be an instance of {kind.__name__}, got {value!r}", TypeError)
 
 
-def check_linear_state(self: "LinearSettings", state: Tree) -> int:
+def check_linear_state(self: Any, state: Tree) -> int:
     "Raise TypeError or ValueError unless `state` is one state of this learner; the number of inputs that it is for."
     if type(state) is not self.state_kind:
         raise TypeError(f"state must be a {self.state_kind.__name__}, got {type(state).__name__}")

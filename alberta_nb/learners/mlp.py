@@ -67,7 +67,7 @@ def next_traces(state: MLPLearnerState, gradients: MLPParams) -> MLPParams | Non
     return jax.tree.map(lambda z, g: decay * z + dense(g), state.traces, gradients)
 
 # %% ../../nbs/learners/07_mlp.ipynb #43d4b859
-def optimizer_groups(learner: "NetworkSettings") -> list[tuple[Optimizer, list[int]]]:
+def optimizer_groups(learner: Any) -> list[tuple[Optimizer, list[int]]]:
     """Each optimizer with the numbers of its arrays: what an optimizer bounds, it bounds over all of them.
 
     A head optimizer that differs from the other only in numbers, which live in the states, belongs to the same group.
@@ -92,7 +92,7 @@ def all_steps(learner: Any, states: Sequence[Tree], directions: Sequence[Tree], 
 
 # %% ../../nbs/learners/07_mlp.ipynb #99234348
 def mlp_step(
-    learner: "NetworkSettings", state: MLPLearnerState, observation: Array, target: Array, gamma: Array | None = None
+    learner: Any, state: MLPLearnerState, observation: Array, target: Array, gamma: Array | None = None
 ) -> MLPUpdateResult:
     "One time step: scale, predict, compare, decide every step, bound them together, move."
     x, statistics = scale_input(learner.normalizer, state.normalizer_state, observation)
@@ -113,7 +113,7 @@ def mlp_step(
     return MLPUpdateResult(state=new, prediction=prediction[None], error=error[None], metrics=metrics)
 
 # %% ../../nbs/learners/07_mlp.ipynb #18360b87
-def first_params(learner: "NetworkSettings", feature_dim: int, outputs: int, key: Array) -> MLPParams:
+def first_params(learner: Any, feature_dim: int, outputs: int, key: Array) -> MLPParams:
     "Sparse weights, biases 0, for so many inputs and outputs."
     check_int("feature_dim", feature_dim)
     key_data(key)  # TypeError for something that is no key
@@ -124,7 +124,7 @@ def first_params(learner: "NetworkSettings", feature_dim: int, outputs: int, key
     return MLPParams(weights=tuple(weights), biases=tuple(filled(shape[:1], 0.0) for shape in shapes))
 
 # %% ../../nbs/learners/07_mlp.ipynb #5bfe63a4
-def check_network(self: "NetworkSettings", optimizer_kind: type = Optimizer) -> None:
+def check_network(self: Any, optimizer_kind: type = Optimizer) -> None:
     "Raise TypeError or ValueError unless the settings of a network are what they should be."
     sizes, norm = self.hidden_sizes, self.use_layer_norm
     require(isinstance(sizes, tuple), f"hidden_sizes must be a tuple of whole numbers, got {sizes!r}", TypeError)
@@ -141,7 +141,7 @@ def check_network(self: "NetworkSettings", optimizer_kind: type = Optimizer) -> 
         require(not lacks, f"{name}: {no_form(value)}", TypeError)
 
 # %% ../../nbs/learners/07_mlp.ipynb #3ef72443
-def check_network_state(self: "NetworkSettings", state: Tree) -> int:
+def check_network_state(self: Any, state: Tree) -> int:
     "Raise TypeError or ValueError unless `state` is one state of this learner; the number of inputs that it is for."
     if type(state) is not self.state_kind:
         raise TypeError(f"state must be a {self.state_kind.__name__}, got {type(state).__name__}")

@@ -8,6 +8,7 @@ __all__ = ['TDLearnerState', 'TDUpdateResult', 'td_step', 'TDLinearLearner']
 # %% ../../nbs/learners/09_td.ipynb #343e9876
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ class TDUpdateResult(State):
     metrics: Array
 
 # %% ../../nbs/learners/09_td.ipynb #a4c26653
-def td_step(self: "TDLinearLearner", state: TDLearnerState, time_step: TDTimeStep) -> TDUpdateResult:
+def td_step(self: Any, state: TDLearnerState, time_step: TDTimeStep) -> TDUpdateResult:
     "`update` on a transition, unchecked, which the loops compile: scale both ends, predict both, compare, move."
     x, statistics = scale_input(self.normalizer, state.normalizer_state, time_step.observation)
     next_x = scale_only(self.normalizer, statistics, time_step.next_observation)

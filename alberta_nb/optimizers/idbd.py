@@ -139,7 +139,7 @@ class LogStepSizes(OptimizerSettings):
 
 # %% ../../nbs/optimizers/02_idbd.ipynb #7da96cf9
 def idbd_move(
-    settings: "IDBD", m: IDBDParamState, error: Array | None, z: Array, x: Array
+    settings: Any, m: IDBDParamState, error: Array | None, z: Array, x: Array
 ) -> tuple[IDBDParamState, Array]:
     """The next memory of one array and its step without the error; without `error`, z and x are loss gradients.
 
