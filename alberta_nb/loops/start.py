@@ -158,7 +158,7 @@ def learner_start(learner: Learner, stream: Experience, state: Tree, seeds: int 
     state = first_state(learner, stream.feature_dim) if state is None else state
     return fit_state("learner_state", state, _learner_like(contract(learner).structure, *asked), seeds)
 
-# %% ../../nbs/loops/08_start.ipynb #66ff58fc
+# %% ../../nbs/loops/08_start.ipynb #e8b73d94
 def _check_chances(learner: Any, world: World, state: Tree) -> None:
     "Raise unless a world and a learner that acts in it draw a row of numbers for each of many steps."
     key: Tree = getattr(state, "choice_key", None)
@@ -171,7 +171,7 @@ def _check_chances(learner: Any, world: World, state: Tree) -> None:
         shapes = [leaf.shape for leaf in jax.tree.leaves(numbers)]
         require(rows, f"noise of a {type(who).__name__} must have one row for each step: for 3 rows, got {shapes}")
 
-
+# %% ../../nbs/loops/08_start.ipynb #66ff58fc
 _seen: set[Any] = set()
 
 

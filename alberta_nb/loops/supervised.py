@@ -78,9 +78,7 @@ class LearningResult(tuple[Tree, ...]):
     skipped: Tree
     interrupted: bool
     step_size_history: Tree = None
-    normalizer_history: Tree = None
-    trace_history: Tree = None
-    diagnostics_history: Tree = None
+    normalizer_history = trace_history = diagnostics_history = step_size_history
 
     state = property(lambda self: self[0])
     metrics = property(lambda self: self[1])
