@@ -27,6 +27,7 @@ from ..optimizers.base import Optimizer, no_form
 from ..optimizers.bounders import Bounder
 from ..optimizers.lms import LMS
 from ..native.outer import dense, move_in_place
+from ..native.rewrite import cured_alone, short_vectors
 from ..types import State, TimeStep, Tree, check_int, check_number, filled, floats, in_state, require, vector
 
 # %% ../../nbs/learners/07_mlp.ipynb #0fd3cb2e
@@ -246,7 +247,8 @@ def _update(
     learner: NetworkSettings, state: MLPLearnerState, x: Array, target: Array, gamma: Array | None
 ) -> MLPUpdateResult:
     gamma = gamma if gamma is None else floats(gamma)
-    result = mlp_step(learner, state, floats(x, -1), floats(target), gamma)
+    step = short_vectors(functools.partial(mlp_step, learner), cured_alone)
+    result = step(state, floats(x, -1), floats(target), gamma)
     return result.replace(state=without_constants(result.state, state))
 
 # %% ../../nbs/learners/07_mlp.ipynb #3e2351c9
