@@ -12,7 +12,7 @@ from alberta_nb.horde.multi_head import MultiHeadMLPLearner
 from alberta_nb.learners.mlp import MLPLearner
 from alberta_nb.native.kernel import native_works
 from alberta_nb.native.outer import RankOne, add_outer, add_row, after_reading, computed_once, move_in_place
-from alberta_nb.native.rewrite import folded, short_exp, short_sum, short_vectors, table_sum
+from alberta_nb.native.rewrite import cured, cured_alone, folded, short_exp, short_sum, short_vectors, table_sum
 from alberta_nb.optimizers.bounders import ObGDBounding
 from alberta_nb.optimizers.lms import LMS
 
@@ -134,3 +134,11 @@ def x_and_y(learner: MLPLearner | MultiHeadMLPLearner, x: jax.Array, y: jax.Arra
     """A time step of the learner's kind."""
     kind = type(learner).time_step
     return kind(observation=x, **{"targets" if isinstance(learner, MultiHeadMLPLearner) else "target": y})
+
+
+def test_a_sum_over_no_axis_stays_what_it_is() -> None:
+    """Under vmap a sum of scalars is a vector that is summed over nothing."""
+    x = jnp.arange(20.0)
+    for rules in (cured, cured_alone):
+        summed = short_vectors(jax.vmap(lambda v: jnp.sum(v, axis=()) + jnp.sum(v)), rules)(x)
+        assert np.allclose(summed, 2 * x) and np.isclose(short_vectors(jnp.sum, rules)(x), 190.0)

@@ -227,7 +227,8 @@ def with_constants(new: Tree, old: Tree) -> Tree:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _changed(learner: Any, state: Tree, fields: dict[str, Tree]) -> Tree:
-    result = learner.step(state, learner.time_step(**{name: floats(value, -1) for name, value in fields.items()}))
+    time_step = learner.time_step(**{name: floats(value, -1) for name, value in fields.items()})
+    result = short_vectors(learner.step, cured_alone)(state, time_step)
     return result.replace(state=without_constants(result.state, state))
 
 

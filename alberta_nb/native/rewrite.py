@@ -149,7 +149,8 @@ def cured_list(closed: Any) -> Any:
 def cured_alone(jaxpr: Any, eqn: Any, operands: list[Any]) -> Sequence[Any]:
     "The same for a call of its own, outside of any loop: vectors are summed by halves, and nothing else is changed."
     name, aval = eqn.primitive.name, eqn.outvars[0].aval
-    if name == "reduce_sum" and operands[0].ndim == 1 and jnp.issubdtype(aval.dtype, jnp.floating):
+    whole = name == "reduce_sum" and operands[0].ndim == 1 and tuple(eqn.params["axes"]) == (0,)
+    if whole and jnp.issubdtype(aval.dtype, jnp.floating):
         return [by_halves(operands[0])]
     if name in ("jit", "pjit"):
         inner = eqn.params["jaxpr"]
