@@ -5,7 +5,6 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 import alberta_nb
+from alberta_nb.apps.report import replacing
 from bench.races import WORKLOADS
 
 
@@ -121,17 +121,6 @@ def machine() -> dict[str, Any]:
     }
 
 
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    "A path to write to, which takes the place of `path` when the block ends well."
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_bench(frame: pd.DataFrame, output: str | Path, **settings: Any) -> None:
     "Write bench.json (machine, settings, rows) and bench.png into the folder `output`, each at once."
     import matplotlib.pyplot as plt
@@ -139,10 +128,10 @@ def write_bench(frame: pd.DataFrame, output: str | Path, **settings: Any) -> Non
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     content = {"machine": machine(), "settings": settings, "rows": json.loads(frame.to_json(orient="records"))}
-    with _replacing(folder / "bench.json") as path:
+    with replacing(folder / "bench.json") as path:
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     figure = bench_figure(frame)
-    with _replacing(folder / "bench.png") as path:
+    with replacing(folder / "bench.png") as path:
         figure.savefig(path, dpi=100, format="png")
     plt.close(figure)
 

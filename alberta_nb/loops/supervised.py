@@ -136,7 +136,7 @@ _register(LearningResult)
 
 # %% ../../nbs/loops/01_supervised.ipynb #639576bb
 class BatchedLearningResult(LearningResult):
-    "The same of many seeds: `states`, metrics (n_seeds, rows, columns), histories; seeds are the first axis of all."
+    "The same of many seeds, which come first in `states`, metrics (n_seeds, rows, columns) and histories."
 
     states = property(lambda self: self[0])
 
