@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from .linear import LearnerSettings, UpdateResult, check_kinds, metric_row, scale_input
+from .linear import FROM_TEXT, LearnerSettings, UpdateResult, check_kinds, metric_row, scale_input
 from .network import MLPParams, forward, gradient
 from .sparse_init import sparse_init
 from ..native.noise import key_data
@@ -28,7 +28,19 @@ from ..optimizers.bounders import Bounder
 from ..optimizers.lms import LMS
 from ..native.outer import dense, move_in_place
 from ..native.rewrite import cured_alone, short_vectors
-from ..types import State, TimeStep, Tree, check_int, check_number, filled, floats, in_state, require, vector
+from alberta_nb.types import (
+    State,
+    TimeStep,
+    Tree,
+    check_int,
+    check_number,
+    one_discount,
+    filled,
+    floats,
+    in_state,
+    require,
+    vector,
+)
 
 # %% ../../nbs/learners/07_mlp.ipynb #0fd3cb2e
 class MLPLearnerState(State):
@@ -116,7 +128,7 @@ def mlp_step(
 # %% ../../nbs/learners/07_mlp.ipynb #18360b87
 def first_params(learner: Any, feature_dim: int, outputs: int, key: Array) -> MLPParams:
     "Sparse weights, biases 0, for so many inputs and outputs."
-    check_int("feature_dim", feature_dim)
+    feature_dim = check_int("feature_dim", feature_dim)
     key_data(key)  # TypeError for something that is no key
     sizes = (feature_dim, *learner.hidden_sizes, outputs)
     shapes = list(zip(sizes[1:], sizes[:-1], strict=True))
@@ -146,7 +158,11 @@ def check_network_state(self: Any, state: Tree) -> int:
     "Raise TypeError or ValueError unless `state` is one state of this learner; the number of inputs that it is for."
     if type(state) is not self.state_kind:
         raise TypeError(f"state must be a {self.state_kind.__name__}, got {type(state).__name__}")
-    shapes = [bias.shape for bias in state.params.biases]
+    shapes = [getattr(bias, "shape", None) for bias in state.params.biases]
+    if None in shapes:
+        raise TypeError(
+            f"state must hold arrays, got a {type(state.params.biases[0]).__name__} for biases: {FROM_TEXT}"
+        )
     if shapes != self.bias_shapes:
         raise ValueError(f"state must come from this learner, with biases {self.bias_shapes}, got {shapes}")
     if state.kinds() != self.state_kinds:
@@ -275,7 +291,7 @@ class MLPLearner(NetworkSettings):
         `gamma`: the discount of what comes after, for traces: 0 where an episode ends, `self.gamma` when None.
         """
         x = vector("observation", observation, self.check_state(state))
-        led = gamma if gamma is None else vector("gamma", gamma, 1)
+        led = gamma if gamma is None else one_discount("gamma", gamma, 0.0)
         result = _update(self.structure, state, x, vector("target", target, 1), led)
         return result.replace(state=with_constants(result.state, state))
 

@@ -91,7 +91,7 @@ def _check_diagnostics(learner: Learner, stream: Experience, config: object, **o
     rows = {"record_every": options.get("record_every", 1)}
     rows |= {} if tracking is None else {"normalizer_tracking.interval": getattr(tracking, "interval", None)}
     for name, every in rows.items():
-        check_int(name, every)
+        every = check_int(name, every)
         what = f"diagnostics.interval must be a multiple of {name} ({every}), got {config.interval}"
         require(config.interval % every == 0, what)
 
