@@ -4,13 +4,16 @@
 
 # %% auto #0
 __all__ = ['MLPLearnerState', 'MLPUpdateResult', 'next_traces', 'optimizer_groups', 'all_steps', 'mlp_step', 'first_params',
-           'check_network', 'check_network_state', 'NetworkSettings', 'first_network', 'without_constants',
-           'with_constants', 'updated', 'MLPLearner']
+           'check_network', 'check_network_state', 'DivergenceWarning', 'warn_of_divergence', 'NetworkSettings',
+           'first_network', 'without_constants', 'with_constants', 'updated', 'MLPLearner']
 
 # %% ../../nbs/learners/07_mlp.ipynb #dd42fb6e
 import dataclasses
 import functools
+import sys
+import warnings
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any, ClassVar, Self
 
 import jax
@@ -171,6 +174,30 @@ def check_network_state(self: Any, state: Tree) -> int:
         raise TypeError(f"{what} {want}, got {have}")
     return state.params.weights[0].shape[1]
 
+# %% ../../nbs/learners/07_mlp.ipynb #e7045265
+class DivergenceWarning(UserWarning):
+    "A learner has settings with which it diverges on ordinary inputs."
+
+
+def warn_of_divergence(learner: Any) -> None:
+    "Warn of the default step size of 1, or a larger one, without a bounder; `optimizer` was not given."
+    moves = learner.hidden_sizes or learner.head_optimizer is None
+    if learner.bounder is None and moves and isinstance(learner.step_size, int | float) and learner.step_size >= 1.0:
+        what = f"a network with step_size={learner.step_size:g} and no bounder diverges on ordinary inputs"
+        cure = "give bounder=ObGDBounding(), or a smaller step_size, or an optimizer"
+        warnings.warn(f"{what}: {cure}", DivergenceWarning, stacklevel=_outside())
+
+
+def _outside() -> int:
+    "How many calls up from its caller the code is that is not of this library: where a warning belongs."
+    frame: FrameType | None = sys._getframe(1)
+    level, ours = 1, ("alberta_nb", "functools", "dataclasses")
+    while frame is not None and (
+        frame.f_globals.get("__name__", "").split(".")[0] in ours or frame.f_code.co_filename == "<string>"
+    ):
+        frame, level = frame.f_back, level + 1
+    return level
+
 # %% ../../nbs/learners/07_mlp.ipynb #d61593ff
 class NetworkSettings(LearnerSettings):
     "The settings of a network, checked, and what follows from them. Raises TypeError or ValueError that names one."
@@ -196,11 +223,11 @@ class NetworkSettings(LearnerSettings):
     check_state = check_network_state
 
     def __post_init__(self) -> None:
-        for name in ("hidden_sizes", "per_head_gamma_lamda"):
-            if isinstance(getattr(self, name, None), list):
-                object.__setattr__(self, name, tuple(getattr(self, name)))
-        object.__setattr__(self, "optimizer", LMS(self.step_size) if self.optimizer is None else self.optimizer)
+        unset = self.optimizer is None
+        object.__setattr__(self, "optimizer", LMS(self.step_size) if unset else self.optimizer)
         self.check()
+        if unset:
+            warn_of_divergence(self)
 
     def template(self) -> Self:
         "The settings without the numbers that live in the state; with or without traces is no number."
