@@ -120,4 +120,6 @@ def lost_settings(have: Any, want: Any, path: str = "") -> list[str]:
     """What of a configuration is gone or changed; new settings may be there."""
     if isinstance(want, dict) and isinstance(have, dict):
         return [w for key in want for w in lost_settings(have.get(key, "gone"), want[key], f"{path}.{key}")]
+    if isinstance(want, list) and isinstance(have, list) and len(have) == len(want):
+        return [w for k in range(len(want)) for w in lost_settings(have[k], want[k], f"{path}[{k}]")]
     return [] if have == want else [f"{path}: {have!r}, was {want!r}"]

@@ -76,6 +76,7 @@ def sweep_table(
     Raises ValueError for settings of another number, or no row after the burn-in.
     """
     averages, exploded = seed_averages(result.metrics, burn_in, column, limit)
+    settings = [settings] if isinstance(settings, str) else settings
     require(len(settings) == averages.shape[1], f"settings must name {averages.shape[1]} learners, got {len(settings)}")
     good = [values[~lost] for values, lost in zip(averages.T, exploded.T, strict=True)]
     return pd.DataFrame(

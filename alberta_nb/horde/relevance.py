@@ -86,6 +86,7 @@ def compute_feature_sensitivity(learner: Tree, state: Tree, observations: ArrayL
 # %% ../../nbs/horde/04_relevance.ipynb #dc0bc529
 def check_names(what: str, names: Sequence[str] | None, n: int, kind: str) -> list[str]:
     "The names, checked, or numbered ones."
+    names = [names] if isinstance(names, str) else names
     found = [f"{kind} {i}" for i in range(n)] if names is None else list(map(str, names))
     fits = len(found) == n and len(set(found)) == n
     require(fits, f"{what} must hold {n} different names, got {found}")

@@ -178,6 +178,9 @@ def check_network_state(self: Any, state: Tree) -> int:
 class DivergenceWarning(UserWarning):
     "A learner has settings with which it diverges on ordinary inputs."
 
+    def __init__(self, message: str):
+        super().__init__(message)
+
 
 def warn_of_divergence(learner: Any) -> None:
     "Warn of the default step size of 1, or a larger one, without a bounder; `optimizer` was not given."

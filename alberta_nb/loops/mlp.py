@@ -50,6 +50,8 @@ def _two_keys(keys: Array, many: bool) -> tuple[Array, Array]:
     if many:
         pairs = _split(many_keys(keys))
         return pairs[:, 0], pairs[:, 1]
+    listed = isinstance(keys, list | tuple)
+    require(not listed, "key must be one key, got a list; run_mlp_learning_loop_batched takes many", TypeError)
     data = key_data(keys)
     require(data.ndim == 1, f"key must be one key, got {data.shape[0]}; run_mlp_learning_loop_batched takes many")
     first, second = _split(keys[None])[0]
