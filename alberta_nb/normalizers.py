@@ -170,5 +170,5 @@ class EMANormalizer(Normalizer):
         mean = _unstuck(state.mean, mean, x)
         return state.replace(mean=mean, var=var, sample_count=next_count(state.sample_count), weight_sum=weight_sum)
 
-# %% ../nbs/01_normalizers.ipynb #c2d9c8dc
+
 normalizer_from_config = Normalizer.from_config

@@ -621,10 +621,10 @@ def wrong_calls() -> list[tuple[str, type[Exception], str, Any]]:
     class Short(Drum):
         feature_dim = 4
 
-    class Scalar(Drum):
+    class Two(Drum):
         def step(self, state: Any, idx: Any) -> tuple[Any, Any]:
             time_step, state = super().step(state, idx)
-            return time_step.replace(target=time_step.target[0]), state
+            return time_step.replace(target=jnp.concatenate([time_step.target] * 2)), state
 
     return [
         ("no learner", TypeError, "learner must have init and step", one(LMS(), WORLD, 10, KEY)),
@@ -698,7 +698,7 @@ def wrong_calls() -> list[tuple[str, type[Exception], str, Any]]:
             one(PLAIN, WORLD, 10, KEY, None, None, NormalizerTrackingConfig(5)),
         ),
         ("short steps", ValueError, "observation has shape", one(LinearLearner(), Short(), 10, KEY)),
-        ("scalar target", ValueError, "target has shape", one(LinearLearner(), Scalar(), 10, KEY)),
+        ("two targets", ValueError, "target has shape", one(LinearLearner(), Two(), 10, KEY)),
     ]
 
 
