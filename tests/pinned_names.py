@@ -116,6 +116,16 @@ def configs() -> dict[str, Any]:
     return {name: value.to_config() for name, value in settings().items()}
 
 
+def dated(config: Any) -> Any:
+    """What was written down, with the bound of its normalisers: they had none then."""
+    if isinstance(config, list):
+        return list(map(dated, config))
+    if not isinstance(config, dict):
+        return config
+    bound = {"clip": None} if config.get("type") in ("EMANormalizer", "WelfordNormalizer") else {}
+    return bound | {name: dated(value) for name, value in config.items()}
+
+
 def lost_settings(have: Any, want: Any, path: str = "") -> list[str]:
     """What of a configuration is gone or changed; new settings may be there."""
     if isinstance(want, dict) and isinstance(have, dict):
