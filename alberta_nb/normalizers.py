@@ -7,6 +7,8 @@ __all__ = ['normalizer_from_config', 'Normalizer', 'largest_count', 'next_count'
            'EMANormalizerState', 'EMANormalizer']
 
 # %% ../nbs/01_normalizers.ipynb #ee7859b7
+import dataclasses
+
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
@@ -14,17 +16,33 @@ from jax.typing import DTypeLike
 from .types import Settings, State, Tree, check_int, check_number, filled, floats, in_state, scalar, vector
 
 # %% ../nbs/01_normalizers.ipynb #7d6e3395
+def _checked(observation: object, feature_dim: int) -> Array:
+    "The observation as floats (feature_dim,). Raises TypeError or ValueError for anything else."
+    return floats(vector("observation", observation, feature_dim), feature_dim)
+
+
+def _scaled(deviation: Array, mean: Array, var: Array, epsilon: float, clip: float | None) -> Array:
+    "Deviations from the mean in units of their size, which is never below the mean's rounding; at most `clip`."
+    rounding = 8.0 * float(jnp.finfo(mean.dtype).eps) * mean  # some units of the mean's last place
+    output = deviation / jnp.sqrt(var + (epsilon + rounding * rounding))
+    # not jnp.clip: that asks for NaN besides, which costs a network's loop more than the division
+    return output if clip is None else jnp.where(output > clip, clip, jnp.where(output < -clip, -clip, output))
+
+# %% ../nbs/01_normalizers.ipynb #e8cb378e
 class Normalizer(Settings):
     """Base of the online normalisers: output (x - mean) / sqrt(var + epsilon), with the statistics of a state.
 
-    A subclass has `init`, `update_only`, and a state with `mean` and `var` (feature_dim,).
-    Raises ValueError for epsilon <= 0.
+    A subclass has `init`, `update_only`, and a state with `mean` and `var` (feature_dim,). Outputs are held within
+    [-clip, clip], unless `clip` is None. Raises ValueError for epsilon <= 0 or clip <= 0.
     """
 
     epsilon: float = 1e-8
+    clip: float | None = dataclasses.field(default=10.0, kw_only=True)
 
     def __post_init__(self) -> None:
         check_number("epsilon", self.epsilon, 0.0, open_low=True)
+        if self.clip is not None:
+            check_number("clip", self.clip, 0.0, open_low=True)
 
     def init(self, feature_dim: int) -> Tree:
         "The first state for `feature_dim` inputs."
@@ -37,12 +55,9 @@ class Normalizer(Settings):
     def normalize_only(self, state: Tree, observation: Array) -> Array:
         "The observation (feature_dim,) on the scale that the state knows; the state stays."
         mean, var = self.moments(state)
-        return (self.checked(observation, mean.shape[-1]) - mean) / jnp.sqrt(var + self.epsilon)
+        return _scaled(self.checked(observation, mean.shape[-1]) - mean, mean, var, self.epsilon, self.clip)
 
-    @staticmethod
-    def checked(observation: object, feature_dim: int) -> Array:
-        "The observation as floats (feature_dim,). Raises TypeError or ValueError for anything else."
-        return floats(vector("observation", observation, feature_dim), feature_dim)
+    checked = staticmethod(_checked)
 
     def moments(self, state: Tree) -> tuple[Array, Array]:
         "Mean and variance (feature_dim,) that scale the input now."
@@ -95,7 +110,7 @@ class WelfordNormalizer(Normalizer):
     """
 
     def init(self, feature_dim: int) -> WelfordNormalizerState:
-        check_int("feature_dim", feature_dim)
+        feature_dim = check_int("feature_dim", feature_dim)
         zeros, ones = filled((feature_dim,), 0.0), filled((feature_dim,), 1.0)
         return WelfordNormalizerState(mean=zeros, var=ones, sample_count=jnp.uint32(0))
 
@@ -111,6 +126,13 @@ def _ema_moments(mean: Array, var: Array, x: Array, rate: Array) -> tuple[Array,
     "Mean and variance after mixing in x with weight `rate`: exact for the weighted sample, whatever the rates were."
     delta = x - mean
     return mean + rate * delta, (1.0 - rate) * (var + rate * delta * delta)
+
+
+def _unstuck(old: Array, new: Array, x: Array) -> Array:
+    "The new mean; where rounding has held it back, the old one and a unit of its last place towards x."
+    unit, gap = float(jnp.finfo(old.dtype).eps) * jnp.abs(old), x - old
+    gap = jnp.where(gap > unit, unit, jnp.where(gap < -unit, -unit, gap))
+    return jnp.where(new == old, old + gap, new)
 
 # %% ../nbs/01_normalizers.ipynb #385b1db0
 class EMANormalizerState(State):
@@ -137,7 +159,7 @@ class EMANormalizer(Normalizer):
         check_number("decay", self.decay, 0.0, 1.0, open_low=True)
 
     def init(self, feature_dim: int) -> EMANormalizerState:
-        check_int("feature_dim", feature_dim)
+        feature_dim = check_int("feature_dim", feature_dim)
         zeros, weights = filled((feature_dim,), 0.0), {"decay": scalar(self.decay), "weight_sum": scalar(0.0)}
         return EMANormalizerState(mean=zeros, var=zeros, sample_count=jnp.uint32(0), **weights)
 
@@ -145,7 +167,8 @@ class EMANormalizer(Normalizer):
         x = self.checked(observation, state.mean.shape[-1])
         weight_sum = jnp.minimum(state.decay * state.weight_sum + 1.0, largest_count(x.dtype))
         mean, var = _ema_moments(state.mean, state.var, x, 1.0 / weight_sum)
+        mean = _unstuck(state.mean, mean, x)
         return state.replace(mean=mean, var=var, sample_count=next_count(state.sample_count), weight_sum=weight_sum)
 
-# %% ../nbs/01_normalizers.ipynb #c2d9c8dc
+
 normalizer_from_config = Normalizer.from_config

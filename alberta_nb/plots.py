@@ -69,6 +69,7 @@ def plot_step_sizes(history: Any, names: Sequence[str] | None = None, ax: Axes |
     wanted = "history must be of one learner, (rows, inputs) or (n_seeds, rows, inputs)"
     require(sizes.ndim in (2, 3), f"{wanted}, got {sizes.shape}")
     sizes = np.median(sizes, axis=0) if sizes.ndim == 3 else sizes
+    names = [names] if isinstance(names, str) else names
     names = [f"input {i}" for i in range(sizes.shape[1])] if names is None else list(names)
     require(len(names) == sizes.shape[1], f"names must name {sizes.shape[1]} inputs, got {len(names)}")
     axes = plt.subplots(figsize=(7, 3))[1] if ax is None else ax

@@ -116,8 +116,20 @@ def configs() -> dict[str, Any]:
     return {name: value.to_config() for name, value in settings().items()}
 
 
+def dated(config: Any) -> Any:
+    """What was written down, with the bound of its normalisers: they had none then."""
+    if isinstance(config, list):
+        return list(map(dated, config))
+    if not isinstance(config, dict):
+        return config
+    bound = {"clip": None} if config.get("type") in ("EMANormalizer", "WelfordNormalizer") else {}
+    return bound | {name: dated(value) for name, value in config.items()}
+
+
 def lost_settings(have: Any, want: Any, path: str = "") -> list[str]:
     """What of a configuration is gone or changed; new settings may be there."""
     if isinstance(want, dict) and isinstance(have, dict):
         return [w for key in want for w in lost_settings(have.get(key, "gone"), want[key], f"{path}.{key}")]
+    if isinstance(want, list) and isinstance(have, list) and len(have) == len(want):
+        return [w for k in range(len(want)) for w in lost_settings(have[k], want[k], f"{path}[{k}]")]
     return [] if have == want else [f"{path}: {have!r}, was {want!r}"]

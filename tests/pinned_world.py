@@ -114,8 +114,8 @@ Made = dict[str, Callable[[], Any]]
 MODES = ("prediction", "loss")
 NORMALIZERS: Made = {
     "plain": lambda: None,
-    "ema": lambda: nb.EMANormalizer(decay=0.95),
-    "welford": nb.WelfordNormalizer,
+    "ema": lambda: nb.EMANormalizer(decay=0.95, clip=None),  # the bound came later than these numbers
+    "welford": lambda: nb.WelfordNormalizer(clip=None),
 }
 BOUNDERS: Made = {"free": lambda: None, "obgd": nb.ObGDBounding, "agc": lambda: nb.AGCBounding(0.1)}
 SHARED: Made = {

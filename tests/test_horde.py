@@ -292,3 +292,55 @@ def test_loop_stops_at_what_is_read_and_not_finite() -> None:
         run_horde_learning_loop(horde, start, XS[:-1], CS[:, :2], XS[1:])
     with pytest.raises(ValueError, match="next_observations must have shape"):
         run_horde_learning_loop(horde, start, XS[:-1], CS, XS)
+
+
+# --- what is given is what is read ---
+
+
+def test_transitions_of_every_kind_are_read() -> None:
+    horde = HordeLearner(spec(), (4,), LMS(0.01))
+    state, x = horde.init(5, KEY), np.array([0, 1, 1, 0, 1])
+    want = horde.update(state, x.astype(np.float32), np.ones(3, np.float32), x.astype(np.float32))
+    for kind in ("float16", "longdouble", "int64", ">f4", ">i8", "bool"):
+        given = x.astype(kind)
+        got = horde.update(state, given, np.ones(3, kind), given, terminated=given[0], truncated=given[:1])
+        assert all(map(np.array_equal, jax.tree.leaves(got), jax.tree.leaves(want)))
+        assert np.array_equal(horde.predict(state, given), horde.predict(state, x.astype(np.float32)))
+    assert float(horde.update(state, x, [3_000_000_000, 1, 1], x).td_errors[0]) > 2.9e9
+    with pytest.raises(TypeError, match="cumulants must have no mask"):
+        horde.update(state, x, np.ma.array([1.0, 2.0, 3.0]), x)
+
+
+def test_one_demon_takes_a_number() -> None:
+    horde = HordeLearner(spec([(0.9, 0.5)]), (4,), LMS(0.01))
+    state = horde.init(5, KEY)
+    a, b = (horde.update(state, XS[0], cumulant, XS[1], gammas=g) for cumulant, g in ((1.0, 0.5), ([1.0], [0.5])))
+    assert np.array_equal(a.td_errors, b.td_errors)
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_discounts_and_ratios_are_checked(loop: bool) -> None:
+    horde = HordeLearner(spec(), (4,), LMS(0.01))
+    state, n = horde.init(5, KEY), 4
+
+    def learn(**more: Any) -> Any:
+        if loop:
+            given = {name: np.tile(a, (n, 1)) for name, a in more.items()}
+            return run_horde_learning_loop(horde, state, XS[:n], CS[:n], XS[1 : n + 1], **given)
+        return horde.update(state, XS[0], CS[0], XS[1], **more)
+
+    with pytest.raises(TypeError, match="gammas must hold discounts, got flags"):
+        learn(gammas=np.array([True, False, True]))
+    with pytest.raises(
+        ValueError, match=r"gammas must lie in \[0, 1\], or be negative where the sequence stops, got \[1.5\]"
+    ):
+        learn(gammas=np.array([0.5, 1.5, 0.5]))
+    with pytest.raises(ValueError, match="rhos must be 0 or more"):
+        learn(rhos=np.array([1.0, -0.5, 1.0]))
+    learn(gammas=np.array([0.5, -1.0, 0.0]), rhos=np.array([0.0, 1.0, 7.0]))
+
+
+def test_lists_of_keys_are_keys() -> None:
+    horde, keys = HordeLearner(spec(), (4,), LMS(0.01)), jax.random.split(KEY, 2)
+    one, two = (run_horde_learning_loop_batched(horde, XS[:4], CS[:4], XS[1:5], k) for k in (keys, list(keys)))
+    assert np.array_equal(one.td_errors, two.td_errors, equal_nan=True)

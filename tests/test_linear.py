@@ -330,3 +330,62 @@ def test_an_optimizer_must_report_its_mean_step_size() -> None:
     with pytest.raises(ValueError, match="Silent must report 'mean_step_size', got .'mean'."):
         learner.step(learner.init(2), TimeStep(observation=jnp.ones(2), target=jnp.ones(1)))
     assert isinstance(learner, Settings)
+
+
+# --- what is given is what is read ---
+
+KINDS = ["float16", "longdouble", "int64", "uint64", ">f4", ">f8", ">i4", ">i8", "int8", "uint16", "bool", "uint32"]
+
+
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_of_every_kind_are_read_cold_and_warm(kind: str, warm: bool) -> None:
+    learner, x = LinearLearner(LMS(0.0625 if warm else 0.125), use_bias=False), np.array([0, 1, 1], kind)
+    jax.clear_caches()
+    state = learner.init(3).replace(weights=jnp.array([1.0, 2.0, 3.0]))
+    plain = x.astype(np.float32)
+    if warm:  # a native call has compiled it
+        learner.update(state, plain, 1.0), learner.predict(state, plain)
+    got, asked = learner.update(state, x, x[1]), learner.predict(state, x)
+    assert np.array_equal(got.state.weights, learner.update(state, plain, 1.0).state.weights)
+    assert asked.tolist() == learner.predict(state, plain).tolist() == [5.0]
+
+
+def test_targets_and_observations_of_64_bits_keep_their_value() -> None:
+    learner = LinearLearner(LMS(0.1), use_bias=False)
+    state = learner.init(3).replace(weights=jnp.ones(3))
+    for big in (3_000_000_000, 2**40, -(2**33), np.uint64(2**63), np.array([2**40]), 10**25):
+        assert float(learner.update(state, np.zeros(3), big).error[0]) == np.float32(float(np.squeeze(big)))
+        assert float(learner.predict(state, [big if np.ndim(big) == 0 else 2**40, 0, 0])[0]) > 0 or big < 0  # type: ignore[operator]
+    assert float(learner.predict(state, np.array([1_700_000_000_000, 0, 0]))[0]) == np.float32(1.7e12)
+
+
+@pytest.mark.parametrize("kind", [jnp.bfloat16, jnp.float16, jnp.int8])
+def test_arrays_of_jax_are_read(kind: Any) -> None:
+    learner, x = LinearLearner(LMS(0.1)), jnp.ones(3, kind)
+    state = learner.init(3)
+    want = learner.update(state, np.ones(3, np.float32), 1.0).state.weights
+    assert np.array_equal(learner.update(state, x, x[:1]).state.weights, want)
+    assert np.array_equal(learner.update(state, np.asarray(x), x[0]).state.weights, want)  # numpy knows JAX's types
+
+
+def test_masked_arrays_and_states_of_lists_are_refused() -> None:
+    learner = LinearLearner()
+    state = learner.init(3)
+    with pytest.raises(TypeError, match="observation must have no mask, got a masked array: fill it"):
+        learner.update(state, np.ma.array([1.0, 2.0, 3.0], mask=[0, 1, 0]), 1.0)
+    with pytest.raises(TypeError, match="target must have no mask"):
+        learner.update(state, [1.0, 2.0, 3.0], np.ma.masked)
+    lists = jax.tree.map(lambda a: np.asarray(a).tolist(), state)
+    for call in (lambda: learner.update(lists, [1.0, 2.0, 3.0], 1.0), lambda: learner.predict(lists, [1.0, 2.0, 3.0])):
+        with pytest.raises(TypeError, match="state must hold arrays, got a list for weights: lists become arrays by"):
+            call()
+    back = jax.tree.map(jnp.asarray, lists, is_leaf=lambda part: isinstance(part, list))  # what the message says
+    assert learner.update(back, [1.0, 2.0, 3.0], 1.0).error == 1.0
+
+
+def test_updates_can_be_mapped_over_states() -> None:
+    learner = LinearLearner()
+    states = jax.vmap(lambda _: learner.init(3))(jnp.arange(4))
+    found = jax.vmap(lambda s, x: learner.update(s, x, 1.0).error)(states, jnp.ones((4, 3), jnp.bfloat16))
+    assert found.shape == (4, 1)

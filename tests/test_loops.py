@@ -621,10 +621,10 @@ def wrong_calls() -> list[tuple[str, type[Exception], str, Any]]:
     class Short(Drum):
         feature_dim = 4
 
-    class Scalar(Drum):
+    class Two(Drum):
         def step(self, state: Any, idx: Any) -> tuple[Any, Any]:
             time_step, state = super().step(state, idx)
-            return time_step.replace(target=time_step.target[0]), state
+            return time_step.replace(target=jnp.concatenate([time_step.target] * 2)), state
 
     return [
         ("no learner", TypeError, "learner must have init and step", one(LMS(), WORLD, 10, KEY)),
@@ -698,7 +698,7 @@ def wrong_calls() -> list[tuple[str, type[Exception], str, Any]]:
             one(PLAIN, WORLD, 10, KEY, None, None, NormalizerTrackingConfig(5)),
         ),
         ("short steps", ValueError, "observation has shape", one(LinearLearner(), Short(), 10, KEY)),
-        ("scalar target", ValueError, "target has shape", one(LinearLearner(), Scalar(), 10, KEY)),
+        ("two targets", ValueError, "target has shape", one(LinearLearner(), Two(), 10, KEY)),
     ]
 
 
@@ -746,3 +746,66 @@ def test_numpy_counts_are_counts() -> None:
     source = ArraySource(np.ones((9, 2)), np.ones(9))
     assert run_learning_loop(LinearLearner(), source, np.int64(5)).steps == 5
     assert run_learning_loop(PLAIN, WORLD, np.uint8(250), KEY).metrics.shape == (250, 3)
+
+
+# --- arguments of numpy, lists of keys, classes, numbers without an axis ---
+
+
+@pytest.mark.parametrize("whole", [np.int8, np.uint8, np.int64, np.array, jnp.array])
+def test_whole_numbers_of_every_kind_are_arguments(whole: Any) -> None:
+    want = run_learning_loop(SCALED, WORLD, 120, KEY, record_every=40, step_size_tracking=StepSizeTrackingConfig(60))
+    got = run_learning_loop(
+        SCALED, WORLD, whole(120), KEY, record_every=whole(40), step_size_tracking=StepSizeTrackingConfig(whole(60))
+    )
+    assert same(got[:2], want[:2]) and same(got.step_size_history, want.step_size_history) and got.steps == 120
+    rows = ArraySource(np.ones((50, 3)), np.ones(50))
+    assert run_learning_loop(PLAIN, rows, whole(20)).steps == 20 == run_learning_loop(PLAIN, rows, whole(20)).steps
+    assert run_learning_loop(PLAIN, rows, (np.arange(50) < 20).sum()).steps == 20
+
+
+@pytest.mark.parametrize("make", [jax.random.key, jax.random.PRNGKey])
+def test_a_list_of_keys_is_an_array_of_keys(make: Any) -> None:
+    keys = [make(i) for i in range(3)]
+    want = run_learning_loop_batched(PLAIN, WORLD, 20, jnp.stack(keys))
+    for given in (keys, tuple(keys)):
+        assert same(run_learning_loop_batched(PLAIN, WORLD, 20, given)[:2], want[:2])  # type: ignore[arg-type]
+    if make is jax.random.PRNGKey:
+        assert same(run_learning_loop_batched(PLAIN, WORLD, 20, list(map(np.asarray, keys)))[:2], want[:2])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="key must be one key, got a list; run_learning_loop_batched takes many"):
+        run_learning_loop(PLAIN, WORLD, 20, keys)  # type: ignore[arg-type]
+    for wrong in ([], [keys[0], 3], [jax.random.key(0), jax.random.PRNGKey(0)]):
+        with pytest.raises(TypeError, match="keys must be keys of one kind, got"):
+            run_learning_loop_batched(PLAIN, WORLD, 20, wrong)  # type: ignore[arg-type]
+
+
+def test_a_class_is_no_learner_and_no_stream() -> None:
+    with pytest.raises(TypeError, match=r"learner must be an instance, got the class: LinearLearner\(...\)"):
+        run_learning_loop(LinearLearner, WORLD, 10, KEY)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"stream must be an instance, got the class: RandomWalkStream\(...\)"):
+        run_learning_loop(PLAIN, RandomWalkStream, 10, KEY)  # type: ignore[arg-type]
+
+
+class Stranger:
+    """A world whose targets are numbers without an axis."""
+
+    feature_dim = 2
+    axes: tuple[int, ...] = ()
+
+    def init(self, key: Any) -> Any:
+        return key
+
+    def step(self, state: Any, idx: Any) -> Any:
+        x = jnp.stack([jnp.sin(idx * 0.1), jnp.cos(idx * 0.1)])
+        return TimeStep(observation=x, target=(x[0] - x[1]).reshape(self.axes)), state
+
+
+class StrangerWithAxes(Stranger):
+    axes = (1,)
+
+
+def test_targets_without_an_axis_are_targets() -> None:
+    for run, key in ((run_learning_loop, KEY), (run_learning_loop_batched, jax.random.split(KEY, 2))):
+        one, two = (run(PLAIN, world, 40, key, non_finite="skip") for world in (Stranger(), StrangerWithAxes()))
+        assert same(one[:2], two[:2])
+    bank = LearnerBank([PLAIN, SCALED])
+    assert run_learning_loop(bank, Stranger(), 10, KEY).metrics.shape == (10, 2, 4)

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from live import live as meet
 
 import alberta_nb
 from alberta_nb.learners.linear import LinearLearner
-from alberta_nb.learners.mlp import MLPLearner, MLPLearnerState, MLPUpdateResult
+from alberta_nb.learners.mlp import DivergenceWarning, MLPLearner, MLPLearnerState, MLPUpdateResult
 from alberta_nb.learners.network import MLPParams, forward, gradient, layer_norm
 from alberta_nb.learners.sparse_init import sparse_init
 from alberta_nb.loops import run as run_module
@@ -631,3 +632,80 @@ def test_looks_at_a_file_whose_length_nobody_knows(num_steps: int | None, tmp_pa
     )
     assert result.steps == min(num_steps or 300, 300)
     assert result.diagnostics_history.recording_indices.tolist() == list(range(0, result.steps, 50))
+
+
+# --- what is given is what is read ---
+
+
+def test_numbers_of_every_kind_are_read() -> None:
+    learner, x = MLPLearner((4,), LMS(0.01), gamma=0.9, lamda=0.8), np.array([0, 1, 1, 0, 1])
+    state = learner.init(5, KEY)
+    want = learner.update(state, x.astype(np.float32), 1.0, 0.5)
+    for kind in ("float16", "longdouble", "int64", ">f4", ">i8", "bool"):
+        got = learner.update(state, x.astype(kind), x[1].astype(kind), np.array(0.5, ">f8"))
+        assert all(map(np.array_equal, jax.tree.leaves(got), jax.tree.leaves(want)))
+    assert float(learner.update(state, x, 3_000_000_000).error[0]) > 2.9e9
+    for wrong, error in ((1.5, ValueError), (-0.5, ValueError), (np.float32(2), ValueError), (True, TypeError)):
+        with pytest.raises(error, match="^gamma must"):
+            learner.update(state, x, 1.0, wrong)
+    lists = jax.tree.map(lambda a: np.asarray(a).tolist(), state)
+    with pytest.raises(TypeError, match="state must hold arrays, got a list for biases: lists become arrays by"):
+        learner.update(lists, x, 1.0)
+
+
+def test_lists_of_keys_are_keys() -> None:
+    learner = MLPLearner((4,), bounder=ObGDBounding())
+    for keys in (jax.random.split(KEY, 2), jax.random.split(jax.random.PRNGKey(0), 2)):
+        one, two = (run_mlp_learning_loop_batched(learner, STREAM, 20, k) for k in (keys, list(keys)))
+        assert np.array_equal(one.metrics, two.metrics)
+        with pytest.raises(
+            TypeError, match="key must be one key, got a list; run_mlp_learning_loop_batched takes many"
+        ):
+            run_mlp_learning_loop(learner, STREAM, 20, list(keys))  # type: ignore[arg-type]
+
+
+# --- a network that diverges says so ---
+
+
+def told(make: Any) -> list[Any]:
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        make()
+    return found
+
+
+BARE = {
+    "mlp": lambda **more: MLPLearner((4,), **more),
+    "linear": lambda **more: MLPLearner((), **more),
+    "heads": lambda **more: alberta_nb.MultiHeadMLPLearner(2, (4,), **more),
+    "horde": lambda **more: alberta_nb.HordeLearner(alberta_nb.horde_from_columns(["a"], [0.9]), (4,), **more),
+}
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_a_network_that_will_diverge_says_so_where_it_is_made(name: str) -> None:
+    make = BARE[name]
+    for more in ({}, {"step_size": 1}, {"step_size": 2.0}, {"step_size": np.float32(1)}):
+        (found,) = told(lambda more=more: make(**more))
+        assert found.category is DivergenceWarning and found.filename == __file__
+        assert "bounder=ObGDBounding()" in str(found.message)
+    fine = [{"bounder": ObGDBounding()}, {"bounder": AGCBounding()}, {"optimizer": LMS(1.0)}, {"step_size": 0.5}]
+    for more in fine:
+        assert not told(lambda more=more: make(**more))
+
+
+def test_a_warning_comes_once_for_a_place_and_not_from_within() -> None:
+    learner = MLPLearner((4,))
+    inside = [
+        lambda: learner.structure,
+        lambda: MLPLearner.from_config(learner.to_config()),
+        lambda: learner.init(2, KEY),
+    ]
+    for call in inside:
+        assert not told(call)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            MLPLearner((4,))
+    assert len(found) == 1
+    assert not told(lambda: MLPLearner((), head_optimizer=LMS(0.1)))  # nothing is left that it could move

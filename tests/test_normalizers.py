@@ -183,7 +183,7 @@ def test_no_output_passes_the_bound(at: int) -> None:
     rows[at] = 1e9
     n = at + 1
     ema, welford = np.sqrt((1 - 0.99**n) / 0.01 - 1), (n - 1) / np.sqrt(n)
-    for normalizer, bound in ((EMANormalizer(), ema), (WelfordNormalizer(), welford)):
+    for normalizer, bound in ((EMANormalizer(clip=None), ema), (WelfordNormalizer(clip=None), welford)):
         found, _ = outputs(normalizer, rows)
         assert np.abs(found).max() <= bound * (1 + 1e-12)
         assert abs(found[-1, 0] / bound - 1) < 1e-6, "the bound is tight"
@@ -296,3 +296,79 @@ def test_errors_of_observations(kind: type[Normalizer], verb: str) -> None:
             getattr(normalizer, verb)(normalizer.init(3), wrong)
     with pytest.raises(TypeError, match="observation must be numeric"):
         getattr(normalizer, verb)(normalizer.init(2), ["a", "b"])
+
+
+# --- the guards ---
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("quiet", [100, 5000])
+def test_what_was_quiet_is_bounded_when_it_moves(kind: type[Normalizer], quiet: int) -> None:
+    rows = np.zeros((quiet + 10, 2))
+    rows[:, 0] = np.random.default_rng(0).standard_normal(len(rows))
+    rows[quiet:, 1] = [1, 0, 1, 1e9, 0, -1e9, 1, 1, 0, 1e-9]
+    for clip in (10.0, 2.5):
+        found, state = outputs(kind(clip=clip), rows)
+        assert np.abs(found).max() <= clip and np.isfinite(found).all()
+        ahead = kind(clip=clip).normalize_only(state, jnp.array([1e30, -1e30]))  # asked before it was seen
+        assert ahead.tolist() == [clip, -clip]
+    free, _ = outputs(kind(clip=None), rows)
+    held, _ = outputs(kind(), rows)
+    assert np.allclose(held, np.clip(free, -10, 10), rtol=1e-6)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_bound_leaves_ordinary_inputs_as_they_are(kind: type[Normalizer]) -> None:
+    assert np.array_equal(outputs(kind(), ROWS)[0], outputs(kind(clip=None), ROWS)[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bound_is_a_positive_number_or_none(kind: type[Normalizer]) -> None:
+    assert kind(clip=np.float32(4)) == kind(clip=4.0) and kind(clip=None).to_config()["clip"] is None
+    for wrong, error in ((0.0, ValueError), (-1.0, ValueError), (np.inf, ValueError), ("10", TypeError)):
+        with pytest.raises(error, match="^clip must be"):
+            kind(clip=wrong)
+
+
+def test_nan_is_not_bounded_away() -> None:
+    for kind in KINDS:
+        output, _ = kind().normalize(kind().init(2), jnp.array([np.nan, 1.0]))
+        assert jnp.isnan(output).tolist() == [True, False]
+
+
+CONSTANTS = [0.1, -3.0, 1013.2, 1e6 + 0.1, -3e7, 1e15, 1e-15, 0.0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_constant_is_0(kind: type[Normalizer], wide: bool) -> None:
+    with jax.enable_x64(wide):
+        found, _ = outputs(kind(), np.tile(CONSTANTS, (3000, 1)))
+    assert not found.any()
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.99])
+def test_what_comes_to_stand_still_becomes_0(decay: float) -> None:
+    before = np.random.default_rng(0).standard_normal((100, len(CONSTANTS))) * np.abs(CONSTANTS)
+    found, state = outputs(EMANormalizer(decay=decay), np.vstack([before, np.tile(CONSTANTS, (20_000, 1))]))
+    assert not found[-1].any() and np.array_equal(state.mean, np.float32(CONSTANTS))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [1e5, 1e9])
+def test_rounding_is_no_signal(kind: type[Normalizer], size: float) -> None:
+    last = np.nextafter(np.float32(size), np.float32(np.inf))
+    rows = np.where(np.random.default_rng(0).random((3000, 1)) < 0.5, np.float32(size), last)
+    assert np.abs(outputs(kind(), rows)[0]).max() < 0.2
+    moving = np.float32(size) + np.float32(size / 100) * np.random.default_rng(1).standard_normal((3000, 1))
+    assert 0.9 < np.abs(outputs(kind(), moving)[0][1000:]).std() * 1.66 < 1.1  # of a normal |z|: .603
+
+
+def test_the_gate_stands_before_a_normaliser() -> None:
+    for kind in KINDS:
+        state = kind().init(2)
+        for given in ([2**40, 1], np.array([2**40, 1], ">i8"), np.array([2**40, 1], np.longdouble)):
+            assert float(kind().update_only(state, given).mean[0]) == 2.0**40
+        with pytest.raises(TypeError, match="observation must have no mask"):
+            kind().update_only(state, np.ma.array([1.0, 2.0]))

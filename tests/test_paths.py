@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import warnings
 from typing import Any
 
@@ -393,3 +394,35 @@ def test_x64() -> None:
     narrow = run_learning_loop(learner, WORLD, 200, KEY)
     assert narrow.metrics.dtype == jnp.float32
     assert np.allclose(narrow.metrics, metrics, rtol=1e-3, atol=1e-3), "the same world in both"
+
+
+# --- a context belongs to its thread ---
+
+
+def test_a_context_belongs_to_its_thread() -> None:
+    inside, seen = threading.Barrier(2), {}
+
+    def ask(on: bool) -> None:
+        before = use_native()
+        with native_loops(on):
+            inside.wait()  # both contexts are open, in whatever order
+            seen[on] = use_native()
+            inside.wait()
+        assert use_native() == before
+
+    threads = [threading.Thread(target=ask, args=(on,)) for on in (True, False)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == {True: native_works(), False: False}
+    with native_loops(False), native_loops(True):
+        assert use_native() == native_works()
+
+
+def test_the_threads_of_a_loop_have_the_context_of_who_asks() -> None:
+    seen = []
+    for on in (False, True):
+        with native_loops(on):
+            engine.on_all_cores(lambda _: seen.append(use_native()) or jnp.zeros(1), [None] * 4)  # type: ignore[list-item, func-returns-value]
+    assert seen == [False] * 4 + [native_works()] * 4

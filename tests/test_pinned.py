@@ -32,7 +32,7 @@ import numpy as np
 import pytest
 from pinned_direct import direct_cases
 from pinned_linear import linear_cases, td_cases
-from pinned_names import configs, lost_of, lost_settings, names, settings
+from pinned_names import configs, dated, lost_of, lost_settings, names, settings
 from pinned_networks import head_cases, horde_cases, network_cases
 from pinned_streams import stream_cases
 from pinned_world import KEYS, Case, needs_optax
@@ -173,7 +173,7 @@ def test_configurations(name: str) -> None:
     """Settings say of themselves what they said, and what was written down makes the same settings."""
     if needs_optax(name):
         pytest.skip("optax is not installed")
-    value, config = settings()[name], stored()["configs"][name]
+    value, config = settings()[name], dated(stored()["configs"][name])
     assert not lost_settings(json.loads(json.dumps(value.to_config())), config)
     assert type(value).from_config(config) == Settings.from_config(config) == value
 

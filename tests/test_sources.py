@@ -1,8 +1,13 @@
 """Experience that is given: arrays and iterators."""
 
+import copy
 import itertools
+import pickle
 from collections.abc import Iterator
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +17,7 @@ from alberta_nb.loops.supervised import run_learning_loop
 from alberta_nb.optimizers.idbd import IDBD
 from alberta_nb.streams.sources import ArraySource, IteratorSource, RowsSource, Source
 from alberta_nb.streams.tables import TableSource
+from alberta_nb.streams.td_sources import TDArraySource, TDIteratorSource, TDSequenceSource
 from alberta_nb.types import TimeStep
 
 LEARNER = LinearLearner(IDBD(0.02, 0.01))
@@ -161,3 +167,101 @@ def test_iterator_names_the_pair(pairs, error, message) -> None:
 def test_an_iterator_that_ends_early_ends_the_run(data) -> None:
     x, y = data
     assert run_learning_loop(LEARNER, IteratorSource(zip(x[:30], y[:30], strict=True)), 100).steps == 30
+
+
+# --- what is given is what is read ---
+
+
+@pytest.mark.parametrize("offset", [0, 4, 16, 64])
+def test_a_source_owns_its_numbers(offset: int) -> None:
+    memory = np.zeros(4096, np.uint8)
+    start = -memory.ctypes.data % 64 + offset
+    x = memory[start : start + 240].view(np.float32).reshape(20, 3)
+    y, g, r = np.ones(20, np.float32), np.full(20, 0.5, np.float32), np.ones((20, 1), np.float32)
+    x[:] = 1
+    rows = {"observation": x, "target": r}
+    sources: list[Any] = [ArraySource(x, y), RowsSource(TimeStep, rows), TDArraySource(x, y, x, g, rhos=y, truncated=y)]
+    sources.append(TDSequenceSource(x, y, g))
+    before = [jax.tree.map(np.copy, next(iter(s.pages(0, 20)))) for s in sources]
+    for array in (x, y, g, r):
+        array[:] = np.nan
+    for source, page in zip(sources, before, strict=True):
+        assert source.finite
+        assert jax.tree.all(jax.tree.map(np.array_equal, next(iter(source.pages(0, 20))), page))
+        assert all(a.ctypes.data % 64 == 0 and a.dtype == np.float32 for a in source.rows.values())
+
+
+@pytest.mark.parametrize(
+    "kind", ["float16", "longdouble", "int64", "uint64", ">f4", ">f8", ">i8", "int8", "bool", "uint32"]
+)
+def test_sources_take_numbers_of_every_kind(kind: str) -> None:
+    x, y = np.array([[0, 1], [1, 0], [1, 1]], kind), np.array([1, 0, 1], kind)
+    assert ArraySource(x, y).observations.tolist() == x.astype(float).tolist()
+    assert ArraySource(x.tolist(), y[:, None]).targets[:, 0].tolist() == y.astype(float).tolist()
+    pages = list(IteratorSource(zip(x, y, strict=True)).pages(0, 10))
+    assert pages[0].observation.tolist() == x.astype(float).tolist() and pages[0].target.dtype == np.float32
+    td = TDArraySource(x, y, x, 0.5)
+    assert td.rows["reward"][:, 0].tolist() == y.astype(float).tolist()
+
+
+def test_whole_numbers_beyond_32_bits_and_missing_ones() -> None:
+    ms = np.array([[1_700_000_000_000], [1_700_000_001_000]])
+    assert ArraySource(ms, [2**40, -(2**40)]).observations[0, 0] == np.float32(1.7e12)
+    series = pd.DataFrame({"a": pd.array([1, None], dtype="Int64"), "b": [1.5, 2.5]})
+    assert np.isnan(ArraySource(series, [0, 0]).observations[1, 0])
+    too_large = ArraySource([[1e300]], [1.0])  # finite in float64, infinite where it is learned from
+    assert not too_large.finite
+
+
+@pytest.mark.parametrize("values", [np.ma.array([[1.0, 2.0]], mask=[[0, 1]]), [["1", "2"]], [[1j, 2]], [[None, 1]]])
+def test_sources_refuse_what_is_no_number(values: Any) -> None:
+    for make in (lambda: ArraySource(values, [1.0]), lambda: TDArraySource(np.ones((1, 2)), [1.0], values, 0.5)):
+        with pytest.raises(TypeError, match="observations must (be numeric|have no mask)"):
+            make()
+    with pytest.raises(TypeError, match="pair 0: observation must (be numeric|have no mask)"):
+        list(IteratorSource([(values[0], 1.0)], 2).pages(0, 1))
+
+
+def test_flags_are_no_discounts() -> None:
+    x, done = np.ones((3, 2)), np.array([False, False, True])
+    for flags in (done, done.tolist(), done[:, None], jnp.asarray(done), True):
+        with pytest.raises(TypeError, match="gammas must hold discounts, got flags .*terminated"):
+            TDArraySource(x, np.ones(3), x, flags)
+    with pytest.raises(TypeError, match="transition 0: gamma must hold discounts"):
+        list(TDIteratorSource([(x[0], 1.0, x[0], True)], 2).pages(0, 1))
+    assert TDArraySource(x, done, x, 0.5, rhos=~done, truncated=done).rows["truncated"][:, 0].tolist() == [0, 0, 1]
+
+
+def test_an_iterator_may_write_into_the_same_array_again() -> None:
+    def feed() -> Any:
+        room, reward = np.zeros(2), [0.0]
+        for t in range(5):
+            room[:] = t
+            reward[0] = 10.0 * t
+            yield room, reward
+
+    (page,) = IteratorSource(feed()).pages(0, 10)
+    assert page.observation[:, 0].tolist() == [0, 1, 2, 3, 4] and page.target[:, 0].tolist() == [0, 10, 20, 30, 40]
+    steps = (TimeStep(observation=room, target=np.float32(1)) for room, _ in feed())
+    (page,) = IteratorSource(steps).pages(0, 10)
+    assert page.observation[:, 1].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_iterator_sources_say_that_they_cannot_be_copied() -> None:
+    source = IteratorSource([([1.0, 2.0], 0.0)])
+    for call in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="IteratorSource cannot be copied or pickled: its iterator is read once"):
+            call(source)
+    arrays = ArraySource([[1.0, 2.0]], [3.0])
+    twin = pickle.loads(pickle.dumps(arrays))
+    assert twin.num_steps == 1 and twin.targets.tolist() == [[3.0]] and copy.deepcopy(arrays).finite
+
+
+def test_numbers_of_numpy_describe_a_source() -> None:
+    pairs = [([1.0, 2.0, 3.0], 0.0)] * 5
+    source = IteratorSource(pairs, np.int8(3), num_steps=np.int64(5))
+    assert type(source.feature_dim) is type(source.num_steps) is int
+    assert run_learning_loop(LinearLearner(), source).steps == 5
+    for wrong in ({"feature_dim": 10**400}, {"feature_dim": True}, {"num_steps": -1}, {"num_steps": 2.0}):
+        with pytest.raises((TypeError, ValueError), match=f"^{next(iter(wrong))} must be"):
+            IteratorSource(pairs, **wrong)

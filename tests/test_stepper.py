@@ -1,5 +1,8 @@
 """The packed stepper: the loop's numbers one event at a time, states in and out, and what it refuses."""
 
+import copy
+import pickle
+import threading
 from typing import Any
 
 import jax
@@ -288,3 +291,112 @@ def test_x64() -> None:
         many = Stepper(learner, D)
         assert many.update_many(X[:20], Y[:20]).dtype == np.float64
         assert np.allclose(many.state.weights, state.weights, rtol=0, atol=1e-12)
+
+
+# --- copies, pickles, threads ---
+
+
+@pytest.mark.parametrize("way", [0, 1, 2])
+@pytest.mark.parametrize("learner", [LEARNER, SCALED])
+def test_a_copy_goes_on_by_itself(way: int, learner: LinearLearner) -> None:
+    again = [copy.copy, copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))][way]
+    first = Stepper(learner, np.int8(D), non_finite="skip")  # type: ignore[arg-type]
+    fresh = again(first)
+    first.update_many(X[:50], Y[:50])
+    first.update(np.full(D, np.nan), 1.0)
+    twin = again(first)
+    assert type(twin) is Stepper and (twin.learner, twin.feature_dim, twin.non_finite) == (learner, D, "skip")
+    assert type(twin.feature_dim) is int and (twin.skipped, fresh.skipped) == (1, 0) and same(twin.state, first.state)
+    for x, y in zip(X[50:60], Y[50:60], strict=True):
+        assert np.array_equal(first.update(x, y), twin.update(x, y))
+    assert same(fresh.state, learner.init(D))
+    fresh.update_many(X[:50], Y[:50])
+    before = first.state
+    twin.update(10 * X[0], 100.0)
+    assert same(first.state, before) and not same(twin.state, before)  # no buffer is shared
+    first.update(X[60], Y[60])
+
+
+def test_a_copy_of_a_child_keeps_what_it_has() -> None:
+    class Named(Stepper):
+        name = "none"
+
+    one = Named(LEARNER, D)
+    one.name = "door"
+    assert copy.deepcopy(one).name == "door"
+
+
+def test_threads_lose_nothing() -> None:
+    shared, bad = Stepper(LinearLearner(LMS(0.5), use_bias=False), D, non_finite="skip"), np.full(D, np.nan)
+    rows: list[Any] = []
+
+    def work(k: int) -> None:
+        x = np.eye(D, dtype=np.float32)[k]  # each thread owns an input: its weight depends on its own events alone
+        for t in range(300):
+            rows.append(shared.update(x, float(k + 1)))
+            if t % 3 == 0:
+                shared.update(bad, 0.0)
+            if t % 50 == 0:
+                assert shared.update_many(x[None], [float(k + 1)]).shape == (1, 4)
+                copy.copy(shared)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(D)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(rows) == 300 * D and shared.skipped == 100 * D
+    assert np.allclose(shared.state.weights, np.arange(1, D + 1), rtol=1e-6)
+    errors = np.array([row[2] for row in rows])
+    assert np.isfinite(errors).all() and (np.abs(errors) <= D).all()
+
+
+def test_an_error_leaves_the_lock_free() -> None:
+    stepper = Stepper(LEARNER, D)
+    for wrong in (lambda: stepper.update(np.full(D, np.nan), 1.0), lambda: stepper.update_many(X[:2], [1.0, np.nan])):
+        with pytest.raises(ValueError, match="NaN"):
+            wrong()
+    assert stepper.update(X[0], Y[0]) is not None
+
+
+# --- what is given is what is read ---
+
+
+@pytest.mark.parametrize("kind", ["float16", "longdouble", "int64", "uint64", ">f4", ">f8", ">i8", "int8", "bool"])
+def test_events_of_every_kind_are_read(kind: str) -> None:
+    x = np.array([0, 1, 1, 0], kind)
+    ours, wanted = (Stepper(LinearLearner(IDBD(0.05, 0.01)), D) for _ in range(2))
+    for given in (x, x.tolist(), pytest.importorskip("pandas").Series(x.astype(x.dtype.newbyteorder("=")))):
+        assert np.array_equal(ours.update(given, x[1]), wanted.update(x.astype(np.float32), float(x[1])))
+    assert np.array_equal(
+        ours.update_many(x[None], x[:1]), wanted.update_many(x[None].astype(np.float32), [float(x[0])])
+    )
+    assert np.array_equal(ours.predict(x), wanted.predict(x.astype(np.float32)))
+    assert ours.update(X[0], 2**40)[2] > 1e12 - 1e6  # type: ignore[index]
+
+
+def test_events_that_are_no_numbers_are_refused() -> None:
+    stepper, masked = Stepper(LEARNER, D), np.ma.array(X[0], mask=[0, 1, 0, 0])
+    for call, what in (
+        (lambda: stepper.update(masked, 1.0), "observation must have no mask"),
+        (lambda: stepper.update(X[0], np.ma.masked), "target must have no mask"),
+        (lambda: stepper.predict(masked), "observation must have no mask"),
+        (lambda: stepper.update_many(masked[None], [1.0]), "observations must have no mask"),
+        (lambda: stepper.update_many(X[:1], ["1"]), "targets must be numeric"),
+        (lambda: stepper.update(X[0], 1j), "target must be numeric"),
+        (lambda: stepper.update(X[0], "1"), "target must be numeric"),
+    ):
+        with pytest.raises(TypeError, match=what):
+            call()
+    assert same(stepper.state, LEARNER.init(D))
+
+
+def test_what_is_no_learner_of_events_is_refused() -> None:
+    for wrong, what in (
+        (LinearLearner, "learner must be an instance, got the class"),
+        (LearnerBank((LEARNER,)), "predict.*step one"),
+    ):
+        with pytest.raises(TypeError, match=what):
+            Stepper(wrong, D)
+    with pytest.raises(ValueError, match="feature_dim must be below 2\\^63"):
+        Stepper(LEARNER, 10**400)

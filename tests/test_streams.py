@@ -548,3 +548,14 @@ def test_scale_drift_stops_at_the_ends() -> None:
     scales = np.asarray(states.scales)
     assert np.isclose(scales.min(), np.exp(-0.5)) and np.isclose(scales.max(), np.exp(0.25))
     assert np.isclose(scales, np.exp(-0.5)).mean() > 0.2 and np.isclose(scales, np.exp(0.25)).mean() > 0.2
+
+
+@pytest.mark.parametrize("zero", [0, 0.0, np.float32(0), jnp.array(0)])
+def test_a_scale_of_0_has_no_logarithm(zero: Any) -> None:
+    assert make_scale_range(3, zero, 100.0, log_spaced=False).tolist() == [0.0, 50.0, 100.0]
+    for call in (lambda: make_scale_range(3, zero, 1.0), lambda: DynamicScaleShiftStream(3, min_scale=zero)):
+        with pytest.raises(ValueError, match=r"min_scale must be a finite number in \(0.0, inf\)"):
+            call()
+    with pytest.raises(ValueError, match="min_scale must be a finite number in"):
+        make_scale_range(3, -1.0, 1.0, log_spaced=False)
+    assert make_scale_range(np.int8(3), jnp.array(1.0), np.float64(4.0)).tolist() == [1.0, 2.0, 4.0]

@@ -900,3 +900,76 @@ def test_truncated_says_what_a_negative_discount_says() -> None:
 
 def same_numbers(a: Any, b: Any) -> bool:
     return all(np.array_equal(p, q) for p, q in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+# --- what is given is what is read ---
+
+
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("kind", ["float16", "longdouble", "int64", ">f4", ">i8", "uint8", "bool"])
+def test_transitions_of_every_kind_are_read_cold_and_warm(kind: str, warm: bool) -> None:
+    learner, x = ab.TDLinearLearner(ab.TDLambda(0.25 if warm else 0.125, 0.5)), np.array([0, 1, 1, 0], kind)
+    jax.clear_caches()
+    state, plain = learner.init(D), x.astype(np.float32)
+    if warm:
+        learner.update(state, plain, 1.0, plain, 0.5, rho=1.0)
+    got = learner.update(state, x, x[1:2], x, np.array(0.5, np.longdouble), rho=x[1], truncated=x[0])
+    want = learner.update(state, plain, 1.0, plain, 0.5, rho=1.0, truncated=0.0)
+    assert all(map(np.array_equal, jax.tree.leaves(got), jax.tree.leaves(want)))
+    assert float(learner.update(state, x, 2**33, x, 0.5).td_error[0]) == 2.0**33
+
+
+@pytest.mark.parametrize(
+    "gamma", [1.5, -1.5, np.float32(1.5), np.float16(1.5), np.array([1.5]), np.array(2, ">i4"), np.nan]
+)
+def test_discounts_of_every_kind_are_range_checked(gamma: Any) -> None:
+    learner = ab.TDLinearLearner(ab.TDC())
+    with pytest.raises(ValueError, match=r"gamma must be a finite number in \[-1.0, 1.0\], got"):
+        learner.update(learner.init(D), XS[0], 1.0, XS[1], gamma)
+
+
+@pytest.mark.parametrize("rho", [-1, -1.0, np.float32(-1), np.array([-1.0]), np.inf, np.nan])
+def test_ratios_of_every_kind_are_range_checked(rho: Any) -> None:
+    learner = ab.TDLinearLearner(ab.TDC())
+    with pytest.raises(ValueError, match=r"rho must be a finite number in \[0.0, inf\), got"):
+        learner.update(learner.init(D), XS[0], 1.0, XS[1], 0.9, rho=rho)
+
+
+@pytest.mark.parametrize("flag", [True, np.False_, np.array([True]), jnp.array([True])])
+def test_a_flag_is_no_discount(flag: Any) -> None:
+    learner = ab.TDLinearLearner()
+    state = learner.init(D)
+    with pytest.raises(TypeError, match="gamma must hold discounts, got flags .*terminated, 0.0, discount"):
+        learner.update(state, XS[0], 1.0, XS[1], flag)
+    learner.update(state, XS[0], 1.0, XS[1], 0.5, truncated=flag)
+
+
+class OwnTD:
+    """Transitions as a stranger writes them: every number is ()."""
+
+    feature_dim = 2
+
+    def init(self, key: Any) -> Any:
+        return key
+
+    def step(self, state: Any, idx: Any) -> Any:
+        x = jnp.stack([jnp.sin(idx * 0.1), jnp.cos(idx * 0.1)])
+        gamma = jnp.where(idx % 5 == 4, 0.0, 0.9)
+        return TDTimeStep(observation=x, reward=x[0], next_observation=-x, gamma=gamma), state
+
+
+class OwnTDWithAxes(OwnTD):
+    """The same, with every number (1,)."""
+
+    def step(self, state: Any, idx: Any) -> Any:
+        time_step, state = super().step(state, idx)
+        return time_step.replace(reward=time_step.reward.reshape(1), gamma=time_step.gamma.reshape(1)), state
+
+
+def test_numbers_without_an_axis_are_numbers() -> None:
+    learner = ab.TDLinearLearner(ab.TDLambda(0.1, 0.5))
+    for run, key in ((ab.run_td_learning_loop, KEY), (ab.run_td_learning_loop_batched, list(KEYS))):
+        one, two = (run(learner, stream(), 40, key) for stream in (OwnTD, OwnTDWithAxes))  # type: ignore[operator]
+        assert all(map(np.array_equal, jax.tree.leaves(one[:2]), jax.tree.leaves(two[:2])))
+    time_step = OwnTD().step(KEY, jnp.uint32(3))[0]
+    assert learner.step(learner.init(2), time_step).td_error.shape == (1,)

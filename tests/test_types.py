@@ -1,9 +1,14 @@
 """States and settings: what may change, what may not, and what an error says."""
 
+import copy
 import dataclasses
+import decimal
 import enum
+import fractions
 import json
+import pickle
 import types
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,8 +16,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import alberta_nb as nb
 from alberta_nb import Settings, State, TimeStep
-from alberta_nb.types import check_int, check_number, check_settings, floats, in_state, require, scalar, vector
+from alberta_nb.types import (
+    OffPolicyTimeStep,
+    TDTimeStep,
+    as_numbers,
+    check_discounts,
+    check_int,
+    check_number,
+    check_settings,
+    floats,
+    in_state,
+    one_discount,
+    plain,
+    ranged,
+    require,
+    scalar,
+    vector,
+)
 
 
 class Color(enum.Enum):
@@ -254,3 +276,260 @@ def test_check_settings_says_what_is_wrong(width: Any, decay: Any, error: type[E
     with pytest.raises(error, match=message):
         check_settings(types.SimpleNamespace(width=width, decay=decay), width=1, decay=0.0)
     check_settings(types.SimpleNamespace(width=1, decay=0.0), width=1, decay=0.0)
+
+
+# --- plain numbers ---
+
+LONG = np.finfo(np.longdouble).nmant > np.finfo(np.float64).nmant
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        (np.float16(0.5), 0.5),
+        (np.longdouble(0.25), 0.25),
+        (jnp.bfloat16(2), 2.0),
+        (jnp.array(2, jnp.bfloat16), 2.0),
+        (np.array(1.5), 1.5),
+        (np.array(1.5, ">f8"), 1.5),
+        (jnp.float32(0.1), float(np.float32(0.1))),
+        (np.int8(20), 20),
+        (np.uint64(2**63), 2**63),
+        (jnp.array(3), 3),
+        (np.True_, True),
+        (jnp.array(True), True),
+        ([1, [np.int64(2), (jnp.array(3.0),)]], (1, (2, (3.0,)))),
+        ("word", "word"),
+        (None, None),
+    ],
+)
+def test_plain_numbers_are_pythons(value: Any, wanted: Any) -> None:
+    found = plain(value)
+    assert found == wanted and type(found) is type(wanted)
+
+
+def test_plain_leaves_what_is_no_number() -> None:
+    for value in (np.ones(2), np.timedelta64(3, "s"), np.ma.masked, jax.random.key(0), np.complex64(1), {"a": [1]}):
+        assert plain(value) is value
+    jax.jit(lambda a: [plain(a)])(1.0)
+
+
+@pytest.mark.parametrize("whole", [np.int8(20), np.uint8(200), np.int64(3), jnp.array(7), np.array(7, np.int16)])
+def test_check_int_gives_pythons_int(whole: Any) -> None:
+    assert type(check_int("n", whole)) is int and check_int("n", whole) == int(whole)
+
+
+@pytest.mark.parametrize("value", [np.bool_(True), np.array(True), jnp.array(True), np.timedelta64(3, "s")])
+def test_flags_and_times_are_no_numbers(value: Any) -> None:
+    for check in (check_int, check_number):
+        with pytest.raises(TypeError, match="^n must be a"):
+            check("n", value)
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), np.longdouble("1e400"), 1e39, np.float64(1e300)])
+def test_a_number_too_large_for_a_float_is_refused(value: Any) -> None:
+    if LONG or not isinstance(value, np.longdouble):
+        with pytest.raises(ValueError, match="^size must be a finite number in .*, got "):
+            check_number("size", value)
+    if isinstance(value, int):
+        with pytest.raises(ValueError, match="^size must be .* got a whole number of [0-9]+ bits"):
+            check_int("size", value)
+
+
+def test_the_largest_float_is_that_of_the_default_type() -> None:
+    assert check_number("size", 3.3e38) == 3.3e38
+    with jax.enable_x64(True):
+        assert check_number("size", 1e300) == 1e300
+
+
+# --- settings hold them ---
+
+SETTINGS: list[tuple[Callable[..., Settings], str, float]] = [
+    (nb.LMS, "step_size", 0.25),
+    (nb.IDBD, "initial_step_size", 0.25),
+    (nb.Autostep, "tau", 4.0),
+    (nb.ObGD, "kappa", 2.0),
+    (nb.TDLambda, "trace_decay", 0.5),
+    (nb.ObGDBounding, "kappa", 2.0),
+    (nb.AGCBounding, "eps", 0.25),
+    (nb.EMANormalizer, "decay", 0.5),
+    (nb.WelfordNormalizer, "clip", 4.0),
+    (lambda **more: nb.RandomWalkStream(2, **more), "drift_rate", 0.5),
+    (lambda **more: nb.ScaleDriftStream(2, **more), "min_log_scale", -1.0),
+    (lambda **more: nb.PeriodicChangeStream(2, **more), "period", 16),
+    (nb.SuttonExperiment1Stream, "num_relevant", 4),
+    (nb.RandomWalkChain, "n_states", 5),
+    (lambda **more: nb.MLPLearner((4,), bounder=nb.ObGDBounding(), **more), "sparsity", 0.5),
+    (lambda **more: nb.GVFSpec("a", "prediction", lamda=0.0, **more), "gamma", 0.5),
+    (lambda **more: nb.StepSizeTrackingConfig(**more), "interval", 20),
+]
+
+
+@pytest.mark.parametrize(("make", "name", "value"), SETTINGS)
+@pytest.mark.parametrize("kind", [np.array, jnp.array, np.float32, np.float64, np.float16, np.int8])
+def test_settings_are_equal_hashable_and_written_down(make: Any, name: str, value: float, kind: Any) -> None:
+    if (kind is np.int8) != isinstance(value, int) and kind not in (np.array, jnp.array):
+        pytest.skip("of another kind")
+    given, wanted = make(**{name: kind(value)}), make(**{name: value})
+    assert given == wanted and hash(given) == hash(wanted) and repr(given) == repr(wanted)
+    assert json.loads(json.dumps(given.to_config())) == wanted.to_config()
+    assert given.template() == wanted.template()
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda v: nb.LMS(v), "step_size"),
+        (lambda v: nb.EMANormalizer(epsilon=v), "epsilon"),
+        (lambda v: nb.EMANormalizer(clip=v), "clip"),
+        (lambda v: nb.RandomWalkStream(2, noise_std=v), "noise_std"),
+        (lambda v: nb.ObGDBounding(v), "kappa"),
+        (lambda v: nb.TDLambda(0.1, v), "trace_decay"),
+    ],
+)
+@pytest.mark.parametrize("value", [jnp.array(-0.5), np.float32(-0.5), np.array(-0.5), np.int16(-1), jnp.nan, 10**400])
+def test_settings_of_all_kinds_are_range_checked(make: Any, name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must be a finite number in"):
+        make(value)
+
+
+def test_lists_and_flags_of_numpy_are_settings() -> None:
+    bounder = nb.ObGDBounding()
+    assert nb.MLPLearner([np.int64(4), 4], bounder=bounder) == nb.MLPLearner((4, 4), bounder=bounder)
+    assert nb.IDBD(log_step_size_bounds=[-3.0, None]).log_step_size_bounds == (-3.0, None)
+    assert nb.LinearLearner(use_bias=np.True_) == nb.LinearLearner()  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="learners must be a sequence"):
+        nb.LearnerBank(nb.LinearLearner())  # type: ignore[arg-type]
+
+
+def test_traced_settings_pass() -> None:
+    found = jax.jit(lambda a: nb.LMS(a).init(2).step_size)(0.5)  # type: ignore[arg-type]
+    assert found == 0.5
+
+
+def test_settings_are_copied_without_what_was_computed() -> None:
+    learner = nb.LinearLearner(nb.IDBD(0.3))
+    assert learner.structure is learner.structure and "structure" in vars(learner)
+    for twin in (pickle.loads(pickle.dumps(learner)), copy.copy(learner), copy.deepcopy(learner)):
+        assert twin == learner and "structure" not in vars(twin) and twin.structure == learner.structure
+
+
+# --- the gate of arrays ---
+
+NATIVE = ("float32", "float64", "bool", "int8", "int16", "int32", "uint8", "uint16", "uint32")
+OTHER = ("float16", "longdouble", "int64", "uint64", ">f4", ">f8", ">i4", ">u2", ">i8")
+
+
+@pytest.mark.parametrize("kind", NATIVE)
+def test_native_arrays_pass_as_they_are(kind: str) -> None:
+    array = np.array([0, 1, 1], kind)
+    assert as_numbers("x", array) is array and vector("x", array, 3) is array
+
+
+@pytest.mark.parametrize("kind", OTHER)
+def test_other_arrays_keep_their_values(kind: str) -> None:
+    array = np.array([0, 1, 7], kind)
+    found = as_numbers("x", array)
+    assert found.dtype == np.float64 and found.tolist() == [0, 1, 7]
+
+
+def test_numbers_of_every_size_keep_their_values() -> None:
+    for value in (1_700_000_000_000, 2**33, -(2**40), 2**63, 10**30, np.int64(2**40), np.uint64(2**63)):
+        assert float(vector("x", value, 1)) == float(value)  # type: ignore[arg-type]
+    top = np.array([2**24 + 1, 2**31 - 1, -(2**31)], np.int32), np.array([2**32 - 1, 2**31], np.uint32)
+    for array in top:
+        made = jax.jit(lambda a: floats(a, -1))(vector("x", array, len(array)))
+        assert np.array_equal(made, array.astype(np.float32))
+    assert as_numbers("x", [2**63, -1]).tolist() == [2.0**63, -1.0]
+
+
+def test_arrays_of_jax_pass_and_objects_of_numbers_are_read() -> None:
+    for kind in (jnp.bfloat16, jnp.float16, jnp.uint8, jnp.int32, bool):
+        array = jnp.ones(2, kind)
+        assert as_numbers("x", array) is array
+    mixed = [1, 2.5, np.int8(3), decimal.Decimal("4.5"), np.float16(1.5), True]
+    assert as_numbers("x", np.array(mixed, object)).tolist() == [1, 2.5, 3, 4.5, 1.5, 1]
+    assert jax.jit(lambda a: as_numbers("x", a))(jnp.ones(2)).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("kind", ["Int64", "Float64", "boolean", "Int8"])
+def test_nullable_columns_of_pandas_are_read(kind: str) -> None:
+    pd = pytest.importorskip("pandas")
+    assert np.array_equal(as_numbers("x", pd.Series([1, 0, None], dtype=kind)), [1, 0, np.nan], equal_nan=True)
+    assert as_numbers("x", pd.Series([1, 0], dtype=kind)).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (np.ma.array([1.0, 2.0], mask=[0, 1]), TypeError, "x must have no mask, got a masked array: fill it"),
+        (np.ma.array([1.0, 2.0]), TypeError, "masked"),
+        (np.ma.masked, TypeError, "masked"),
+        (np.array([1j]), TypeError, "x must be numeric, got dtype complex128"),
+        (jnp.array([1j]), TypeError, "x must be numeric, got dtype complex64"),
+        (["1"], TypeError, "x must be numeric, got dtype <U1"),
+        ([b"1"], TypeError, "got dtype .S1"),
+        (np.array(["2026-01-01"], "M8[D]"), TypeError, "got dtype datetime64"),
+        (np.array([5], "m8[s]"), TypeError, "got dtype timedelta64"),
+        (np.array([np.timedelta64(5, "s"), 1], object), TypeError, "dtype object"),
+        ([None, 1.0], TypeError, "dtype object with None in it"),
+        (["1", 2, None], TypeError, "dtype object with '1' in it"),
+        (np.array([1j, None], object), TypeError, "dtype object with 1j in it"),
+        ([fractions.Fraction(1, 2)], TypeError, "dtype object with Fraction"),
+        ([[1.0], [1.0, 2.0]], ValueError, "x must hold rows of one length, got list"),
+        ([10**400], ValueError, "x must hold numbers that fit into a float, got a whole number of 1329 bits"),
+        (np.zeros(1, "i2,i2"), TypeError, "x must be numeric"),
+        (jax.random.key(0), TypeError, "got dtype key"),
+        (object(), TypeError, "dtype object"),
+    ],
+)
+def test_what_is_no_number_is_refused(value: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        as_numbers("x", value)
+
+
+# --- discounts and ratios ---
+
+
+@pytest.mark.parametrize("flag", [True, False, np.True_, np.array([True]), jnp.array([False]), np.array(True)])
+def test_a_flag_is_no_discount(flag: Any) -> None:
+    with pytest.raises(TypeError, match="^gamma must hold discounts, got flags .*terminated"):
+        one_discount("gamma", flag)
+
+
+def test_numbers_of_a_transition_are_range_checked_where_looking_is_free() -> None:
+    for good in (0.5, -1.0, 0, np.float32(1), np.array([-0.5]), jnp.array([7.0])):  # JAX's own are not looked at
+        assert np.shape(one_discount("gamma", good)) in ((), (1,))
+    for bad in (1.5, np.float32(1.5), np.array([-1.5]), np.array(2, ">i4"), np.float16(1.5), np.nan, 10**25):
+        with pytest.raises(ValueError, match="^gamma must be a finite number in"):
+            one_discount("gamma", bad)
+    for bad in (-1.0, np.inf, np.array([-0.5]), np.nan):
+        with pytest.raises(ValueError, match="^rho must be a finite number in"):
+            ranged("rho", bad, 0.0, np.inf)
+    check_discounts("gammas", np.array([0.5, np.nan]))
+    with pytest.raises(ValueError, match=r"gammas must lie in .* got \[1.5\] at 6"):
+        check_discounts("gammas", np.array([0.5, 1.5]), first=5)
+
+
+# --- time steps ---
+
+
+def test_a_number_of_a_time_step_is_one_of_one() -> None:
+    for number in (np.float32(2.0), np.array(2.0), jnp.array(2.0)):
+        assert TimeStep(observation=np.ones(2), target=number).target.shape == (1,)
+        step = TDTimeStep(observation=np.ones(2), reward=number, next_observation=np.ones(2), gamma=number)
+        assert step.reward.shape == step.gamma.shape == (1,) and step.truncated is None
+        assert step.replace(truncated=number).truncated.shape == (1,)
+        more = OffPolicyTimeStep(**vars(step), rho=number)
+        assert more.rho.shape == (1,) and more.replace(rho=number).rho.shape == (1,)
+    lone = TimeStep(observation=jnp.array(1.0), target=jnp.ones(1))
+    assert lone.observation.shape == ()  # an observation is not a number
+
+
+def test_a_time_step_is_still_a_pytree_of_anything() -> None:
+    step = TimeStep(observation=jnp.ones((3, 2)), target=jnp.ones((3, 1)))
+    axes = TimeStep(observation=0, target=0)  # type: ignore[arg-type]
+    assert jax.vmap(lambda s: s.observation.sum() + s.target[0], in_axes=(axes,))(step).shape == (3,)
+    assert jax.vmap(lambda x: TimeStep(observation=x, target=x.sum()))(step.observation).target.shape == (3, 1)
+    assert jax.eval_shape(lambda x: TimeStep(observation=x, target=x.sum()), jnp.ones(2)).target.shape == (1,)
+    assert jax.tree.leaves(jax.tree.map(np.ndim, step)) == [2, 2]

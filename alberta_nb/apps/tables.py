@@ -121,7 +121,7 @@ class LaggedSource(Source):
         self, table: GivenTable, target: str | Sequence[str] | None, features: Sequence[str] | None = None,
         lags: int = 24, piece_rows: int | None = None,
     ):  # fmt: skip
-        check_int("lags", lags)
+        lags = check_int("lags", lags)
         self.table, self.lags = _opened(table, piece_rows), lags
         numeric, self.first_piece = look_at(self.table)
         self.targets, self.columns = _wanted_columns(self.table, numeric, target, features)

@@ -37,7 +37,7 @@ def sweep(
 
     Raises what `LearnerBank` and the loop raise.
     """
-    bank = LearnerBank(tuple(learners))
+    bank = LearnerBank(learners)  # type: ignore[arg-type]
     run = run_mlp_learning_loop_batched if bank.needs_key else run_learning_loop_batched
     return run(bank, stream, num_steps, keys, **options)
 
@@ -51,9 +51,9 @@ def seed_averages(
     """
     table = np.asarray(metrics)
     require(table.ndim == 4, f"metrics must have shape (n_seeds, rows, n_learners, columns), got {table.shape}")
-    check_int("burn_in", burn_in, 0)
+    burn_in = check_int("burn_in", burn_in, 0)
     if limit != math.inf:
-        check_number("limit", limit, 0.0, open_low=True)
+        limit = check_number("limit", limit, 0.0, open_low=True)
     require(burn_in < table.shape[1], f"burn_in must leave rows to average: it is {burn_in} of {table.shape[1]}")
     require(-table.shape[3] <= column < table.shape[3], f"column must be below {table.shape[3]}, got {column}")
     rows = table[:, burn_in:, :, column].astype(np.float64)
@@ -76,6 +76,7 @@ def sweep_table(
     Raises ValueError for settings of another number, or no row after the burn-in.
     """
     averages, exploded = seed_averages(result.metrics, burn_in, column, limit)
+    settings = [settings] if isinstance(settings, str) else settings
     require(len(settings) == averages.shape[1], f"settings must name {averages.shape[1]} learners, got {len(settings)}")
     good = [values[~lost] for values, lost in zip(averages.T, exploded.T, strict=True)]
     return pd.DataFrame(

@@ -91,7 +91,7 @@ class HordeSpec(Settings):
 
 def create_horde_spec(demons: Sequence[GVFSpec]) -> HordeSpec:
     "The specification of a Horde from its questions, one for each demon."
-    return HordeSpec(demons=tuple(demons))
+    return HordeSpec(demons)  # type: ignore[arg-type]
 
 # %% ../../nbs/horde/01_gvf.ipynb #8a45dc9b
 def horde_from_columns(names: Sequence[str], gammas: Sequence[float], lamda: float = 0.9) -> HordeSpec:

@@ -55,7 +55,7 @@ def play_horde(
 
     Raises ValueError or TypeError where an environment or what it gives does not fit.
     """
-    check_int("num_steps", num_steps)
+    num_steps = check_int("num_steps", num_steps)
     require(isinstance(spec, HordeSpec), f"spec must be a HordeSpec, got {type(spec).__name__}", TypeError)
     env = make_env(env)
     see, flat = feature_function(env, features), feature_function(env, None)

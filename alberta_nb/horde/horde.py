@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Questions', 'HordeTimeStep', 'HordeUpdateResult', 'td_targets', 'horde_step', 'HordeStructure', 'HordeSettings',
-           'first_horde', 'cumulants_width', 'given_widths', 'check_step', 'HordeLearner']
+           'first_horde', 'cumulants_width', 'given_widths', 'check_given', 'check_step', 'HordeLearner']
 
 # %% ../../nbs/horde/03_horde.ipynb #52562cbd
 import dataclasses
@@ -24,7 +24,19 @@ from ..normalizers import Normalizer
 from ..optimizers.base import Optimizer
 from ..optimizers.bounders import Bounder
 from ..optimizers.td_lambda import TDOptimizer, discounted
-from ..types import Settings, State, Tree, cut_off, filled, in_state, require, vector
+from alberta_nb.types import (
+    Settings,
+    State,
+    Tree,
+    check_discounts,
+    check_ratios,
+    cut_off,
+    filled,
+    in_state,
+    as_numbers,
+    require,
+    vector,
+)
 
 # %% ../../nbs/horde/03_horde.ipynb #4799609b
 class Questions(State):
@@ -218,17 +230,27 @@ def given_widths(horde: HordeSettings, **given: ArrayLike | None) -> dict[str, i
     width = {"gammas": horde.n_demons, "terminated": 1, "truncated": 1, "rhos": horde.n_demons}
     return {name: width[name] for name, value in given.items() if value is not None}
 
+# %% ../../nbs/horde/03_horde.ipynb #0e5eb8e9
+def check_given(fields: dict[str, Tree]) -> None:
+    "Raise TypeError or ValueError for discounts and importance ratios that are none."
+    if "gammas" in fields:
+        check_discounts("gammas", fields["gammas"])
+    if "rhos" in fields:
+        check_ratios("rhos", fields["rhos"])
 
+# %% ../../nbs/horde/03_horde.ipynb #e6669371
 def check_step(
     horde: HordeSettings, state: object, ends: dict[str, ArrayLike], cumulants: ArrayLike, **given: ArrayLike | None
 ) -> dict[str, Tree]:
     "What came with a transition, checked, without the parts that are None."
-    d, shape = horde.learner.check_state(state), np.shape(cumulants)
-    require(len(shape) == 1, f"cumulants must have one dimension, got shape {shape}")
-    cumulants_width(horde, shape[0])
-    widths = dict.fromkeys(ends, d) | {"cumulants": shape[0]} | given_widths(horde, **given)
+    d, cumulants = horde.learner.check_state(state), as_numbers("cumulants", cumulants)
+    require(cumulants.ndim < 2, f"cumulants must have one dimension, got shape {cumulants.shape}")
+    cumulants_width(horde, cumulants.size)
+    widths = dict.fromkeys(ends, d) | {"cumulants": cumulants.size} | given_widths(horde, **given)
     values: dict[str, Tree] = ends | {"cumulants": cumulants} | given
-    return {name: vector(name, values[name], width) for name, width in widths.items()}
+    fields = {name: vector(name, values[name], width) for name, width in widths.items()}
+    check_given(fields)
+    return fields
 
 # %% ../../nbs/horde/03_horde.ipynb #baf3a620
 class HordeLearner(HordeSettings):

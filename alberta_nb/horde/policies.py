@@ -28,7 +28,9 @@ def importance_ratios(
     Raises TypeError or ValueError for what is no policy, or no probability; traced values are not checked.
     Source: Sutton and Barto 2018, Eq. 5.3, for one step.
     """
-    check_number("behaviour_probability", behaviour_probability, 0.0, 1.0, open_low=True)
+    behaviour_probability = check_number("behaviour_probability", behaviour_probability, 0.0, 1.0, open_low=True)
+    several = isinstance(target_policies, Sequence)
+    require(several, f"target_policies must be a sequence of functions, got {target_policies!r}", TypeError)
     require(len(target_policies) > 0, "target_policies must hold a policy, or None, for each demon; got none")
     ratios = []
     for k, policy in enumerate(target_policies):

@@ -20,7 +20,7 @@ from .multi_head import MultiHeadMLPState
 from ..optimizers.base import step_sizes_in
 from ..learners.linear import LearnerState
 from ..learners.mlp import MLPLearnerState
-from ..types import State, Tree, require
+from ..types import State, Tree, as_numbers, require
 
 # %% ../../nbs/horde/04_relevance.ipynb #5f4edac1
 class FeatureRelevance(State):
@@ -78,7 +78,7 @@ def compute_feature_sensitivity(learner: Tree, state: Tree, observations: ArrayL
         learner, state: any learner of this book, and its state; a normaliser's statistics stay frozen.
         observations: (n, feature_dim), or one (feature_dim,): where to look.
     """
-    rows = jnp.atleast_2d(jnp.asarray(observations, jnp.result_type(float)))
+    rows = jnp.atleast_2d(jnp.asarray(as_numbers("observations", observations), jnp.result_type(float)))
     require(rows.ndim == 2 and rows.size > 0, f"observations must have shape (n, feature_dim), got {rows.shape}")
     slopes = jax.vmap(jax.jacrev(lambda x: learner.predict(state, x)))(rows)
     return jnp.mean(jnp.abs(slopes), axis=0)
@@ -86,6 +86,7 @@ def compute_feature_sensitivity(learner: Tree, state: Tree, observations: ArrayL
 # %% ../../nbs/horde/04_relevance.ipynb #dc0bc529
 def check_names(what: str, names: Sequence[str] | None, n: int, kind: str) -> list[str]:
     "The names, checked, or numbered ones."
+    names = [names] if isinstance(names, str) else names
     found = [f"{kind} {i}" for i in range(n)] if names is None else list(map(str, names))
     fits = len(found) == n and len(set(found)) == n
     require(fits, f"{what} must hold {n} different names, got {found}")

@@ -3,6 +3,7 @@ from .base import Acting as Acting, Learner as Learner
 from .baselines import LastValue as LastValue, RunningMean as RunningMean
 from .diagnostics import Diagnostics as Diagnostics, diagnose as diagnose
 from .linear import LearnerState as LearnerState, LinearLearner as LinearLearner, UpdateResult as UpdateResult
+from .mlp import DivergenceWarning as DivergenceWarning
 from .mlp import MLPLearner as MLPLearner, MLPLearnerState as MLPLearnerState, MLPUpdateResult as MLPUpdateResult
 from .network import MLPParams as MLPParams
 from .td import TDLearnerState as TDLearnerState, TDLinearLearner as TDLinearLearner, TDUpdateResult as TDUpdateResult

@@ -98,12 +98,14 @@ class LearnerBank(Settings):
     step, step_sizes = bank_step, bank_step_sizes
 
     def __post_init__(self) -> None:
+        several = isinstance(self.learners, Iterable)
+        require(several, f"learners must be a sequence of learners, got {type(self.learners).__name__}", TypeError)
         object.__setattr__(self, "learners", tuple(self.learners))
         check_learners(self.learners)
 
     def init(self, feature_dim: int, key: Array | None = None) -> tuple[Tree, ...]:
         "The first state: one stacked state for each group of learners. Networks need a `key`, one for all."
-        check_int("feature_dim", feature_dim)
+        feature_dim = check_int("feature_dim", feature_dim)
         states = [first_state(learner, feature_dim, key) for learner in self.learners]
         groups = ([states[i] for i in members] for members in self.groups.values())
         return tuple(jax.tree.map(lambda *leaves: jnp.stack(leaves), *group) for group in groups)

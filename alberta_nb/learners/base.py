@@ -72,7 +72,7 @@ def first_state(learner: Learner, feature_dim: int, key: Array | None = None) ->
     "A learner's first state. Raises TypeError where random weights need a key and there is none."
     if not contract(learner).needs_key:
         return learner.init(feature_dim)
-    what = "learner_state=bank.init(feature_dim, key), or run_mlp_learning_loop"
+    what = "run_mlp_learning_loop makes them, or give learner_state=learner.init(feature_dim, key)"
     require(key is not None, f"key is needed, a {type(learner).__name__} starts from random weights: {what}", TypeError)
     return learner.init(feature_dim, key)
 

@@ -18,7 +18,7 @@ from .linear import scale_only
 from .mlp import MLPLearner, MLPLearnerState
 from .network import forward, gradient
 from ..optimizers.base import step_sizes_in
-from ..types import State, TimeStep, Tree, require
+from ..types import State, TimeStep, Tree, as_numbers, require
 
 # %% ../../nbs/learners/08_diagnostics.ipynb #69bdedc5
 def effective_rank(features: Array) -> Array:
@@ -142,7 +142,9 @@ def diagnose(learner: MLPLearner, state: MLPLearnerState, time_steps: TimeStep) 
     feature_dim = learner.check_state(state)
     samples = isinstance(time_steps, TimeStep)
     require(samples, f"time_steps must be a TimeStep of arrays, got {type(time_steps).__name__}", TypeError)
-    x, y = np.asarray(time_steps.observation), np.asarray(time_steps.target)
+    x, y = (
+        np.asarray(as_numbers(f"time_steps.{name}", getattr(time_steps, name))) for name in ("observation", "target")
+    )
     fits = x.ndim == 2 and x.shape[1] == feature_dim and y.size == len(x) > 0
     want = f"(samples, {feature_dim}) and (samples, 1)"
     require(fits, f"time_steps must have observation and target of shapes {want}, got {x.shape} and {y.shape}")

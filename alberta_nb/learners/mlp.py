@@ -4,13 +4,16 @@
 
 # %% auto #0
 __all__ = ['MLPLearnerState', 'MLPUpdateResult', 'next_traces', 'optimizer_groups', 'all_steps', 'mlp_step', 'first_params',
-           'check_network', 'check_network_state', 'NetworkSettings', 'first_network', 'without_constants',
-           'with_constants', 'updated', 'MLPLearner']
+           'check_network', 'check_network_state', 'DivergenceWarning', 'warn_of_divergence', 'NetworkSettings',
+           'first_network', 'without_constants', 'with_constants', 'updated', 'MLPLearner']
 
 # %% ../../nbs/learners/07_mlp.ipynb #dd42fb6e
 import dataclasses
 import functools
+import sys
+import warnings
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any, ClassVar, Self
 
 import jax
@@ -18,7 +21,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from .linear import LearnerSettings, UpdateResult, check_kinds, metric_row, scale_input
+from .linear import FROM_TEXT, LearnerSettings, UpdateResult, check_kinds, metric_row, scale_input
 from .network import MLPParams, forward, gradient
 from .sparse_init import sparse_init
 from ..native.noise import key_data
@@ -28,7 +31,19 @@ from ..optimizers.bounders import Bounder
 from ..optimizers.lms import LMS
 from ..native.outer import dense, move_in_place
 from ..native.rewrite import cured_alone, short_vectors
-from ..types import State, TimeStep, Tree, check_int, check_number, filled, floats, in_state, require, vector
+from alberta_nb.types import (
+    State,
+    TimeStep,
+    Tree,
+    check_int,
+    check_number,
+    one_discount,
+    filled,
+    floats,
+    in_state,
+    require,
+    vector,
+)
 
 # %% ../../nbs/learners/07_mlp.ipynb #0fd3cb2e
 class MLPLearnerState(State):
@@ -116,7 +131,7 @@ def mlp_step(
 # %% ../../nbs/learners/07_mlp.ipynb #18360b87
 def first_params(learner: Any, feature_dim: int, outputs: int, key: Array) -> MLPParams:
     "Sparse weights, biases 0, for so many inputs and outputs."
-    check_int("feature_dim", feature_dim)
+    feature_dim = check_int("feature_dim", feature_dim)
     key_data(key)  # TypeError for something that is no key
     sizes = (feature_dim, *learner.hidden_sizes, outputs)
     shapes = list(zip(sizes[1:], sizes[:-1], strict=True))
@@ -146,7 +161,11 @@ def check_network_state(self: Any, state: Tree) -> int:
     "Raise TypeError or ValueError unless `state` is one state of this learner; the number of inputs that it is for."
     if type(state) is not self.state_kind:
         raise TypeError(f"state must be a {self.state_kind.__name__}, got {type(state).__name__}")
-    shapes = [bias.shape for bias in state.params.biases]
+    shapes = [getattr(bias, "shape", None) for bias in state.params.biases]
+    if None in shapes:
+        raise TypeError(
+            f"state must hold arrays, got a {type(state.params.biases[0]).__name__} for biases: {FROM_TEXT}"
+        )
     if shapes != self.bias_shapes:
         raise ValueError(f"state must come from this learner, with biases {self.bias_shapes}, got {shapes}")
     if state.kinds() != self.state_kinds:
@@ -154,6 +173,33 @@ def check_network_state(self: Any, state: Tree) -> int:
         what = "state must come from this learner: optimizer, normalizer and trace states must be"
         raise TypeError(f"{what} {want}, got {have}")
     return state.params.weights[0].shape[1]
+
+# %% ../../nbs/learners/07_mlp.ipynb #e7045265
+class DivergenceWarning(UserWarning):
+    "A learner has settings with which it diverges on ordinary inputs."
+
+    def __init__(self, message: str):
+        super().__init__(message)
+
+
+def warn_of_divergence(learner: Any) -> None:
+    "Warn of the default step size of 1, or a larger one, without a bounder; `optimizer` was not given."
+    moves = learner.hidden_sizes or learner.head_optimizer is None
+    if learner.bounder is None and moves and isinstance(learner.step_size, int | float) and learner.step_size >= 1.0:
+        what = f"a network with step_size={learner.step_size:g} and no bounder diverges on ordinary inputs"
+        cure = "give bounder=ObGDBounding(), or a smaller step_size, or an optimizer"
+        warnings.warn(f"{what}: {cure}", DivergenceWarning, stacklevel=_outside())
+
+
+def _outside() -> int:
+    "How many calls up from its caller the code is that is not of this library: where a warning belongs."
+    frame: FrameType | None = sys._getframe(1)
+    level, ours = 1, ("alberta_nb", "functools", "dataclasses")
+    while frame is not None and (
+        frame.f_globals.get("__name__", "").split(".")[0] in ours or frame.f_code.co_filename == "<string>"
+    ):
+        frame, level = frame.f_back, level + 1
+    return level
 
 # %% ../../nbs/learners/07_mlp.ipynb #d61593ff
 class NetworkSettings(LearnerSettings):
@@ -180,11 +226,11 @@ class NetworkSettings(LearnerSettings):
     check_state = check_network_state
 
     def __post_init__(self) -> None:
-        for name in ("hidden_sizes", "per_head_gamma_lamda"):
-            if isinstance(getattr(self, name, None), list):
-                object.__setattr__(self, name, tuple(getattr(self, name)))
-        object.__setattr__(self, "optimizer", LMS(self.step_size) if self.optimizer is None else self.optimizer)
+        unset = self.optimizer is None
+        object.__setattr__(self, "optimizer", LMS(self.step_size) if unset else self.optimizer)
         self.check()
+        if unset:
+            warn_of_divergence(self)
 
     def template(self) -> Self:
         "The settings without the numbers that live in the state; with or without traces is no number."
@@ -275,7 +321,7 @@ class MLPLearner(NetworkSettings):
         `gamma`: the discount of what comes after, for traces: 0 where an episode ends, `self.gamma` when None.
         """
         x = vector("observation", observation, self.check_state(state))
-        led = gamma if gamma is None else vector("gamma", gamma, 1)
+        led = gamma if gamma is None else one_discount("gamma", gamma, 0.0)
         result = _update(self.structure, state, x, vector("target", target, 1), led)
         return result.replace(state=with_constants(result.state, state))
 

@@ -37,12 +37,11 @@ def sparse_init(key: Any, shape: tuple[int, int], sparsity: float = 0.9, init_ty
     """
     fits = isinstance(shape, tuple | list) and len(shape) == 2
     require(fits, f"shape must be a pair (fan_out, fan_in), got {shape!r}")
-    for name, size in zip(("fan_out", "fan_in"), shape, strict=True):
-        check_int(name, size)
-    check_number("sparsity", sparsity, 0.0, 1.0)
+    shape = check_int("fan_out", shape[0]), check_int("fan_in", shape[1])
+    sparsity = check_number("sparsity", sparsity, 0.0, 1.0)
     require(init_type in ("uniform", "normal"), f"init_type must be 'uniform' or 'normal', got {init_type!r}")
     key_data(key)  # TypeError for something that is no key
-    return _draw(tuple(shape), init_type, np.int32(zeros_per_row(shape[1], sparsity)), key)
+    return _draw(shape, init_type, np.int32(zeros_per_row(shape[1], sparsity)), key)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

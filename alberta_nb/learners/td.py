@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from .linear import LearnerState, LinearSettings, reported, scale_input, scale_only, weighted_sum
 from ..optimizers.td_lambda import TDOptimizer, discounted, with_traces
 from ..optimizers.tdidbd import TDIDBD
-from ..types import OffPolicyTimeStep, State, TDTimeStep, Tree, check_number, cut_off, floats, vector
+from ..types import OffPolicyTimeStep, State, TDTimeStep, Tree, cut_off, floats, one_discount, ranged, vector
 
 # %% ../../nbs/learners/09_td.ipynb #a59a1e8c
 class TDLearnerState(LearnerState):
@@ -94,10 +94,10 @@ class TDLinearLearner(LinearSettings):
 def _checked(d: int, x: ArrayLike, next_x: ArrayLike, **numbers: ArrayLike | None) -> dict[str, Tree]:
     "Both ends of a transition (d,), and what came with it, as numbers or (1,), without the parts that are None."
     ends = {"observation": vector("observation", x, d), "next_observation": vector("next_observation", next_x, d)}
-    for name, low, high in (("gamma", -1.0, 1.0), ("rho", 0.0, math.inf), ("truncated", -math.inf, math.inf)):
-        if isinstance(numbers[name], int | float) and not isinstance(numbers[name], bool):
-            check_number(name, numbers[name], low, high)
-    return ends | {name: vector(name, value, 1) for name, value in numbers.items() if value is not None}
+    checks: dict[str, Tree] = {"gamma": one_discount, "rho": functools.partial(ranged, low=0.0, high=math.inf)}
+    given = {name: value for name, value in numbers.items() if value is not None}
+    one = functools.partial(vector, size=1)
+    return ends | {name: checks.get(name, one)(name, value) for name, value in given.items()}
 
 
 @functools.partial(jax.jit, static_argnums=0)

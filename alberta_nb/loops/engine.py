@@ -9,6 +9,7 @@ __all__ = ['NEVER', 'seeds_last', 'seeds_first', 'History', 'Spec', 'Window', 'C
            'run_seeds']
 
 # %% ../../nbs/loops/07_engine.ipynb #4d7acc88
+import contextvars
 import functools
 import importlib
 import itertools
@@ -353,7 +354,8 @@ def on_all_cores(run: Callable[[Carry], Tree], carries: Sequence[Carry]) -> list
         return [first]
     cores = ThreadPoolExecutor(min(len(carries), os.cpu_count() or 1))
     try:
-        return [first, *cores.map(finished, carries[1:])]
+        own = [contextvars.copy_context().run for _ in carries]  # what the thread that asks has set holds in all
+        return [first, *cores.map(lambda run_in, carry: run_in(finished, carry), own[1:], carries[1:])]
     finally:
         cores.shutdown(cancel_futures=True)
 

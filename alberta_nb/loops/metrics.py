@@ -84,7 +84,7 @@ def compute_running_mean(values: Any, window_size: int = 100) -> np.ndarray:
     NaN (skipped steps) are left out; where nothing else is in the window, the mean is NaN. Raises ValueError for values
     that are not one-dimensional and for a window below 1.
     """
-    check_int("window_size", window_size)
+    window_size = check_int("window_size", window_size)
     numbers = np.asarray(values, np.float64)
     require(numbers.ndim == 1, f"values must have shape (n,), got {numbers.shape}; of a batch, choose one seed")
     there = ~np.isnan(numbers)

@@ -50,6 +50,8 @@ def _two_keys(keys: Array, many: bool) -> tuple[Array, Array]:
     if many:
         pairs = _split(many_keys(keys))
         return pairs[:, 0], pairs[:, 1]
+    listed = isinstance(keys, list | tuple)
+    require(not listed, "key must be one key, got a list; run_mlp_learning_loop_batched takes many", TypeError)
     data = key_data(keys)
     require(data.ndim == 1, f"key must be one key, got {data.shape[0]}; run_mlp_learning_loop_batched takes many")
     first, second = _split(keys[None])[0]
@@ -91,7 +93,7 @@ def _check_diagnostics(learner: Learner, stream: Experience, config: object, **o
     rows = {"record_every": options.get("record_every", 1)}
     rows |= {} if tracking is None else {"normalizer_tracking.interval": getattr(tracking, "interval", None)}
     for name, every in rows.items():
-        check_int(name, every)
+        every = check_int(name, every)
         what = f"diagnostics.interval must be a multiple of {name} ({every}), got {config.interval}"
         require(config.interval % every == 0, what)
 

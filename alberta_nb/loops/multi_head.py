@@ -15,17 +15,17 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ..horde.horde import HordeLearner, HordeTimeStep, cumulants_width, given_widths
+from ..horde.horde import HordeLearner, HordeTimeStep, check_given, cumulants_width, given_widths
 from ..horde.multi_head import HeadsTimeStep, MultiHeadMLPLearner
 from .start import many_keys
 from .supervised import BatchedLearningResult, LearningResult, Result, run
 from ..streams.sources import RowsSource, as_table
-from ..types import Tree, require
+from ..types import Tree, as_numbers, require
 
 # %% ../../nbs/loops/06_multi_head.ipynb #fea37373
-def table_of(name: str, values: ArrayLike, rows: int | None = None, width: int | None = None) -> np.ndarray:
+def table_of(name: str, values: Tree, rows: int | None = None, width: int | None = None) -> np.ndarray:
     "Numbers as a table (rows, width), checked where these are known; a column may come as (rows,)."
-    array = np.asarray(values)
+    array = np.asarray(as_numbers(name, values))
     array = as_table(name, array[:, None] if array.ndim == 1 and width == 1 else array, 2)
     fits = min(array.shape) > 0 and rows in (None, len(array)) and width in (None, array.shape[1])
     wanted = f"({rows or 'num_steps'}, {width or 'numbers'})"
@@ -41,7 +41,7 @@ def heads_source(learner: MultiHeadMLPLearner, observations: ArrayLike, targets:
     rows = {"observation": x, "targets": table_of("targets", targets, len(x), learner.n_heads)}
     return RowsSource(HeadsTimeStep, rows, 3 * learner.n_heads)
 
-
+# %% ../../nbs/loops/06_multi_head.ipynb #1bb48917
 def horde_source(
     horde: HordeLearner, observations: ArrayLike, cumulants: ArrayLike, next_observations: ArrayLike,
     **more: Tree,
@@ -56,6 +56,7 @@ def horde_source(
     unread = more.get("gammas") is None and not horde.structure.bootstraps
     rows["next_observation"] = np.zeros_like(following) if unread else following
     rows |= {name: table_of(name, more[name], len(x), width) for name, width in given_widths(horde, **more).items()}
+    check_given(rows)
     return RowsSource(HordeTimeStep, rows, 3 * n)
 
 # %% ../../nbs/loops/06_multi_head.ipynb #31a2d8f6

@@ -374,7 +374,7 @@ def run_loop(
     first, per_core = int(np.max(position.steps)), seeds == "per core"
     num_steps = check_steps(stream, num_steps, first, record_every, non_finite)
     lanes, every = np.size(position.steps) if seeds == "together" else 0, looks.interval if looks else MAX_STEPS
-    spec = make_spec(learner, stream, num_steps, lanes, record_every, histories, non_finite)
+    spec = make_spec(learner, stream, num_steps, lanes, int(record_every), histories, non_finite)
     carries, rows = _first_carries(spec, per_core, learner_state, position, stream), Rows(spec, num_steps)
     seen: list[list[Tree]] = []
 

@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['pack', 'unpack', 'word_count', 'learn', 'learn_packed', 'learn_many', 'event_table', 'spread', 'padded',
-           'shared_vector', 'like_of', 'PackedState', 'EventLearner', 'Stepper']
+           'shared_vector', 'check_packable', 'check_event_learner', 'like_of', 'PackedState', 'EventLearner',
+           'Stepper']
 
 # %% ../../nbs/loops/03_stepper.ipynb #8da4c0d2
 import functools
 import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -21,9 +23,9 @@ from jax.typing import ArrayLike, DTypeLike
 from ..native.kernel import OPTIONS, native_if, use_native
 from ..native.rewrite import short_vectors
 from ..learners.base import Learner, contract, state_like
-from .start import fit_state
+from .start import check_instance, fit_state
 from ..streams.sources import aligned_empty
-from ..types import TimeStep, Tree, check_int, require, vector
+from ..types import TimeStep, Tree, check_int, as_numbers, require, vector
 
 # %% ../../nbs/loops/03_stepper.ipynb #f5af41e5
 def pack(state: Tree) -> np.ndarray:
@@ -112,10 +114,7 @@ class _Compiled:
 # %% ../../nbs/loops/03_stepper.ipynb #2681b27d
 def event_table(observations: ArrayLike, targets: ArrayLike, feature_dim: int, dtype: DTypeLike) -> np.ndarray:
     "Events (n, feature_dim + 1) from observations (n, feature_dim) and targets (n,) or (n, 1), checked."
-    x, y = np.asarray(observations), np.asarray(targets)
-    for name, array in (("observations", x), ("targets", y)):
-        if array.dtype.kind not in "fiub":  # a message is made only when it is needed: writing a dtype takes 10 us
-            raise TypeError(f"{name} must be numeric, got dtype {array.dtype}")
+    x, y = np.asarray(as_numbers("observations", observations)), np.asarray(as_numbers("targets", targets))
     if x.ndim != 2 or x.shape[1] != feature_dim:
         raise ValueError(f"observations must have shape (n, {feature_dim}), got {x.shape}")
     if y.shape not in ((len(x),), (len(x), 1)):
@@ -151,6 +150,23 @@ def shared_vector(size: int, dtype: DTypeLike) -> tuple[np.ndarray, Tree]:
     return memory, seen if alike else memory
 
 # %% ../../nbs/loops/03_stepper.ipynb #5ha4ed03
+def check_packable(leaves: list[Tree]) -> None:
+    "Raise TypeError for a state that cannot be packed."
+    for leaf in leaves:
+        fits = not jnp.issubdtype(leaf.dtype, jax.dtypes.extended) and leaf.dtype.itemsize in (4, 8)
+        what = f"state must hold numbers of 32 or 64 bits to be packed, got a leaf of {leaf.dtype}"
+        require(fits, what, TypeError)
+
+
+def check_event_learner(learner: object) -> None:
+    "Raise TypeError for a learner that has no single prediction for an event."
+    check_instance("learner", learner)
+    for name in ("init", "step", "predict"):
+        what = "of a LearnerBank, step one of its learners" if hasattr(learner, "learners") else "see LinearLearner"
+        fits = hasattr(learner, name)
+        require(fits, f"learner must have {name}, got a {type(learner).__name__}: {what}", TypeError)
+
+
 def like_of(learner: Learner, feature_dim: int, state: Tree) -> Tree:
     "A first state, or its shapes and dtypes where it starts from random weights and must be given: TypeError for None."
     says, who = contract(learner), type(learner).__name__
@@ -162,21 +178,32 @@ def like_of(learner: Learner, feature_dim: int, state: Tree) -> Tree:
     require(state is not None, what, TypeError)
     return state_like(learner, feature_dim)
 
+# %% ../../nbs/loops/03_stepper.ipynb #2fd2d3df
+def _parts_of(stepper: Any) -> dict[str, Any]:
+    "What a copy or a pickle takes along: the learner, the state, and what else has a public name."
+    with stepper._lock:
+        public = {name: value for name, value in vars(stepper).items() if not name.startswith("_")}
+        return public | {"state": jax.tree.map(np.asarray, stepper.state)}
+
+
+def _from_parts(stepper: Any, parts: dict[str, Any]) -> None:
+    parts = dict(parts)
+    PackedState.__init__(stepper, parts["learner"], parts["feature_dim"], parts.pop("state"))
+    vars(stepper).update(parts)
+
 # %% ../../nbs/loops/03_stepper.ipynb #400a3f34
 class PackedState:
     "A learner's state in one buffer, with the compiled functions that work on it: the part of a `Stepper` that holds."
 
+    non_finite, skipped = "raise", 0
+
     def __init__(self, learner: Any, feature_dim: int, state: Tree = None):
-        for name in ("init", "step", "predict"):
-            require(hasattr(learner, name), f"learner must have {name}, got {type(learner).__name__}", TypeError)
-        check_int("feature_dim", feature_dim)
+        check_event_learner(learner)
+        feature_dim = check_int("feature_dim", feature_dim)
         like = like_of(learner, feature_dim, state)
         self.learner, self.feature_dim = learner, feature_dim
         leaves, self._tree = jax.tree.flatten(like if state is None else fit_state("state", state, like))
-        for leaf in leaves:
-            fits = not jnp.issubdtype(leaf.dtype, jax.dtypes.extended) and leaf.dtype.itemsize in (4, 8)
-            what = f"state must hold numbers of 32 or 64 bits to be packed, got a leaf of {leaf.dtype}"
-            require(fits, what, TypeError)
+        check_packable(leaves)
         self._leaves = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
         structure, packed = contract(learner).structure, pack(leaves)
         self._one, self._many, self._predict = _compiled(structure, self._tree, self._leaves, use_native())
@@ -184,6 +211,9 @@ class PackedState:
         self._event, self._sent = shared_vector(feature_dim + 1, jnp.result_type(float))
         row = jax.eval_shape(functools.partial(learn, structure), like, self._event)[1]
         self._words = np.append(packed, np.zeros(word_count(row), np.uint32))
+        self._lock = threading.Lock()
+
+    __getstate__, __setstate__ = _parts_of, _from_parts  # a copy has memory of its own
 
     @property
     def state(self) -> Tree:
@@ -194,28 +224,29 @@ class PackedState:
         leaves = [jnp.asarray(p.view(dtype).reshape(shape)) for p, (shape, dtype) in pairs]
         return jax.tree.unflatten(self._tree, leaves)
 
-# %% ../../nbs/loops/03_stepper.ipynb #94c580b3
-class EventLearner(PackedState):
-    "What a `Stepper` does with events: predict, learn from one, learn from many."
-
-    non_finite, skipped = "raise", 0
-
     def predict(self, observation: ArrayLike) -> Array:
         "The prediction (1,) for an observation (feature_dim,), without learning."
         return self._predict(self._words, vector("observation", observation, self.feature_dim))
+
+# %% ../../nbs/loops/03_stepper.ipynb #94c580b3
+class EventLearner(PackedState):
+    "What a `Stepper` does with events: learn from one, learn from many."
 
     def update(self, observation: ArrayLike, target: ArrayLike) -> np.ndarray | None:
         "Learn from one event: [prediction, metrics...] (4,) or (5,), or None for an event that was skipped."
         event, n = self._event, self.feature_dim
         fits = type(observation) is np.ndarray and observation.dtype is event.dtype and observation.shape == (n,)
-        event[:n] = observation if fits else vector("observation", observation, n)
-        event[n] = target if isinstance(target, (float, np.floating)) else vector("target", target, 1).reshape(())
-        if 0 in np.isfinite(event).tobytes():  # `all` would take a microsecond longer
-            require(self.non_finite == "skip", "the event holds a NaN or an infinity; nothing was learned from it")
-            self.skipped += 1
-            return None
-        self._words = self._one(self._words, self._sent)
-        return np.asarray(self._words)[self._size :].view(event.dtype)
+        x = observation if fits else vector("observation", observation, n)
+        y = target if isinstance(target, (float, np.floating)) else vector("target", target, 1).reshape(())
+        with self._lock:
+            event[:n], event[n] = x, y
+            if 0 in np.isfinite(event).tobytes():  # `all` would take a microsecond longer
+                require(self.non_finite == "skip", "the event holds a NaN or an infinity; nothing was learned from it")
+                self.skipped += 1
+                return None
+            self._words = self._one(self._words, self._sent)
+            words = np.asarray(self._words)  # which waits for the answer: only then may the place be written again
+        return words[self._size :].view(event.dtype)
 
     def update_many(self, observations: ArrayLike, targets: ArrayLike) -> np.ndarray:
         "Learn from events (n, feature_dim) and targets (n,), in order: rows [prediction, metrics...], NaN if skipped."
@@ -225,8 +256,9 @@ class EventLearner(PackedState):
         if not clean and self.non_finite == "raise":
             raise ValueError(f"event {np.argmin(good)} holds a NaN or an infinity; nothing of this call was learned")
         n = int(good.sum())
-        self._words, found = self._many(self._words, padded(events if clean else events[good]), np.int32(n))
-        self.skipped += len(good) - n
+        with self._lock:
+            self._words, found = self._many(self._words, padded(events if clean else events[good]), np.int32(n))
+            self.skipped += len(good) - n
         rows = np.asarray(found)[:n]
         return rows.copy() if clean else spread(rows, good)
 
@@ -237,7 +269,8 @@ class Stepper(EventLearner):
     `learner`: one whose `step` takes a `TimeStep`, for events of `feature_dim` inputs. `state`: go on from this one;
     a network needs it, `learner.init(feature_dim, key)`.
     `non_finite`: "raise" at a NaN or infinite event, or "skip" it, learn nothing, and count it in `skipped`.
-    Not safe to share between threads. Raises ValueError and TypeError that name the argument.
+    Threads may share it: one event is learned after the other. It can be copied and pickled as its learner and state.
+    Raises ValueError and TypeError that name the argument.
     """
 
     def __init__(self, learner: Any, feature_dim: int, state: Tree = None, non_finite: str = "raise"):

@@ -8,6 +8,7 @@ __all__ = ['OPTIONS', 'NATIVE_JAX', 'one_kernel', 'native_if', 'loop_options', '
 
 # %% ../../nbs/native/01_kernel.ipynb #783eaffd
 import contextlib
+import contextvars
 import functools
 import os
 import warnings
@@ -95,23 +96,23 @@ def native_works() -> bool:
     return False
 
 # %% ../../nbs/native/01_kernel.ipynb #15791e93
-_forced: list[bool] = []
+_forced: contextvars.ContextVar[bool | None] = contextvars.ContextVar("forced", default=None)  # a thread's own
 
 
 @contextlib.contextmanager
 def native_loops(on: bool) -> Iterator[None]:
-    "Within the context, use (True) or avoid (False) native loops, whatever ALBERTA_NB_NATIVE says."
-    _forced.append(on)
+    "Within the context, in its own thread, use (True) or avoid (False) native loops, whatever ALBERTA_NB_NATIVE says."
+    token = _forced.set(on)
     try:
         yield
     finally:
-        _forced.pop()
+        _forced.reset(token)
 
 
 def use_native() -> bool:
     "Whether loops are compiled as one kernel now."
-    wanted = _forced[-1] if _forced else os.environ.get("ALBERTA_NB_NATIVE", "1") != "0"
-    return wanted and native_works()
+    forced = _forced.get()
+    return (os.environ.get("ALBERTA_NB_NATIVE", "1") != "0" if forced is None else forced) and native_works()
 
 # %% ../../nbs/native/01_kernel.ipynb #ce26e3e0
 def own_function(fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -192,7 +192,7 @@ def no_form(optimizer: object) -> str:
 
 def first_memories(rule: OptimizerSettings, feature_dim: int) -> tuple[Tree, Tree]:
     "What a rule remembers first of `feature_dim` weights, and of their bias."
-    check_int("feature_dim", feature_dim)
+    feature_dim = check_int("feature_dim", feature_dim)
     return rule.init_for_shape((feature_dim,)), rule.init_for_shape(())
 
 

@@ -46,7 +46,7 @@ class ObGD(Optimizer):
 
     def init(self, feature_dim: int) -> ObGDState:
         "The first state, with empty traces."
-        check_int("feature_dim", feature_dim)
+        feature_dim = check_int("feature_dim", feature_dim)
         return self.blank(ObGDState, (feature_dim,)).replace(bias_trace=scalar(0.0))
 
     def update(self, state: ObGDState, error: Array, observation: Array, bias_input: float = 1.0) -> OptimizerUpdate:

@@ -94,7 +94,7 @@ class OptaxOptimizer(OptaxSettings):
     "An optax transform as an optimizer of this book; made by `from_optax`."
 
     def init(self, feature_dim: int) -> OptaxState:
-        check_int("feature_dim", feature_dim)
+        feature_dim = check_int("feature_dim", feature_dim)
         return OptaxState(inner=self.tx.init((filled((feature_dim,), 0.0), filled((), 0.0))))
 
     def update(self, state: OptaxState, error: Array, observation: Array, bias_input: float = 1.0) -> OptimizerUpdate:

@@ -52,8 +52,7 @@ def _watch(stream: ScanStream, state: Tree, num_steps: int) -> tuple[Tree, Tree]
 
 def watch(stream: ScanStream, key: Array, num_steps: int) -> tuple[Tree, Tree]:
     "The first `num_steps` time steps of a stream, and the states after each of them, all with time as the first axis."
-    check_int("num_steps", num_steps)
-    return _watch(stream, stream.init(key), num_steps)
+    return _watch(stream, stream.init(key), check_int("num_steps", num_steps))
 
 # %% ../../nbs/streams/01_base.ipynb #6f79035c
 class Stream(Settings):

@@ -9,7 +9,7 @@ __all__ = ['TeacherState', 'turn', 'DriftingTeacherStream', 'BitFlippingState', 
 # %% ../../nbs/streams/06_nonlinear.ipynb #97c78ab3
 import functools
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,9 +19,9 @@ from jax.typing import ArrayLike
 
 from ..native import noise
 from .base import Stream, step_numbers
-from .sources import Source, as_table
+from .sources import Source, as_table, owned
 from .synthetic import flips
-from ..types import State, TimeStep, Tree, check_number, check_settings, require
+from ..types import State, TimeStep, Tree, check_int, check_number, check_settings, require
 
 # %% ../../nbs/streams/06_nonlinear.ipynb #699ba545
 class TeacherState(State):
@@ -157,10 +157,10 @@ class ShuffledImages(Source):
     num_steps: int
 
     def __init__(self, images: npt.ArrayLike, targets: npt.ArrayLike, num_tasks: int, task_length: int, seed: int = 0):
-        self.num_tasks, self.task_length, self.seed = num_tasks, task_length, seed
-        check_settings(self, num_tasks=1, task_length=1, seed=0)
-        self.images, self.targets = as_table("images", images, 2), as_table("targets", targets, 1)
-        self.num_steps, self.feature_dim = num_tasks * task_length, self.images.shape[1]
+        self.num_tasks, self.task_length = check_int("num_tasks", num_tasks), check_int("task_length", task_length)
+        self.seed = check_int("seed", seed, 0)
+        self.images, self.targets = owned(as_table("images", images, 2)), owned(as_table("targets", targets, 1))
+        self.num_steps, self.feature_dim = self.num_tasks * self.task_length, self.images.shape[1]
 
     def pixels(self, task: int) -> np.ndarray:
         "The order of the pixels (64,) in task number `task`."
@@ -198,6 +198,7 @@ class PermutedDigitsSource(ShuffledImages):
     def __init__(
         self, num_tasks: int = 100, task_length: int = 1797, positive: tuple[int, ...] = (1, 3, 5, 7, 9), seed: int = 0
     ):
+        positive = positive if isinstance(positive, Iterable) else (positive,)
         require(set(positive) < set(range(10)) and len(positive) > 0, f"positive must be some digits, got {positive!r}")
         images, shown = digit_images()
         super().__init__(images, np.where(np.isin(shown, positive), 1.0, -1.0), num_tasks, task_length, seed)

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from ..native import noise
 from .base import Stream
 from .chains import Chain, ChainModel, check_chain
-from ..types import State, TDTimeStep, check_int, check_number, check_settings, floats, require
+from ..types import State, TDTimeStep, check_int, check_number, check_settings, floats, as_numbers, require
 
 # %% ../../nbs/streams/08_returns.ipynb #653b6c40
 def ideal_returns(rewards: ArrayLike, gammas: ArrayLike, tail: ArrayLike = 0.0) -> np.ndarray:
@@ -31,7 +31,9 @@ def ideal_returns(rewards: ArrayLike, gammas: ArrayLike, tail: ArrayLike = 0.0) 
 
     Raises ValueError for shapes that do not fit, and discounts outside [-1, 1].
     """
-    r, g = np.asarray(rewards, np.float64), np.asarray(gammas, np.float64)
+    r, g = (np.asarray(as_numbers(*given)) for given in (("rewards", rewards), ("gammas", gammas)))
+    require(g.dtype != bool, "gammas must hold discounts, got flags (dtype bool)", TypeError)
+    r, g = r.astype(np.float64), g.astype(np.float64)
     require(r.ndim in (1, 2) and r.size > 0, f"rewards must have shape (T,) or (T, k), got {r.shape}")
     fits = g.ndim in (0, r.ndim)
     require(fits, f"gammas must be a number or have {r.ndim} dimensions as rewards {r.shape}, got shape {g.shape}")
@@ -57,7 +59,7 @@ def _backward(rewards: np.ndarray, gammas: np.ndarray, tail: np.ndarray) -> np.n
 # %% ../../nbs/streams/08_returns.ipynb #d6ddf629
 def tail_weights(gammas: ArrayLike, num_steps: int) -> np.ndarray:
     "How much the unknown return after the last step, or after a break, weighs in the return of each step."
-    check_int("num_steps", num_steps)
+    num_steps = check_int("num_steps", num_steps)
     return ideal_returns(np.zeros((num_steps,) if np.ndim(gammas) < 2 else (num_steps, 1)), gammas, tail=1.0)
 
 # %% ../../nbs/streams/08_returns.ipynb #dd045b48

@@ -10,7 +10,7 @@ __all__ = ['LAP', 'LAMP', 'ROBOT_SENSORS', 'leaky', 'wander', 'course', 'drive',
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..types import check_int, check_number, require
+from ..types import check_int, check_number, as_numbers, require
 
 # %% ../../nbs/streams/10_robot.ipynb #86f2d4d8
 def leaky(inputs: np.ndarray, rate: float, start: float = 0.0) -> np.ndarray:
@@ -45,7 +45,7 @@ def course(s: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 # %% ../../nbs/streams/10_robot.ipynb #2d6dd4c5
 def drive(num_steps: int, seed: int = 0) -> dict[str, np.ndarray]:
     "What the robot does: `place` (rows, 2); and `heading`, `speed` and `turn` a step, `offset`, `stuck`, each (rows,)."
-    check_int("num_steps", num_steps)
+    num_steps = check_int("num_steps", num_steps)
     random = np.random.default_rng(seed)
     stuck = leaky(random.random(num_steps) < 1 / 300, 0.1) > 0.02  # stopped for about 16 steps
     pace = 0.02 * (1 + wander(random, num_steps, 0.05, 0.1)) * ~stuck
@@ -86,7 +86,7 @@ def robot_sensors(num_steps: int, seed: int = 0, noise: float = 0.01) -> np.ndar
 
     Columns are named by `ROBOT_SENSORS`; `noise` is the spread of the readings. After Modayil, White and Sutton 2014.
     """
-    check_number("noise", noise, 0.0)
+    noise = check_number("noise", noise, 0.0)
     trip, random = drive(num_steps, seed), np.random.default_rng([seed, 1])
     place, heading, stuck = trip["place"], trip["heading"], trip["stuck"]
     around = [heading[:, None] + np.arange(n) * 2 * np.pi / n for n in (4, 10)]
@@ -113,9 +113,8 @@ def tile_code(readings: ArrayLike, tiles: int = 8, tilings: int = 2) -> np.ndarr
 
     Tiling k is shifted by k / tilings of a tile. Source: Sutton and Barto 2018, Section 9.5.4, each sensor by itself.
     """
-    check_int("tiles", tiles)
-    check_int("tilings", tilings)
-    x = np.asarray(readings, np.float64)
+    tiles, tilings = check_int("tiles", tiles), check_int("tilings", tilings)
+    x = np.asarray(as_numbers("readings", readings), np.float64)
     require(x.ndim == 2 and x.size > 0, f"readings must have shape (rows, n), got {x.shape}")
     inside = bool((x >= 0).all() and (x <= 1).all())
     require(inside, f"readings must lie in [0, 1], got values from {x.min():g} to {x.max():g}")

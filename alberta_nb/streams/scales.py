@@ -27,18 +27,22 @@ def make_scale_range(
 ) -> Array:
     """Scales (feature_dim,) from `min_scale` to `max_scale`, evenly spaced on a logarithmic axis or on a plain one.
 
-    Raises ValueError or TypeError for a dimension below 1, or scales that are not positive or in the wrong order.
+    Raises ValueError or TypeError for a dimension below 1, or scales in the wrong order, below 0, or 0 where a
+    logarithm is taken.
     """
-    check_int("feature_dim", feature_dim)
-    _check_scales(min_scale, max_scale)
-    spaced = (np.geomspace if log_spaced else np.linspace)(min_scale, max_scale, feature_dim)
+    feature_dim = check_int("feature_dim", feature_dim)
+    low, high = _check_scales(min_scale, max_scale, log_spaced)
+    spaced = (np.geomspace if log_spaced else np.linspace)(low, high, feature_dim)
     return jnp.asarray(spaced, dtype=jnp.result_type(float))
 
 
-def _check_scales(min_scale: float, max_scale: float) -> None:
-    check_number("min_scale", min_scale, 0.0, open_low=True)
-    check_number("max_scale", max_scale, 0.0, open_low=True)
-    require(min_scale <= max_scale, f"min_scale must not exceed max_scale, got {min_scale} and {max_scale}")
+def _check_scales(min_scale: float, max_scale: float, log_spaced: bool = True) -> tuple[float, float]:
+    low, high = (
+        check_number(name, value, 0.0, open_low=log_spaced)
+        for name, value in (("min_scale", min_scale), ("max_scale", max_scale))
+    )
+    require(low <= high, f"min_scale must not exceed max_scale, got {low} and {high}")
+    return low, high
 
 # %% ../../nbs/streams/03_scales.ipynb #35081628
 class StreamAround(Stream):

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from .sources import IteratorSource, RowsSource, Source, as_column, as_table, default_float
 from .tables import TableSource, look_at, open_table
-from ..types import OffPolicyTimeStep, TDTimeStep, check_number, require
+from ..types import OffPolicyTimeStep, TDTimeStep, check_discounts, check_number, check_ratios, require
 
 # %% ../../nbs/streams/09_td_sources.ipynb #f2cd30ac
 class TDSource(Source):
@@ -24,22 +24,15 @@ class TDSource(Source):
 
     time_step: type[Any] = TDTimeStep
 
-
-def _check_gammas(name: str, gammas: np.ndarray, first: int = 0) -> None:
-    "Raise ValueError where a discount is outside [-1, 1], naming the first; `first` is the number of the first row."
-    (bad,) = np.nonzero(np.abs(gammas.reshape(-1)) > 1)
-    where = f" at {first + bad[0]}" if gammas.size > 1 and len(bad) else ""
-    found = gammas.reshape(-1)[bad[:1]]
-    require(not len(bad), f"{name} must lie in [0, 1], or be negative where the sequence stops, got {found}{where}")
-
 # %% ../../nbs/streams/09_td_sources.ipynb #2de228e7
 class TDArraySource(RowsSource, TDSource):
-    """Transitions that lie in memory.
+    """Transitions from arrays, which are copied.
 
     Args:
         observations, next_observations: (num_steps, feature_dim).
         rewards: (num_steps,) or (num_steps, 1).
-        gammas: a number, (num_steps,) or (num_steps, 1), of size 1 at most; 0 after the last step of an episode.
+        gammas: a number, (num_steps,) or (num_steps, 1), of size 1 at most; 0 after the last step of an episode. Flags
+            are refused: np.where(terminated, 0.0, discount).
         rhos: importance ratios of the actions, (num_steps,) or (num_steps, 1), 0 or more; None: learn on-policy.
         truncated: (num_steps,) or (num_steps, 1), not 0 where the sequence stops and the future still counts; a
             negative discount says the same.
@@ -56,11 +49,11 @@ class TDArraySource(RowsSource, TDSource):
         r = as_column("rewards", rewards, len(x))
         require(following.shape == x.shape, f"next_observations must have shape {x.shape}, got {following.shape}")
         g = as_column("gammas", np.full(len(x), gammas) if np.ndim(gammas) == 0 else gammas, len(x))
-        _check_gammas("gammas", g)
+        check_discounts("gammas", g)
         rows = {"observation": x, "reward": r, "next_observation": following, "gamma": g}
         if rhos is not None:
             rows["rho"] = as_column("rhos", rhos, len(x))
-            require(not (rows["rho"] < 0).any(), "rhos must be 0 or more")
+            check_ratios("rhos", rows["rho"])
         if truncated is not None:
             rows["truncated"] = as_column("truncated", truncated, len(x))
         super().__init__(TDTimeStep if rhos is None else OffPolicyTimeStep, rows)
@@ -111,8 +104,8 @@ class ReturnSource(TDSource):
     def __init__(self, source: Source, gamma: float):
         fits = isinstance(source, Source) and not isinstance(source, TDSource)
         require(fits, f"source must be a source of observations and targets, got {type(source).__name__}", TypeError)
-        check_number("gamma", gamma, 0.0, 1.0)
-        self.source, self.gamma, self.feature_dim = source, gamma, source.feature_dim
+        self.source, self.gamma = source, check_number("gamma", gamma, 0.0, 1.0)
+        self.feature_dim = source.feature_dim
         self.num_steps = _one_less("source", source)
 
     def pages(self, first: int, rows: int) -> Iterator[TDTimeStep]:
@@ -137,9 +130,9 @@ class TDTableSource(TDSource):
         piece_rows: int | None = None,
     ):  # fmt: skip
         opened, known = open_table(table, piece_rows), [gamma] if isinstance(gamma, str) else []
-        if not known:
-            check_number("gamma", gamma, 0.0, 1.0)
-        seen = [c for c in look_at(opened)[0] if c not in known] if features is None else list(map(str, features))
+        gamma = gamma if isinstance(gamma, str) else check_number("gamma", gamma, 0.0, 1.0)
+        named = [features] if isinstance(features, str) else features
+        seen = [c for c in look_at(opened)[0] if c not in known] if named is None else list(map(str, named))
         require(len(seen) > 0, f"features must name a column of {opened.name}, got {seen}")
         self.table = TableSource(opened, reward, [*seen, *known])
         self.reward, self.gamma, self.features = self.table.target, gamma, seen
@@ -149,7 +142,7 @@ class TDTableSource(TDSource):
         for x, y, gammas in with_next(self.table.pages(first, rows)):
             if isinstance(self.gamma, str):
                 x, gammas = x[:, :-1], x[1:, -1:]
-                _check_gammas(f"column {self.gamma!r}", gammas, first + 1)
+                check_discounts(f"column {self.gamma!r}", gammas, first + 1)
             else:
                 gammas = self.gamma * gammas
             yield self.time_step(observation=x[:-1], reward=y[1:], next_observation=x[1:], gamma=gammas)
@@ -175,7 +168,6 @@ class TDIteratorSource(TDSource, IteratorSource):
         cut: Any = getattr(item, "truncated", None)
         if cut is not None:
             fields["gamma"] = np.where(np.reshape(cut, 1) != 0.0, -np.abs(fields["gamma"]), fields["gamma"])
-        _check_gammas(f"transition {number}: gamma", fields["gamma"])
         return fields
 
 # %% ../../nbs/streams/09_td_sources.ipynb #b1cb2651
@@ -211,7 +203,7 @@ class GymSource(TDIteratorSource):
         self, env: Any, policy: Callable[[Any], Any] | None = None, gamma: float = 0.99,
         features: Callable[[Any], Any] | None = None, seed: int | None = None,
     ):  # fmt: skip
-        check_number("gamma", gamma, 0.0, 1.0)
+        gamma = check_number("gamma", gamma, 0.0, 1.0)
         self.env, self.gamma = make_env(env), gamma
         fits = policy is None or callable(policy)
         require(fits, f"policy must be a function, got {type(policy).__name__}", TypeError)
