@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['OPTIONS', 'NATIVE_JAX', 'one_kernel', 'native_if', 'loop_options', 'holds_short_vectors', 'native_works',
-           'native_loops', 'use_native', 'own_function']
+           'native_loops', 'without_jit', 'use_native', 'own_function']
 
 # %% ../../nbs/native/01_kernel.ipynb #783eaffd
 import contextlib
+import contextvars
 import functools
 import os
 import warnings
@@ -94,27 +95,34 @@ def native_works() -> bool:
     return False
 
 # %% ../../nbs/native/01_kernel.ipynb #15791e93
-_forced: list[bool] = []
+_forced: contextvars.ContextVar[bool | None] = contextvars.ContextVar("native_loops", default=None)
 
 
 @contextlib.contextmanager
 def native_loops(on: bool) -> Iterator[None]:
-    "Within the context, use (True) or avoid (False) native loops, whatever ALBERTA_NB_NATIVE says."
-    _forced.append(on)
+    "Within the context, and in its own thread, use (True) or avoid (False) native loops, whatever ALBERTA_NB_NATIVE says."
+    token = _forced.set(on)
     try:
         yield
     finally:
-        _forced.pop()
+        _forced.reset(token)
+
+
+def without_jit() -> bool:
+    "Whether this thread is within `jax.disable_jit()`, or the process runs without compilation."
+    settings: Any = jax.config
+    return bool(settings.jax_disable_jit)
 
 
 def use_native() -> bool:
     "Whether loops are compiled as one kernel now."
-    wanted = _forced[-1] if _forced else os.environ.get("ALBERTA_NB_NATIVE", "1") != "0"
-    return wanted and native_works()
+    forced = _forced.get()
+    wanted = os.environ.get("ALBERTA_NB_NATIVE", "1") != "0" if forced is None else forced
+    return wanted and not without_jit() and native_works()
 
 # %% ../../nbs/native/01_kernel.ipynb #ce26e3e0
 def own_function(fn: Callable[..., Any]) -> Callable[..., Any]:
     "`fn`, compiled by itself inside a larger program: XLA does not merge it with what comes before and after."
-    if not native_works():
+    if without_jit() or not native_works():
         return fn
     return lambda *args: set_xla_metadata(jax.jit(fn)(*args), inlineable="false")

@@ -4,20 +4,22 @@
 
 # %% auto #0
 __all__ = ['Source', 'default_float', 'as_table', 'aligned_empty', 'aligned', 'RowsSource', 'as_column', 'ArraySource',
-           'IteratorSource']
+           'only_once', 'IteratorSource']
 
 # %% ../../nbs/streams/04_sources.ipynb #7cb14cca
+import contextlib
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from ..types import TimeStep, check_int, require
+from ..types import TimeStep, Tree, check_int, require
 
 # %% ../../nbs/streams/04_sources.ipynb #f487e140
 class Source:
@@ -130,16 +132,41 @@ class ArraySource(RowsSource):
     targets = property(lambda self: self.rows["target"])
 
 # %% ../../nbs/streams/04_sources.ipynb #f56f5208
+_held: weakref.WeakSet[Any] = weakref.WeakSet()  # iterators that a source reads from
+
+
+def only_once(items: Iterable[Any]) -> None:
+    "Raise ValueError where another source reads from this iterator: each would get what the other leaves."
+    if iter(items) is not items:
+        return
+    with contextlib.suppress(TypeError):  # some kinds of iterators cannot be remembered
+        what = "the iterator belongs to another source, which may have read ahead: use that one, or a new iterator"
+        require(items not in _held, what)
+        _held.add(items)
+
+
 class _Waiting:
     "Items of an iterator that were read ahead: `items` wait, and `items[0]` is number `position` of all."
 
     def __init__(self, items: Iterable[Any]):
         self.source, self.position = iter(items), 0
         self.items: list[Any] = []
+        self.failed: Exception | None = None
+        only_once(items)
 
     def read(self, count: int) -> None:
-        "Let `count` items wait, if there are so many."
-        self.items += itertools.islice(self.source, max(count - len(self.items), 0))
+        "Let `count` items wait, if there are so many; what the iterator raises waits behind them."
+        if self.failed is None:
+            try:
+                self.items += itertools.islice(self.source, max(count - len(self.items), 0))
+            except Exception as error:
+                self.failed = error
+
+    def tell(self) -> None:
+        "Raise what the iterator raised behind the items that were given; it may be asked again."
+        failed, self.failed = self.failed, None
+        if failed is not None:
+            raise failed
 
     def drop(self, count: int) -> int:
         "Forget the first `count` of those that wait, or all of them; how many that were."
@@ -154,10 +181,12 @@ class _Waiting:
         while self.position < first:
             self.read(rows)
             if not self.drop(first - self.position):
+                self.tell()
                 return
         while True:
             self.read(before + rows)
             if not (part := self.items[before : before + rows]):
+                self.tell()
                 return
             yield part
             self.drop(before)
@@ -172,17 +201,22 @@ class IteratorSource(Source):
         feature_dim: read from the first pair when None.
         num_steps: the number of pairs, where it is known.
 
-    A run can be continued: rows that were read ahead and not learned from are kept. It cannot go back further.
-    Raises ValueError or TypeError for a pair that does not fit, with its number.
+    Step 0 is the first pair that the iterable still gives. A run can be continued: rows that were read ahead and not
+    learned from are kept. It cannot go back further. Raises ValueError or TypeError for a pair that does not fit, with
+    its number, and for an iterator that another source reads from.
     """
 
     called = "pair"
+    names = property(lambda self: tuple(self.time_step.shapes(1)))  # the fields of a time step
+    known = names  # and those that need not be there
 
     def __init__(self, pairs: Iterable[Any], feature_dim: int | None = None, num_steps: int | None = None):
         require(isinstance(pairs, Iterable), f"pairs must be iterable, got {type(pairs).__name__}", TypeError)
-        self.waiting, self.num_steps, self.names = _Waiting(pairs), num_steps, tuple(self.time_step.shapes(1))
+        self.waiting, self.num_steps = _Waiting(pairs), num_steps
         if feature_dim is None:
             self.waiting.read(1)
+            if not self.waiting.items:
+                self.waiting.tell()
             require(len(self.waiting.items) > 0, "pairs is empty, and feature_dim is not given")
             feature_dim = len(self.read(self.waiting.items[0], 0, None)["observation"])
         check_int("feature_dim", feature_dim)
@@ -190,16 +224,34 @@ class IteratorSource(Source):
 
     def read(self, item: object, number: int, feature_dim: int | None) -> dict[str, np.ndarray]:
         "The fields of item `number` as arrays, checked."
-        values = [getattr(item, name) for name in self.names] if isinstance(item, self.time_step) else item
-        return _checked_fields(self.names, f"{self.called} {number}", values, feature_dim)
+        values, what = item, f"{self.called} {number}"
+        if isinstance(item, self.time_step):
+            values = [getattr(item, name) for name in self.names]
+            more = [name for name, value in vars(item).items() if value is not None and name not in self.known]
+            require(not more, f"{what} must have {', '.join(self.known)} alone, got {more} too", TypeError)
+        return _checked_fields(self.names, what, values, feature_dim)
 
     def pages(self, first: int, rows: int) -> Iterator[Any]:
         for part in self.waiting.parts(first, rows):
-            read = [self.read(item, first + k, self.feature_dim) for k, item in enumerate(part)]
-            yield self.time_step(**{name: np.stack([fields[name] for fields in read]) for name in read[0]})
+            read, failed = _until_bad(self, first, part)
+            if read:
+                yield self.time_step(**{name: np.stack([fields[name] for fields in read]) for name in read[0]})
+            if failed is not None:
+                raise failed
             first += len(part)
 
 # %% ../../nbs/streams/04_sources.ipynb #dcabf8aa
+def _until_bad(source: IteratorSource, first: int, items: list[Any]) -> tuple[list[Tree], Exception | None]:
+    "What is read of the items before one that does not fit, and its error: what came before it is learned from first."
+    found: list[Tree] = []
+    try:
+        for item in items:
+            found.append(source.read(item, first + len(found), source.feature_dim))
+    except Exception as error:
+        return found, error
+    return found, None
+
+
 def _checked_fields(
     names: tuple[str, ...], what: str, values: object, feature_dim: int | None
 ) -> dict[str, np.ndarray]:
