@@ -105,9 +105,12 @@ def adopted(learner: Learner, state: Tree) -> Tree:
     return state if own is None else own(state)
 
 
+_settings: Any = jax.config
+
+
 def held(learner: object, make: Callable[[], Tree]) -> Tree:
     "What `make` makes for a learner, once for each default float type, as arrays that are no part of a trace."
-    kept, key = vars(learner).setdefault("_held", {}), jnp.result_type(float)
+    kept, key = vars(learner).setdefault("_held", {}), _settings.jax_enable_x64  # asking for the type takes 5 us
     if key not in kept:
         with jax.ensure_compile_time_eval():
             kept[key] = make()
