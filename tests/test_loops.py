@@ -570,8 +570,12 @@ def test_large_numbers_are_numbers() -> None:
 
 
 def test_an_exploding_learner_is_shown_as_it_is() -> None:
-    result = run_learning_loop(LinearLearner(LMS(100.0)), WORLD, 100, KEY)
+    result = run_learning_loop(LinearLearner(LMS(100.0)), WORLD, 100, KEY, non_finite="show")
     assert result.steps == 100 and not np.isfinite(result.metrics[-1, 0])
+    with pytest.raises(NonFiniteError, match="the state that the learner makes of it") as caught:
+        run_learning_loop(LinearLearner(LMS(100.0)), WORLD, 100, KEY)
+    assert caught.value.what == "state" and 0 < caught.value.result.steps == caught.value.step < 100
+    assert np.isfinite(caught.value.result.state.weights).all()
 
 
 # The bar
@@ -716,10 +720,11 @@ def test_bad_input_is_named_and_nothing_is_compiled(
 
 def test_a_clock_near_its_end_goes_on() -> None:
     position = run_learning_loop(PLAIN, WORLD, 1, KEY).stream_state.replace(steps=jnp.uint32(2**32 - 50))
-    result = run_learning_loop(PLAIN, WORLD, 50, stream_state=position)
-    assert result.steps == 50 and np.isfinite(result.metrics).all()
-    with pytest.raises(ValueError, match="clock ends"):
-        run_learning_loop(PLAIN, WORLD, 51, stream_state=position)
+    result = run_learning_loop(PLAIN, WORLD, 49, stream_state=position)
+    assert result.steps == 49 and np.isfinite(result.metrics).all() and result.stream_state.steps == 2**32 - 1
+    for more in (50, 51):
+        with pytest.raises(ValueError, match="clock ends"):
+            run_learning_loop(PLAIN, WORLD, more, stream_state=position)
 
 
 def test_states_from_outside_are_converted() -> None:

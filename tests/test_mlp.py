@@ -628,7 +628,7 @@ def test_looks_at_a_file_whose_length_nobody_knows(num_steps: int | None, tmp_pa
     np.savetxt(path, np.random.default_rng(0).normal(size=(300, 3)), delimiter=",", header="a,b,t", comments="")
     looks = alberta_nb.DiagnosticsConfig(50, 10)
     result = run_mlp_learning_loop(
-        MLPLearner((4,)), alberta_nb.TableSource(path, "t"), num_steps, KEY, diagnostics=looks
+        MLPLearner((4,), bounder=ObGDBounding()), alberta_nb.TableSource(path, "t"), num_steps, KEY, diagnostics=looks
     )
     assert result.steps == min(num_steps or 300, 300)
     assert result.diagnostics_history.recording_indices.tolist() == list(range(0, result.steps, 50))

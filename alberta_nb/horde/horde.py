@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Questions', 'HordeTimeStep', 'HordeUpdateResult', 'td_targets', 'horde_step', 'HordeStructure', 'HordeSettings',
-           'first_horde', 'cumulants_width', 'given_widths', 'check_given', 'check_step', 'HordeLearner']
+           'own_questions', 'first_horde', 'cumulants_width', 'given_widths', 'check_given', 'check_step',
+           'HordeLearner']
 
 # %% ../../nbs/horde/03_horde.ipynb #52562cbd
 import dataclasses
@@ -18,6 +19,7 @@ from jax.typing import ArrayLike
 
 from .gvf import HordeSpec
 from .multi_head import MultiHeadMLPLearner, MultiHeadMLPState, TeachingSignal, heads_forward, learn_all
+from ..learners.base import held
 from ..learners.linear import LearnerSettings, scale_input, scale_only
 from ..learners.mlp import updated
 from ..normalizers import Normalizer
@@ -121,7 +123,11 @@ def horde_step(self: Any, state: MultiHeadMLPState, time_step: HordeTimeStep) ->
     errors = jnp.where(active, targets - seen.values, 0.0)
     leads_on = jnp.maximum(gammas, 0.0) * asked.lamdas
     signal = TeachingSignal(errors, active, time_step.rhos, leads_on, (x, next_x, gammas))
-    learned = learn_all(learner, state.replace(normalizer_state=statistics), seen, signal)
+    states = state.head_optimizer_states
+    if isinstance(learner.of_heads, TDOptimizer):
+        states = states.replace(trace_decay=asked.lamdas)
+    state = state.replace(normalizer_state=statistics, head_optimizer_states=states)
+    learned = learn_all(learner, state, seen, signal)
     return HordeUpdateResult(
         state=learned.state,
         predictions=seen.values,
@@ -195,19 +201,30 @@ class HordeSettings(LearnerSettings):
         kept = self.learner.has_traces or isinstance(self.learner.of_heads, TDOptimizer)
         return not kept and bool(self.horde_spec.field("lamda").any())
 
+# %% ../../nbs/horde/03_horde.ipynb #bf2a51fc
+def _asked(self: HordeSettings) -> Questions:
+    "The questions as arrays."
+    fields = (jnp.asarray(self.horde_spec.field(name)) for name in ("gamma", "lamda", "terminal_reward"))
+    gammas, lamdas, ends = fields
+    return Questions(gammas=gammas, lamdas=lamdas, terminal_rewards=ends, places=jnp.asarray(self.horde_spec.places))
+
+
+def own_questions(self: HordeSettings, state: MultiHeadMLPState) -> MultiHeadMLPState:
+    "The state with this Horde's own questions; a discount that has led here stays."
+    asked = held(self, lambda: _asked(self))
+    return state if state.questions is asked else state.replace(questions=asked)
+
 # %% ../../nbs/horde/03_horde.ipynb #097a2f3b
 def first_horde(self: HordeSettings, feature_dim: int, key: Array) -> MultiHeadMLPState:
     "The first state for `feature_dim` inputs: sparse random weights, biases 0, and the questions."
-    state, spec = self.learner.init(feature_dim, key), self.horde_spec
-    gammas, lamdas, ends = (jnp.asarray(spec.field(name)) for name in ("gamma", "lamda", "terminal_reward"))
+    state = self.learner.init(feature_dim, key)
     states = state.head_optimizer_states
     if isinstance(self.learner.of_heads, TDOptimizer):
         name = type(self.learner.of_heads).__name__
         what = f"optimizer: the state of {name} must have trace_decay, for each demon's lamda"
         require(hasattr(states, "trace_decay"), what, TypeError)
-        states = states.replace(trace_decay=lamdas)
-    asked = Questions(gammas=gammas, lamdas=lamdas, terminal_rewards=ends, places=jnp.asarray(spec.places))
-    return state.replace(questions=asked, head_optimizer_states=states)
+        states = states.replace(trace_decay=held(self, lambda: _asked(self)).lamdas)
+    return own_questions(self, state.replace(head_optimizer_states=states))
 
 # %% ../../nbs/horde/03_horde.ipynb #7c04456e
 def cumulants_width(horde: HordeSettings, width: int) -> None:
@@ -261,7 +278,7 @@ class HordeLearner(HordeSettings):
     decay. Everything else as in `MultiHeadMLPLearner`. Raises TypeError or ValueError that names the setting.
     """
 
-    init = first_horde
+    init, own = first_horde, own_questions
 
     def predict(self, state: MultiHeadMLPState, observation: ArrayLike) -> Array:
         "The predictions of all demons (n_demons,) for an observation (feature_dim,)."
@@ -275,7 +292,8 @@ class HordeLearner(HordeSettings):
         """Learn from one transition: two observations (feature_dim,), and what happened on the way.
 
         Args:
-            cumulants: (n_demons,), or the targets that the questions select from; NaN leaves a demon as it is.
+            cumulants: (n_demons,), or the targets that the questions select from; NaN leaves a demon as it is, but for
+                its trace at an end, which leads no further.
             gammas: discounts (n_demons,) instead of the questions' own; negative ones as with `truncated`.
             terminated: whether the episode ended: then nothing is discounted, and `next_observation` is not read.
             rhos: importance ratios (n_demons,), 1 when None.
@@ -283,8 +301,9 @@ class HordeLearner(HordeSettings):
         """
         ends = {"observation": observation, "next_observation": next_observation}
         more = {"gammas": gammas, "terminated": terminated, "rhos": rhos, "truncated": truncated}
-        return updated(self.structure, state, check_step(self, state, ends, cumulants, **more))
+        given = check_step(self, state, ends, cumulants, **more)
+        return updated(self.structure, self.own(state), given)
 
     def step(self, state: MultiHeadMLPState, time_step: HordeTimeStep) -> HordeUpdateResult:
         "`update` on a time step, unchecked: what the loops compile."
-        return self.structure.step(state, time_step)
+        return self.structure.step(self.own(state), time_step)

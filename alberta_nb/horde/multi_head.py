@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MultiHeadMLPState', 'MultiHeadMLPUpdateResult', 'HeadsTimeStep', 'HeadsOutput', 'heads_forward', 'TeachingSignal',
-           'kept', 'next_head_traces', 'move_heads', 'move_td_heads', 'pull_on_features', 'move_trunk', 'learn_all',
-           'check_heads', 'Heads', 'MultiHeadSettings', 'first_heads', 'MultiHeadMLPLearner']
+           'kept', 'next_head_traces', 'move_heads', 'move_td_heads', 'pull_on_features', 'move_trunk', 'without_lead',
+           'learn_all', 'check_heads', 'Heads', 'MultiHeadSettings', 'first_heads', 'own_heads', 'MultiHeadMLPLearner']
 
 # %% ../../nbs/horde/02_multi_head.ipynb #c0094eac
 import dataclasses
@@ -19,6 +19,7 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+from ..learners.base import held
 from ..learners.linear import reported, scale_input
 from ..learners.mlp import NetworkSettings, check_network, first_params, updated
 from ..learners.network import Layer, MLPParams, hidden_forward, hidden_gradient
@@ -48,7 +49,7 @@ class MultiHeadMLPState(State):
     normalizer_state: Tree = None
     questions: Tree = None
 
-    constants: ClassVar = ("trunk_optimizer_states", "head_optimizer_states", "questions")
+    constants: ClassVar = ("trunk_optimizer_states", "head_optimizer_states", "decays", "questions")
 
     def kinds(self) -> tuple[type, ...]:
         "The types of the states of optimizers, normaliser and traces."
@@ -202,6 +203,16 @@ def move_trunk(
     arrays = tuple(move_in_place(old, steps, total, gradients.biases[0]))
     return *kept(jnp.any(active), (arrays, tuple(new)), (old, states)), report
 
+# %% ../../nbs/horde/02_multi_head.ipynb #ff0acfe0
+def without_lead(learner: Tree, states: Tree, decays: Tree, signal: TeachingSignal) -> tuple[Tree, Tree]:
+    "The heads' optimizer states and decays, with no discount that leads on from an end, also of a silent head."
+    if decays is not None and signal.decays is not None:
+        decays = jnp.where(signal.decays == 0.0, 0.0, decays)
+    if isinstance(learner.of_heads, TDOptimizer) and hasattr(states, "previous_gamma"):
+        led = jnp.where(signal.transition[2] > 0.0, states.previous_gamma, 0.0)
+        states = states.replace(previous_gamma=led)
+    return states, decays
+
 # %% ../../nbs/horde/02_multi_head.ipynb #eb793982
 def learn_all(
     learner: Tree, state: MultiHeadMLPState, seen: HeadsOutput, signal: TeachingSignal
@@ -217,6 +228,7 @@ def learn_all(
     old = (state.params.weights[-1], state.params.biases[-1]), state.head_optimizer_states, state.decays
     decays = state.decays if state.decays is None or signal.decays is None else signal.decays
     heads, states, decays = kept(signal.active, (heads, states, decays), old)
+    states, decays = without_lead(learner, states, decays, signal)
     depth = len(trunk) // 2
     params = MLPParams(weights=(*trunk[:depth], heads[0]), biases=(*trunk[depth:], heads[1]))
     new = state.replace(params=params, trunk_optimizer_states=trunk_states, head_optimizer_states=states)
@@ -282,7 +294,9 @@ class MultiHeadSettings(NetworkSettings, Heads):
     def template(self) -> Self:
         "The settings without the numbers that live in the state; with or without traces is no number."
         products = (1.0,) * self.n_heads if self.has_traces else None
-        return dataclasses.replace(Settings.template(self), per_head_gamma_lamda=products)
+        new = dataclasses.replace(Settings.template(self), per_head_gamma_lamda=products)
+        vars(new)["structure"] = new
+        return new
 
 # %% ../../nbs/horde/02_multi_head.ipynb #48c4302d
 def first_heads(self: MultiHeadSettings, feature_dim: int, key: Array) -> MultiHeadMLPState:
@@ -302,6 +316,14 @@ def first_heads(self: MultiHeadSettings, feature_dim: int, key: Array) -> MultiH
     decays = jnp.asarray(np.asarray(self.products, jnp.result_type(float)))
     return state.replace(traces=(filled(head.shape, 0.0), filled((n,), 0.0)), decays=decays)
 
+# %% ../../nbs/horde/02_multi_head.ipynb #332106b6
+def own_heads(self: MultiHeadSettings, state: MultiHeadMLPState) -> MultiHeadMLPState:
+    "The state with this learner's own decays of the traces."
+    if state.decays is None or self.structure is self:
+        return state
+    decays = held(self, lambda: jnp.asarray(np.asarray(self.products, jnp.result_type(float))))
+    return state if state.decays is decays else state.replace(decays=decays)
+
 # %% ../../nbs/horde/02_multi_head.ipynb #5eaa1bf4
 class MultiHeadMLPLearner(MultiHeadSettings):
     """Input -> [Dense -> LayerNorm -> LeakyReLU] x N -> n_heads linear heads, from one sample at a time.
@@ -312,7 +334,7 @@ class MultiHeadMLPLearner(MultiHeadSettings):
     trunk's by the sum of all. Everything else as in `MLPLearner`. Raises TypeError or ValueError that names a setting.
     """
 
-    init = first_heads
+    init, own = first_heads, own_heads
 
     def values(self, state: MultiHeadMLPState, x: Array) -> Array:
         return heads_forward(state.params, x, self.leaky_relu_slope, self.use_layer_norm).values
@@ -321,10 +343,11 @@ class MultiHeadMLPLearner(MultiHeadSettings):
         "Learn from one observation (feature_dim,) and the targets (n_heads,); NaN leaves that head as it is."
         x = vector("observation", observation, self.check_state(state))
         fields = {"observation": x, "targets": vector("targets", targets, self.n_heads)}
-        return updated(self.structure, state, fields)
+        return updated(self.structure, self.own(state), fields)
 
     def step(self, state: MultiHeadMLPState, time_step: HeadsTimeStep) -> MultiHeadMLPUpdateResult:
         "`update` on a time step, unchecked, which the loops compile: scale, predict everything, compare, move."
+        state = self.own(state)
         x, statistics = scale_input(self.normalizer, state.normalizer_state, time_step.observation)
         seen = heads_forward(state.params, x, self.leaky_relu_slope, self.use_layer_norm)
         active = jnp.logical_not(jnp.isnan(time_step.targets))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from .base import state_like
+from .base import check_own, state_like
 from ..normalizers import Normalizer
 from ..optimizers.base import Optimizer, OptimizerUpdate
 from ..optimizers.lms import LMS
@@ -130,6 +130,7 @@ class LearnerSettings(Settings):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _predict(learner: Any, state: Tree, x: Array) -> Array:
+    check_own(learner, state, x.size)
     return learner.values(state, scale_only(learner.normalizer, state.normalizer_state, floats(x, -1)))
 
 # %% ../../nbs/learners/01_linear.ipynb #d6e50055
@@ -198,4 +199,5 @@ class LinearLearner(LinearSettings):
 # %% ../../nbs/learners/01_linear.ipynb #466a6e34
 @functools.partial(jax.jit, static_argnums=0)
 def _update(learner: LinearLearner, state: LearnerState, x: Array, target: Array) -> UpdateResult:
+    check_own(learner, state, x.size)
     return learner.step(state, TimeStep(observation=floats(x, -1), target=floats(target, 1)))

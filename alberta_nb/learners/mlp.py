@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MLPLearnerState', 'MLPUpdateResult', 'next_traces', 'optimizer_groups', 'all_steps', 'mlp_step', 'first_params',
            'check_network', 'check_network_state', 'DivergenceWarning', 'warn_of_divergence', 'NetworkSettings',
-           'first_network', 'without_constants', 'with_constants', 'updated', 'MLPLearner']
+           'first_network', 'without_constants', 'with_constants', 'updated', 'own_network', 'MLPLearner']
 
 # %% ../../nbs/learners/07_mlp.ipynb #dd42fb6e
 import dataclasses
@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from .base import check_own, held
 from .linear import FROM_TEXT, LearnerSettings, UpdateResult, check_kinds, metric_row, scale_input
 from .network import MLPParams, forward, gradient
 from .sparse_init import sparse_init
@@ -235,7 +236,9 @@ class NetworkSettings(LearnerSettings):
     def template(self) -> Self:
         "The settings without the numbers that live in the state; with or without traces is no number."
         new = super().template()
-        return dataclasses.replace(new, gamma=1.0, lamda=1.0) if self.has_traces else new
+        new = dataclasses.replace(new, gamma=1.0, lamda=1.0) if self.has_traces else new
+        vars(new)["structure"] = new  # by which it is known: its numbers are nobody's
+        return new
 
 # %% ../../nbs/learners/07_mlp.ipynb #4ecdc3ab
 def first_network(self: NetworkSettings, feature_dim: int, key: Array) -> MLPLearnerState:
@@ -273,6 +276,7 @@ def with_constants(new: Tree, old: Tree) -> Tree:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _changed(learner: Any, state: Tree, fields: dict[str, Tree]) -> Tree:
+    check_own(learner, state, fields["observation"].size)
     time_step = learner.time_step(**{name: floats(value, -1) for name, value in fields.items()})
     result = short_vectors(learner.step, cured_alone)(state, time_step)
     return result.replace(state=without_constants(result.state, state))
@@ -293,10 +297,19 @@ def _step(learner: NetworkSettings, state: MLPLearnerState, time_step: TimeStep)
 def _update(
     learner: NetworkSettings, state: MLPLearnerState, x: Array, target: Array, gamma: Array | None
 ) -> MLPUpdateResult:
+    check_own(learner, state, x.size)
     gamma = gamma if gamma is None else floats(gamma)
     step = short_vectors(functools.partial(mlp_step, learner), cured_alone)
     result = step(state, floats(x, -1), floats(target), gamma)
     return result.replace(state=without_constants(result.state, state))
+
+# %% ../../nbs/learners/07_mlp.ipynb #088b9733
+def own_network(self: NetworkSettings, state: MLPLearnerState) -> MLPLearnerState:
+    "The state with this learner's own gamma and lamda."
+    if state.traces is None or self.structure is self:
+        return state
+    gamma, lamda = held(self, lambda: (filled((), self.gamma), filled((), self.lamda)))
+    return state if state.gamma is gamma and state.lamda is lamda else state.replace(gamma=gamma, lamda=lamda)
 
 # %% ../../nbs/learners/07_mlp.ipynb #3e2351c9
 class MLPLearner(NetworkSettings):
@@ -308,7 +321,7 @@ class MLPLearner(NetworkSettings):
     that are 0. Raises TypeError or ValueError that names the setting. Source: Elsayed et al. 2024.
     """
 
-    init = first_network
+    init, own = first_network, own_network
 
     def values(self, state: MLPLearnerState, x: Array) -> Array:
         return forward(state.params, x, self.leaky_relu_slope, self.use_layer_norm)[0][None]
@@ -322,12 +335,13 @@ class MLPLearner(NetworkSettings):
         """
         x = vector("observation", observation, self.check_state(state))
         led = gamma if gamma is None else one_discount("gamma", gamma, 0.0)
+        state = self.own(state)
         result = _update(self.structure, state, x, vector("target", target, 1), led)
         return result.replace(state=with_constants(result.state, state))
 
     def step(self, state: MLPLearnerState, time_step: TimeStep) -> MLPUpdateResult:
         "`update` on a time step, unchecked: what the loops compile."
-        return _step(self.structure, state, time_step)
+        return _step(self.structure, self.own(state), time_step)
 
     def reset_traces(self, state: MLPLearnerState) -> MLPLearnerState:
         "The state with no credit left for the past: for an episode that was cut off, not ended."

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from .base import check_own
 from .linear import LearnerState, LinearSettings, reported, scale_input, scale_only, weighted_sum
 from ..optimizers.td_lambda import TDOptimizer, discounted, with_traces
 from ..optimizers.tdidbd import TDIDBD
@@ -102,6 +103,7 @@ def _checked(d: int, x: ArrayLike, next_x: ArrayLike, **numbers: ArrayLike | Non
 
 @functools.partial(jax.jit, static_argnums=0)
 def _td_update(learner: TDLinearLearner, state: TDLearnerState, fields: dict[str, Tree]) -> TDUpdateResult:
+    check_own(learner, state, fields["observation"].size)
     fields = {name: floats(value, -1) for name, value in fields.items()}
     kind = OffPolicyTimeStep if "rho" in fields else TDTimeStep
     return td_step(learner, state, kind(**fields))

@@ -19,7 +19,7 @@ from ..learners.base import Learner, contract, first_state
 from ..learners.diagnostics import Diagnostics, rehearse
 from ..learners.mlp import MLPLearner
 from .run import Looks, Run
-from .start import Experience, StreamPosition, many_keys
+from .start import Experience, StreamPosition, check_untraced, many_keys
 from alberta_nb.loops.supervised import (
     NORMALIZER,
     BatchedLearningResult,
@@ -147,6 +147,7 @@ def _run_network(
     options: dict[str, Any],
 ) -> Result:  # fmt: skip
     "What the two loops do: first weights where there are none, looks where they are asked for, and then a run."
+    check_untraced(keys, learner_state, options)
     _check_network(learner, stream)
     if diagnostics is not None:
         _check_diagnostics(learner, stream, diagnostics, normalizer_tracking=normalizer_tracking, **options)

@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 
 from ..horde.horde import HordeLearner, HordeTimeStep, check_given, cumulants_width, given_widths
 from ..horde.multi_head import HeadsTimeStep, MultiHeadMLPLearner
-from .start import many_keys
+from .start import check_untraced, many_keys
 from .supervised import BatchedLearningResult, LearningResult, Result, run
 from ..streams.sources import RowsSource, as_table
 from ..types import Tree, as_numbers, require
@@ -35,6 +35,7 @@ def table_of(name: str, values: Tree, rows: int | None = None, width: int | None
 
 def heads_source(learner: MultiHeadMLPLearner, observations: ArrayLike, targets: ArrayLike) -> RowsSource:
     "Observations (num_steps, feature_dim) and targets (num_steps, n_heads) as time steps."
+    check_untraced(observations, targets)
     fits = isinstance(learner, MultiHeadMLPLearner)
     require(fits, f"learner must be a MultiHeadMLPLearner, got {type(learner).__name__}", TypeError)
     x = table_of("observations", observations)
@@ -47,6 +48,7 @@ def horde_source(
     **more: Tree,
 ) -> RowsSource:  # fmt: skip
     "The arrays of `run_horde_learning_loop` as time steps; `more`: gammas, terminated, truncated, rhos, or None."
+    check_untraced(observations, cumulants, next_observations, more)
     fits = isinstance(horde, HordeLearner)
     require(fits, f"horde must be a HordeLearner, got {type(horde).__name__}", TypeError)
     x, n = table_of("observations", observations), horde.n_demons
@@ -89,6 +91,7 @@ def _run_heads(
     keys: Array | None = None, **options: Any,
 ) -> Result:  # fmt: skip
     "The engine on a source for many heads: from one state, or for each key from a fresh one."
+    check_untraced(keys, state)
     if issubclass(result, BatchedLearningResult):
         state = jax.vmap(lambda key: learner.init(source.feature_dim, key))(many_keys(keys))
     return run(learner, source, None, keys, state, {}, result, **options)

@@ -18,13 +18,15 @@ from jax import Array
 
 from ..learners.base import Learner, contract
 from .engine import History
-from .run import Looks, NonFiniteError, Run, run_loop
+from .run import Looks, Run, run_loop, with_result
 from alberta_nb.loops.start import (
     Experience,
     StreamPosition,
     check_steps,
     check_time_step,
+    check_untraced,
     check_world,
+    clock_of,
     learner_start,
     start_position,
 )
@@ -152,9 +154,10 @@ def read_normalizer(learner: Any, state: Tree) -> tuple[Array, Array]:
 
 
 class Tracked(NamedTuple):
-    "A kind of tracking: its name, what a learner must have for it, what is read, and how the rows are named."
+    "A kind of tracking: its name, its config, what a learner must have, what is read, and how the rows are named."
 
     name: str  # the argument is called `<name>_tracking`, the history in the result `<name>_history`
+    config: type[Any]
     attribute: str
     needs: str
     read: Callable[[Any, Tree], Tree]
@@ -170,8 +173,12 @@ def _name_moments(config: NormalizerTrackingConfig, rows: Tree, steps: Array) ->
     return NormalizerHistory(means=rows[0], variances=rows[1], recording_indices=steps)
 
 
-STEP_SIZES = Tracked("step_size", "step_sizes", "step_sizes(state)", read_step_sizes, _name_step_sizes)
-NORMALIZER = Tracked("normalizer", "normalizer", "a normalizer", read_normalizer, _name_moments)
+STEP_SIZES = Tracked(
+    "step_size", StepSizeTrackingConfig, "step_sizes", "step_sizes(state)", read_step_sizes, _name_step_sizes
+)
+NORMALIZER = Tracked(
+    "normalizer", NormalizerTrackingConfig, "normalizer", "a normalizer", read_normalizer, _name_moments
+)
 
 # %% ../../nbs/loops/01_supervised.ipynb #fb145f9f
 def _rows(run: Run, tree: Tree, interval: int) -> tuple[Tree, Array]:
@@ -193,10 +200,11 @@ def _histories(run: Run, tracking: dict[Tracked, Any], looks: Looks | None) -> d
     return found if seen is None else found | {"diagnostics_history": seen}
 
 # %% ../../nbs/loops/01_supervised.ipynb #1734917e
-def _check_interval(name: str, tracking: Any, num_steps: int | None) -> None:
-    known = hasattr(tracking, "interval")
-    require(known, f"{name} must be a tracking config, got {type(tracking).__name__}", TypeError)
+def _check_interval(name: str, tracking: Any, kind: type[Any], num_steps: int | None) -> None:
+    known = isinstance(tracking, kind)
+    require(known, f"{name} must be a tracking config, a {kind.__name__}, got {type(tracking).__name__}", TypeError)
     check_int(f"{name}.interval", tracking.interval)
+    require(tracking.interval < 2**31, f"{name}.interval must be below 2^31, got {tracking.interval}")
     fits = not num_steps or tracking.interval <= num_steps
     require(fits, f"{name}.interval must be at most num_steps ({num_steps}), got {tracking.interval}")
 
@@ -205,7 +213,7 @@ def _to_record(learner: Learner, tracking: dict[Tracked, Any], num_steps: int | 
     "What the engine has to record. Raises ValueError for an interval that does not fit, or a learner without it."
     asked = {kind: config for kind, config in tracking.items() if config is not None}
     for kind, config in asked.items():
-        _check_interval(f"{kind.name}_tracking", config, num_steps)
+        _check_interval(f"{kind.name}_tracking", config, kind.config, num_steps)
         fits = getattr(learner, kind.attribute, None) is not None
         require(fits, f"{kind.name}_tracking needs a learner with {kind.needs}, got a {type(learner).__name__} without")
     return tuple(History(config.interval, kind.read) for kind, config in asked.items())
@@ -234,15 +242,16 @@ def run(
 ) -> Result:  # fmt: skip
     """What all loops do: check, start, run the engine, and name what comes back.
 
-    `keys`: one key, or one for each seed where `result` is that of a batch. A NonFiniteError carries the result of the
-    steps before the bad one.
+    `keys`: one key, or one for each seed where `result` is that of a batch. A NonFiniteError, and any exception that a
+    source or the progress bar raises, carries the result of the steps before it.
     """
+    check_untraced(keys, learner_state, stream_state)
     check_world(learner, stream)
-    began = int(np.max(getattr(stream_state, "steps", 0)))
+    began = clock_of(stream_state) if isinstance(stream_state, StreamPosition) else 0
     total = check_steps(stream, num_steps, began, record_every, non_finite)
     histories = _to_record(learner, tracking, total)
     if looks is not None:
-        _check_interval("diagnostics", looks, total)
+        _check_interval("diagnostics", looks, Looks, total)
     many = issubclass(result, BatchedLearningResult)
     seeds = _how_seeds_run(learner) if many else None
     position, number = start_position(stream, keys, stream_state, many, seeds == "per core")
@@ -253,8 +262,9 @@ def run(
             learner, stream, num_steps, state, position, seeds=seeds, record_every=record_every, histories=histories,
             non_finite=non_finite, progress=progress, looks=looks,
         )  # fmt: skip
-    except NonFiniteError as error:
-        error.result = _named(error.result, result, tracking, looks)
+    except BaseException as error:
+        if isinstance(kept := getattr(error, "result", None), Run):
+            with_result(error, _named(kept, result, tracking, looks))
         raise
     return _named(made, result, tracking, looks)
 
@@ -274,7 +284,8 @@ def run_learning_loop(
         learner_state, stream_state: continue from these; 100 + 100 steps then equal 200.
         step_size_tracking, normalizer_tracking: what to record besides the metrics.
         record_every: rows of metrics are means over so many steps; a last, unfinished window is dropped.
-        non_finite: "raise" at a NaN or infinite time step, or "skip" it: a row of NaN, nothing learned, counted.
+        non_finite: "raise" at a time step that is not finite or makes the state so, or "skip" it: a row of NaN,
+            nothing learned, counted. "show": raise for time steps, and leave states as they become.
         progress: show a bar. Ctrl-C ends the run early, and what was learned so far is returned.
 
     Returns a tuple (state, metrics (rows, 3 or 4)[, StepSizeHistory][, NormalizerHistory]) with `stream_state`,
@@ -301,7 +312,7 @@ def run_learning_loop_batched(
         learner_state: one state for all seeds, or the `states` of an earlier batch.
         stream_state: of an earlier batch; 100 + 100 steps then equal 200.
 
-    Everything else as in `run_learning_loop`. With "raise", the first seed that meets a non-finite time step ends the
+    Everything else as in `run_learning_loop`. With "raise", the first seed that meets a step that is refused ends the
     run for all; with "skip", each seed skips its own. Results have the seeds as first axis.
     """
     tracking = {STEP_SIZES: step_size_tracking, NORMALIZER: normalizer_tracking}

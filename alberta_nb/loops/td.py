@@ -54,7 +54,7 @@ def _name_traces(config: TraceTrackingConfig, rows: Tree, steps: Array) -> Trace
     return TraceHistory(**rows | {"bias_eligibility_traces": bias}, recording_indices=steps)
 
 
-TRACES = Tracked("trace", "traces", "traces(state)", read_traces, _name_traces)
+TRACES = Tracked("trace", TraceTrackingConfig, "traces", "traces(state)", read_traces, _name_traces)
 
 
 def check_td_learner(learner: Learner) -> None:

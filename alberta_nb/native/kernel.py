@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OPTIONS', 'NATIVE_JAX', 'one_kernel', 'native_if', 'loop_options', 'holds_short_vectors', 'native_works',
-           'native_loops', 'use_native', 'own_function']
+           'native_loops', 'without_jit', 'use_native', 'own_function']
 
 # %% ../../nbs/native/01_kernel.ipynb #783eaffd
 import contextlib
@@ -109,14 +109,21 @@ def native_loops(on: bool) -> Iterator[None]:
         _forced.reset(token)
 
 
+def without_jit() -> bool:
+    "Whether this thread is within `jax.disable_jit()`, or the process runs without compilation."
+    settings: Any = jax.config
+    return bool(settings.jax_disable_jit)
+
+
 def use_native() -> bool:
     "Whether loops are compiled as one kernel now."
     forced = _forced.get()
-    return (os.environ.get("ALBERTA_NB_NATIVE", "1") != "0" if forced is None else forced) and native_works()
+    wanted = os.environ.get("ALBERTA_NB_NATIVE", "1") != "0" if forced is None else forced
+    return wanted and not without_jit() and native_works()
 
 # %% ../../nbs/native/01_kernel.ipynb #ce26e3e0
 def own_function(fn: Callable[..., Any]) -> Callable[..., Any]:
     "`fn`, compiled by itself inside a larger program: XLA does not merge it with what comes before and after."
-    if not native_works():
+    if without_jit() or not native_works():
         return fn
     return lambda *args: set_xla_metadata(jax.jit(fn)(*args), inlineable="false")

@@ -7,6 +7,7 @@ __all__ = ['TDSource', 'TDArraySource', 'TDSequenceSource', 'with_next', 'Return
            'play', 'GymSource', 'make_env', 'random_policy', 'feature_function']
 
 # %% ../../nbs/streams/09_td_sources.ipynb #63290eb5
+import functools
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -16,7 +17,8 @@ from numpy.typing import ArrayLike
 
 from .sources import IteratorSource, RowsSource, Source, as_column, as_table, default_float
 from .tables import TableSource, look_at, open_table
-from ..types import OffPolicyTimeStep, TDTimeStep, check_discounts, check_number, check_ratios, require
+from ..types import OffPolicyTimeStep, TDTimeStep, TimeStep, check_discounts, check_number, check_ratios
+from ..types import require
 
 # %% ../../nbs/streams/09_td_sources.ipynb #f2cd30ac
 class TDSource(Source):
@@ -102,7 +104,7 @@ class ReturnSource(TDSource):
     """
 
     def __init__(self, source: Source, gamma: float):
-        fits = isinstance(source, Source) and not isinstance(source, TDSource)
+        fits = isinstance(source, Source) and issubclass(source.time_step, TimeStep)
         require(fits, f"source must be a source of observations and targets, got {type(source).__name__}", TypeError)
         self.source, self.gamma = source, check_number("gamma", gamma, 0.0, 1.0)
         self.feature_dim = source.feature_dim
@@ -152,19 +154,29 @@ class TDTableSource(TDSource):
 class TDIteratorSource(TDSource, IteratorSource):
     """Transitions (observation, reward, next_observation, gamma), or TDTimeSteps, from any Python iterable.
 
-    Args and Raises as for IteratorSource; a transition that does not fit, or has a `rho`, is named by its number.
+    The first decides of which kind all are: with OffPolicyTimeSteps all have a `rho`. Args and Raises as for
+    IteratorSource; a transition that does not fit is named by its number.
     """
 
     called = "transition"
+    known = property(lambda self: (*self.names, "truncated"))
+
+    @functools.cached_property
+    def time_step(self) -> type[Any]:  # type: ignore[override]
+        "The kind of the first transition, which is read for that."
+        self.waiting.read(1)
+        return OffPolicyTimeStep if isinstance(next(iter(self.waiting.items), None), OffPolicyTimeStep) else TDTimeStep
 
     def __init__(self, transitions: Iterable[Any], feature_dim: int | None = None, num_steps: int | None = None):
         super().__init__(transitions, feature_dim, num_steps)
 
     def read(self, item: object, number: int, feature_dim: int | None) -> dict[str, np.ndarray]:
-        ratio = isinstance(item, OffPolicyTimeStep)
-        what = "importance ratios come with a TDArraySource"
-        require(not ratio, f"transition {number} must have no rho, got an OffPolicyTimeStep: {what}", TypeError)
+        kind = self.time_step
+        alike = not isinstance(item, TDTimeStep) or isinstance(item, OffPolicyTimeStep) == (kind is OffPolicyTimeStep)
+        what = f"transition {number} must be a {kind.__name__} as the first is"
+        require(alike, f"{what}, got a {type(item).__name__}", TypeError)
         fields = super().read(item, number, feature_dim)
+        require(not (fields.get("rho", np.zeros(1)) < 0).any(), f"transition {number}: rho must be 0 or more")
         cut: Any = getattr(item, "truncated", None)
         if cut is not None:
             fields["gamma"] = np.where(np.reshape(cut, 1) != 0.0, -np.abs(fields["gamma"]), fields["gamma"])
