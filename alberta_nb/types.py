@@ -125,7 +125,7 @@ def _check_size(config: object) -> None:
         require(not lost, f"config must hold finite numbers, got {lost[:1]}")
     require(not level, f"config must be at most {DEEPEST} levels deep")
 
-
+# %% ../nbs/02_types.ipynb #a80f1d77
 def _classes(base: type["Settings"], kind: str) -> dict[str, type["Settings"]]:
     "The settings of class `base` by name. A module is loaded at its first use, so that of `kind` may come only now."
     package = importlib.import_module("alberta_nb")

@@ -61,8 +61,8 @@ def _optimizers(step_size: float, meta_step_size: float, trace_decay: float) -> 
 
 # %% ../../nbs/apps/02_job.ipynb #4f607139
 def choose(
-    names: Sequence[str], among: Sequence[str], normalizer: str | None, feature_dim: int, step_size: float | None = None,
-    meta_step_size: float = 0.01, trace_decay: float = 0.0,
+    names: Sequence[str], among: Sequence[str], normalizer: str | None, feature_dim: int,
+    step_size: float | None = None, meta_step_size: float = 0.01, trace_decay: float = 0.0,
 ) -> tuple[dict[str, Any], Normalizer | None]:  # fmt: skip
     """The optimizers of these names, and the normaliser of that one.
 
@@ -122,7 +122,7 @@ def _window_of(source: LaggedSource, record_every: int | None) -> int:
     rows = source.first_piece if whole or record_every else guess_rows(source.table)
     every = max(rows // 200, 1) if record_every is None else record_every
     check_int("record_every", every)
-    return int(every)
+    return min(int(every), 2**31 - 1)  # more rows than a window can count; no table has them
 
 
 def one_pass(

@@ -35,8 +35,9 @@ from ..types import Tree, require
 # %% ../../nbs/apps/04_learn.ipynb #181e6acc
 def learn_table(
     table: GivenTable = None, target: str = "temp", features: Sequence[str] | None = None, lags: int = 24,
-    optimizers: Sequence[str] = ("lms", "idbd", "autostep"), normalizer: str | None = "ema", step_size: float | None = None,
-    meta_step_size: float = 0.01, record_every: int | None = None, progress: bool = False,
+    optimizers: Sequence[str] = ("lms", "idbd", "autostep"), normalizer: str | None = "ema",
+    step_size: float | None = None, meta_step_size: float = 0.01, record_every: int | None = None,
+    progress: bool = False,
 ) -> TableResult:  # fmt: skip
     """Predict column `target` of each row from the `lags` rows before it, then learn it; all learners in one pass.
 

@@ -28,8 +28,8 @@ from ..types import check_int, require
 def next_everything(
     table: GivenTable = None, columns: Sequence[str] | None = None, gammas: Sequence[float] = (0.0, 0.8, 0.95),
     features: Sequence[str] | None = None, lags: int = 24, optimizers: Sequence[str] = ("autotdidbd",),
-    normalizer: str | None = "ema", step_size: float | None = None, meta_step_size: float = 0.01, trace_decay: float = 0.8,
-    record_every: int | None = None, window: int = 500, progress: bool = False,
+    normalizer: str | None = "ema", step_size: float | None = None, meta_step_size: float = 0.01,
+    trace_decay: float = 0.8, record_every: int | None = None, window: int = 500, progress: bool = False,
 ) -> TableResult:  # fmt: skip
     """Predict every column at every discount before each row, then learn from the row; all demons in one pass.
 

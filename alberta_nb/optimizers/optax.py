@@ -40,10 +40,10 @@ class OptaxState(State):
 
 # %% ../../nbs/optimizers/09_optax.ipynb #66f7bf4d
 TRANSFORMS = frozenset(
-    """adabelief adadelta adafactor adagrad adam adamax adamaxw adamw adan adaptive_grad_clip add_decayed_weights add_noise
-    amsgrad apply_every centralize clip clip_by_block_rms clip_by_global_norm ema fromage identity lamb lars lion nadam
-    nadamw noisy_sgd normalize_by_update_norm novograd optimistic_adam optimistic_gradient_descent radam rmsprop rprop
-    scale scale_by_adadelta scale_by_adam scale_by_adamax scale_by_adan scale_by_amsgrad scale_by_belief
+    """adabelief adadelta adafactor adagrad adam adamax adamaxw adamw adan adaptive_grad_clip add_decayed_weights
+    add_noise amsgrad apply_every centralize clip clip_by_block_rms clip_by_global_norm ema fromage identity lamb lars
+    lion nadam nadamw noisy_sgd normalize_by_update_norm novograd optimistic_adam optimistic_gradient_descent radam
+    rmsprop rprop scale scale_by_adadelta scale_by_adam scale_by_adamax scale_by_adan scale_by_amsgrad scale_by_belief
     scale_by_learning_rate scale_by_lion scale_by_optimistic_gradient scale_by_radam scale_by_rms scale_by_rprop
     scale_by_rss scale_by_sign scale_by_sm3 scale_by_stddev scale_by_yogi set_to_zero sgd sign_sgd sm3 trace yogi
     zero_nans""".split()
