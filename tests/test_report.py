@@ -168,6 +168,7 @@ def test_saved_files(tmp_path) -> None:
 def test_lists_of_words() -> None:
     assert split_names(" a, ,b") == ["a", "b"] and split_names("") == split_names(" ") == split_names(",") == []
     assert split_names('"a, in C", b,"c"') == ["a, in C", "b", "c"]
+    assert split_names('a, "in\nlines" ,say "b","x ""y"""') == ["a", "in\nlines", 'say "b"', 'x "y"']
     assert split_names("a, in C", ["a, in C"]) == ["a, in C"] and split_names("a, in C", ["a", "in C"]) == ["a", "in C"]
 
 

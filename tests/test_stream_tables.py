@@ -220,6 +220,8 @@ FILES = {
     "lines.csv": ('"a","in\nlines",b\n' + ROWS_OF.replace(",", ",7,")).encode(),
     "mac.csv": ("a,b\n" + ROWS_OF).replace("\n", "\r").encode(),
     "prose.csv": ("a;b;remark, long\n" + "".join(f"{a};{b};one, two, three\n" for a, b in SCORES)).encode(),
+    "both.csv": ("a;b;c,d\n" + "".join(f"{a};{b};{a}\n" for a, b in SCORES)).replace(".", ",").encode(),
+    "tails.csv": ("a;b;;\n" + "".join(f"{a};{b};;\n" for a, b in SCORES)).encode(),
     "packed.csv": gzip.compress(("a,b\n" + ROWS_OF).encode()),
     "plain.csv.gz": ("a,b\n" + ROWS_OF).encode(),
 }
@@ -255,6 +257,9 @@ def test_what_was_guessed_is_said(tmp_path) -> None:
     assert said["bom.csv"] == said["plain.csv.gz"] == [""] and said["comma.csv"] == ["cut at ';'", "decimal comma"]
     assert said["utf16be.csv"] == [r"cut at '\t'", "text in utf-16"] and said["blanks.txt"] == ["cut at blanks"]
     assert said["comment.csv"] == ["2 lines above the names left out"]
+    (tmp_path / "data.csv").write_text("1.5,2\n3,4\n")
+    assert open_table(tmp_path / "data.csv").read_as == "the names are numbers: is the first line data?"
+    assert look_at(open_table(tmp_path / "tails.csv"))[0] == ["a", "b"]
     assert said["names.csv"] == ["a name is missing", "the first column is called 'row'"]
 
 
@@ -361,7 +366,9 @@ def test_unreadable_values_are_counted(tmp_path) -> None:
         ("blank.csv", b"\n \n", "is empty"),
         ("photo.csv", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "holds binary data"),
         ("ragged.csv", b"a,b\n1,2\n1,2,3\n", "is no table.*Expected 2 fields in line 3"),
-        ("wide.csv", b"a,b\n1,2,3\n1,2,3\n", "more fields than its first line has names"),
+        ("wide.csv", b"a,b\n1,2,3\n1,2,3\n", "more fields than its first line has names; is a name missing"),
+        ("above.csv", b"Logger\nX\n\na,b\n1,2\n", "line 4, saw 2; .* are there lines above the names"),
+        ("comma.csv", b"a\n1,5\n2,5\n", "is a comma a decimal sign"),
         ("quote.csv", b'a,b\n1,"2\n', "is no table"),
         ("head.csv", b"a,b\n", "no rows"),
         ("fake.parquet", b"a,b\n1,2\n", "is no table"),

@@ -11,7 +11,6 @@ __all__ = ['BASELINES', 'LONG_FILE', 'listed', 'treatment', 'as_text', 'speed', 
 # %% ../../nbs/apps/03_report.ipynb #afd80e7b
 import argparse
 import contextlib
-import csv
 import dataclasses
 import inspect
 import json
@@ -300,7 +299,8 @@ LONG_FILE = 1 << 22  # bytes, of about five seconds: a longer file gets a progre
 
 def split_names(text: str, known: Sequence[str] = ()) -> list[str]:
     "Names with commas between; one with a comma in it is known, or stands in double quotes."
-    words = [text] if text.strip() in known else next(csv.reader([text], skipinitialspace=True), [])
+    parts = re.findall(r'\s*"((?:[^"]|"")*)"\s*(?=,|$)|([^,]+)', text)
+    words = [text] if text.strip() in known else [quoted.replace('""', '"') or plain for quoted, plain in parts]
     return [name.strip() for name in words if name.strip()]
 
 

@@ -127,7 +127,7 @@ def why_not_numeric(column: Any, decimal: str = ".") -> str:
         large = np.abs(values[bad]) > _LARGEST
         return "numbers above 1e18" if large.mean() > 0.5 else "no numbers"
     cells = [cell for cell in column[bad] if isinstance(cell, str)]
-    forms = collections.Counter(re.sub("[0-9]+", "9", cell) for cell in cells if re.search("[0-9]", cell))
+    forms = collections.Counter(re.sub("[0-9]+", "9", cell) for cell in cells if re.search("^[^#].*[0-9]|^[0-9]", cell))
     form, count = max(forms.items(), key=lambda item: item[1], default=("", 0))
     if count > max(0.01 * known.sum(), 1):  # they would be missing together, and perhaps all that matters
         return f"numbers beside cells like {next(c for c in cells if re.sub('[0-9]+', '9', c) == form)!r}"
@@ -248,6 +248,9 @@ class _FrameTable(Table):
             yield self.frame.iloc[start : start + self.piece_rows, positions]
 
 # %% ../../nbs/streams/05_tables.ipynb #2f9d1e9f
+_PERHAPS = "is a name missing, are there lines above the names, or is a comma a decimal sign?"
+
+
 @contextlib.contextmanager
 def _explained(path: Path) -> Iterator[None]:
     "Errors of reading a file, as a TableError that names it."
@@ -265,12 +268,13 @@ def _explained(path: Path) -> Iterator[None]:
     except EmptyDataError:
         raise TableError(f"{path} is empty") from None
     except ParserWarning:
-        more = "its rows have more fields than its first line has names: is one missing, or are there lines above it?"
-        raise TableError(f"{path} is no table: {more}") from None
+        more = "its rows have more fields than its first line has names"
+        raise TableError(f"{path} is no table: {more}; {_PERHAPS}") from None
     except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
         raise TableError(f"{path} cannot be read: {one_line(error)}") from None
     except (ValueError, csv.Error) as error:  # of pandas, of the text, and pyarrow's ArrowInvalid
-        raise TableError(f"{path} is no table: {one_line(error)}") from None
+        perhaps = f"; {_PERHAPS}" if "Expected" in str(error) else ""
+        raise TableError(f"{path} is no table: {one_line(error)}{perhaps}") from None
 
 # %% ../../nbs/streams/05_tables.ipynb #95a1425e
 LONGEST_LINE = 1 << 24  # bytes
@@ -340,6 +344,7 @@ class Dialect:
             f"text in {self.encoding}": self.encoding != "utf-8",
             f"{self.above} lines above the names left out": self.above,
             "a name is missing, the first column is called 'row'": self.width == len(self.names) > 0,
+            "the names are numbers: is the first line data?": all(map(_FORMS["."].fullmatch, self.names)),
         }
         return ", ".join(what for what, so in told.items() if so)
 
@@ -352,25 +357,26 @@ def _cut(lines: Sequence[str], separator: str) -> list[list[str]]:
     return [[field.strip() for field in row] for row in rows if len(row) > 1 or "".join(row).strip()]
 
 
-def _widths(lines: Sequence[str], separator: str) -> tuple[int, set[int]]:
-    "Into how many fields a separator cuts the names, and the rows below; 0 where it does not."
+def _score(lines: Sequence[str], separator: str) -> tuple[int, int]:
+    "Into how many fields a separator cuts names and rows alike, and how many of them are numbers; (0, 0): it does not."
     if separator != BLANKS and separator not in lines[0]:
-        return 0, set()
+        return 0, 0
     try:
-        first, *below = [len(row) for row in _cut(lines, separator)]
+        names, *rows = _cut(lines, separator)
     except csv.Error:  # a line is too long to be one field: another separates
-        return 0, set()
-    return first, set(below[:-1] or below)  # the last row may be cut off
+        return 0, 0
+    even = {len(row) for row in rows[:-1] or rows} <= {len(names), len(names) + 1}  # the last row may be cut off
+    numbers = sum(any(form.fullmatch(cell) for form in _FORMS.values()) for row in rows for cell in row)
+    return (len(names), numbers) if even else (0, 0)
 
 
 def _separator_of(lines: Sequence[str]) -> str:
     "The separator that cuts the rows as it cuts the names, into as many fields as possible."
-    best, most = ",", 1
-    for separator in (*",;\t|", BLANKS):
-        first, below = _widths(lines, separator)
-        if first > most and below <= {first, first + 1} and (separator != BLANKS or most == 1):
-            best, most = separator, first
-    return best if most > 1 else max(",;\t|", key=re.sub(r'"[^"]*"', "", lines[0]).count)
+    scores = {separator: _score(lines, separator) for separator in ",;\t|"}
+    if max(scores.values())[0] < 2:
+        scores[BLANKS] = _score(lines, BLANKS)
+    best = max(scores, key=lambda separator: scores[separator])
+    return best if scores[best][0] > 1 else max(",;\t|", key=re.sub(r'"[^"]*"', "", lines[0]).count)
 
 # %% ../../nbs/streams/05_tables.ipynb #d29d653d
 def _encoding_of(start: bytes) -> str:
@@ -562,6 +568,8 @@ def look_at(table: Table) -> tuple[list[str], int]:
     if frame is None or not len(frame):
         raise TableError(f"{table.name} has column names, but no rows")
     held = {name: why_not_numeric(frame.iloc[:, k], table.decimal) for k, name in enumerate(table.columns)}
+    blank = [k for k, name in enumerate(table.given) if not name.strip() and not frame.iloc[:, k].notna().any()]
+    held |= {table.columns[k]: "no name and no values" for k in blank}  # what separators at the end of lines make
     table.refused = {name: what for name, what in held.items() if what}
     return [name for name, what in held.items() if not what], len(frame)
 
