@@ -108,11 +108,11 @@ def test_repeated_names() -> None:
 def test_ten_thousand_equal_names_take_no_time(tmp_path) -> None:
     for names in (["a"] * 10_000, [""] * 10_000):
         (tmp_path / "t.csv").write_text(",".join(names) + "\n" + "\n".join([",".join(["1"] * 10_000)] * 3) + "\n")
-        began = time.perf_counter()
+        began = time.process_time()
         table = open_table(tmp_path / "t.csv")
         numeric, rows = look_at(table)
         (values, _), *_ = table.pieces(numeric)
-        assert time.perf_counter() - began < 20 and len(set(numeric)) == 10_000 and values.shape == (rows, 10_000)
+        assert time.process_time() - began < 20 and len(set(numeric)) == 10_000 and values.shape == (rows, 10_000)
 
 
 def test_a_name_is_found_with_the_blanks_that_it_has() -> None:
