@@ -150,6 +150,17 @@ def test_results_are_there_whoever_reads(tmp_path, words) -> None:
     assert (tmp_path / "alberta-nb-output" / "config.json").is_file() == ("-" not in words[-1])
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_results_are_there_where_nothing_can_be_printed(tmp_path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -c 'from alberta_nb.apps.cli import main; main()' learn --lags 1 > /dev/full",
+        shell=True, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=300,
+        env=os.environ | {"PYTHONPATH": str(Path(alberta_nb.__file__).parent.parent)},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, "alberta-nb: error: [Errno 28] No space left on device\n")
+    assert (tmp_path / "alberta-nb-output" / "config.json").is_file()
+
+
 def test_progress_that_nobody_reads_is_no_trouble(tmp_path) -> None:
     (tmp_path / "long.csv").write_text(table(130_000))
     job = begin("learn", "long.csv", "--target", "y", "--lags", 1, "--optimizer", "lms", folder=tmp_path)
@@ -221,7 +232,7 @@ def test_ctrl_c_while_it_compiles_is_not_swallowed(small, monkeypatch) -> None:
         ("wide.csv", "x,y\n1,2,3\n1,2,3\n", "more fields"),
         ("binary.csv", "\0\1\2", "binary data"),
         ("fake.parquet", "x,y\n1,2\n", "is no table"),
-        ("fake.csv.gz", "\x1f\x8b x,y\n1,2\n", "cannot be read"),
+        ("fake.csv.gz", "PK\3\4 x,y\n1,2\n", "cannot be read"),
         (
             "two.csv",
             "x,y\n1,0.5\n1,0.5\n1,'0,5'\n".replace("'", '"'),
