@@ -4,8 +4,11 @@ import itertools
 import json
 import os
 import platform
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +127,104 @@ def test_memory_does_not_grow_with_the_file(tmp_path) -> None:
     assert growth < 60, f"{growth:.0f} MB more for {(tmp_path / 'long.csv').stat().st_size >> 20} MB of file"
 
 
+# --- whoever goes away, or wants an end ---
+
+
+def begin(*words: object, folder: Path, handler: str = "default_int_handler") -> subprocess.Popen:
+    "The command in a process of its own, which does that at Ctrl-C, whatever this one does; it is about to begin."
+    path = os.pathsep.join([str(Path(alberta_nb.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    code = f"import signal; signal.signal(signal.SIGINT, signal.{handler})\n"
+    code += "from alberta_nb.apps.cli import main\nprint('here', flush=True)\nmain()"
+    command, pipe = [sys.executable, "-c", code, *map(str, words)], subprocess.PIPE
+    job = subprocess.Popen(command, stdout=pipe, stderr=pipe, cwd=folder, env=os.environ | {"PYTHONPATH": path})
+    assert job.stdout.readline() == b"here\n"
+    return job
+
+
+@pytest.mark.parametrize("words", [["learn"], ["predict-return", "--gamma", "0.5"], ["learn", "--help"], ["--version"]])
+def test_results_are_there_whoever_reads(tmp_path, words) -> None:
+    job = begin(*words, *["--lags", 1] * ("-" not in words[-1]), folder=tmp_path)
+    job.stdout.close()
+    err = job.stderr.read().decode()
+    assert (job.wait(), err) == (0, "")
+    assert (tmp_path / "alberta-nb-output" / "config.json").is_file() == ("-" not in words[-1])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_results_are_there_where_nothing_can_be_printed(tmp_path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -c 'from alberta_nb.apps.cli import main; main()' learn --lags 1 > /dev/full",
+        shell=True, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=300,
+        env=os.environ | {"PYTHONPATH": str(Path(alberta_nb.__file__).parent.parent)},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, "alberta-nb: error: [Errno 28] No space left on device\n")
+    assert (tmp_path / "alberta-nb-output" / "config.json").is_file()
+
+
+def test_progress_that_nobody_reads_is_no_trouble(tmp_path) -> None:
+    (tmp_path / "long.csv").write_text(table(130_000))
+    job = begin("learn", "long.csv", "--target", "y", "--lags", 1, "--optimizer", "lms", folder=tmp_path)
+    job.stderr.close()
+    assert "129,999 steps" in job.stdout.read().decode() and job.wait() == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_end_is_an_end_at_every_moment(tmp_path, number, code) -> None:
+    for wait in (0.0, 0.4, 1.0, 1.8):
+        job = begin("learn", "--lags", 3, "--no-cache", folder=tmp_path)
+        time.sleep(wait + 0.05)
+        if job.poll() is None:
+            job.send_signal(number)
+            _, err = job.communicate()
+            assert job.returncode == code and b"Traceback" not in err and err.count(b"interrupted") == 1, (wait, err)
+
+
+def test_an_end_while_the_package_is_loaded(tmp_path) -> None:
+    for argument, code in (("/usr/bin/alberta-nb", 143), ("alberta-nb.exe", 143), ("other.py", -signal.SIGTERM)):
+        program = f"import sys; sys.argv[0] = {argument!r}; import alberta_nb, os; os.kill(os.getpid(), 15)"
+        path = str(Path(alberta_nb.__file__).parent.parent)
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, env=os.environ | {"PYTHONPATH": path}, check=False
+        )
+        assert (done.returncode, done.stderr) == (code, b"alberta-nb: interrupted\n" * (code > 0))
+
+
+def test_an_end_in_the_pass_keeps_what_was_learned(tmp_path) -> None:
+    (tmp_path / "long.csv").write_text(table(400_000))
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        job = begin("learn", "long.csv", "--target", "y", "--lags", 1, folder=tmp_path)
+        said = b""
+        while not re.search(rb"[1-9]step/s|[1-9][0-9.]*k?step|[1-9][0-9]+step", said):
+            said += job.stderr.read(1)
+        job.send_signal(number)
+        out, err = job.communicate()
+        steps = json.loads((tmp_path / "alberta-nb-output" / "config.json").read_text())["steps"]
+        assert job.returncode == code and 0 < steps < 399_999 and f"interrupted after {steps:,} steps".encode() in err
+        assert not list((tmp_path / "alberta-nb-output").glob(".*"))
+
+
+def test_who_was_told_to_ignore_it_does(tmp_path) -> None:
+    job = begin("learn", "--lags", 1, folder=tmp_path, handler="SIG_IGN")
+    time.sleep(0.3)
+    job.send_signal(signal.SIGINT)
+    assert job.communicate()[1] == b"" and job.returncode == 0
+
+
+def test_signals_are_given_back(capsys, small) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert call(capsys, "learn", small)[0] == 2 and call(capsys, "bake")[0] == 2
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_ctrl_c_while_it_compiles_is_not_swallowed(small, monkeypatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(learn.LaggedSource, "pages", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        learn_table(small, "y", lags=1)
+
+
 # --- exit codes and messages ---
 
 
@@ -133,7 +234,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path) -> None:
         ("empty.csv", "", "is empty"),
         ("head.csv", "x,y\n", "has column names, but no rows"),
         ("one.csv", "x,y\n1,2\n", "a prediction needs two rows"),
-        ("other.csv", "x,z\n1,2\n1,2\n", "has no column 'y'; it has: x, z"),
+        ("other.csv", "x,z\n1,2\n1,2\n", "has no column 'y'; it has: 'x', 'z'"),
         ("prose.csv", "Once upon a time\nthere was no table.\n", "has no column 'y'"),
         ("text.csv", "x,y\na,b\nc,d\n", "column 'y' holds no numbers"),
         ("void.csv", "x,y\n1,\n2,\n", "column 'y' has no value at all"),
@@ -141,7 +242,12 @@ def test_memory_does_not_grow_with_the_file(tmp_path) -> None:
         ("wide.csv", "x,y\n1,2,3\n1,2,3\n", "more fields"),
         ("binary.csv", "\0\1\2", "binary data"),
         ("fake.parquet", "x,y\n1,2\n", "is no table"),
-        ("fake.csv.gz", "x,y\n1,2\n", "cannot be read"),
+        ("fake.csv.gz", "PK\3\4 x,y\n1,2\n", "cannot be read"),
+        (
+            "two.csv",
+            "x,y\n1,0.5\n1,0.5\n1,'0,5'\n".replace("'", '"'),
+            "holds numbers in two formats, like '0.5' and '0,5'",
+        ),
         ("notes.doc", "x,y\n1,2\n", "must end in .csv"),
         (".", None, "is a folder"),
     ],
@@ -160,6 +266,10 @@ def test_files_that_cannot_be_used(capsys, tmp_path, name, content, message) -> 
     [
         (["--target", "nope"], "has no column 'nope'"),
         ([], "Say --target COLUMN"),
+        (["--target", ""], "Say --target COLUMN"),
+        (["--target", " "], "Say --target COLUMN"),
+        (["--target", "y", "--features", ""], "features must name one or more columns, got ''"),
+        (["--target", "y", "--features", ","], "features must name one or more columns, got ','"),
         (["--target", "y", "--features", "x,nope"], "has no column 'nope'"),
         (["--target", "y", "--features", "place"], "column 'place' holds no numbers"),
         (["--target", "y", "--lags", 0], "lags must be 1 or more"),
@@ -208,6 +318,56 @@ def test_a_table_of_ones_own(capsys, small) -> None:
     expected = learn_table(small, "y", ["x"], 2, ["idbd", "lms"], "welford", 0.02)
     metrics = pd.read_csv(output / "metrics.csv")
     pd.testing.assert_frame_equal(metrics, expected.windows, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("header", "words", "columns"),
+    [
+        ("y, b", ["--features", " b"], ["y", "b"]),
+        ("y, b", ["--features", "b"], ["y", "b"]),
+        ('y,"a, in C"', ["--features", "a, in C"], ["y", "a, in C"]),
+        ('y,"a, in C",b', ["--features", '"a, in C",b'], ["y", "a, in C", "b"]),
+        ('y,"say ""b"""', ["--features", 'say "b"'], ["y", 'say "b"']),
+        ("y,", ["--features", "column 2"], ["y", "column 2"]),
+        ("y,y", ["--features", "y.1"], ["y", "y.1"]),
+        ("y;-b", ["--features=-b"], ["y", "-b"]),
+    ],
+)
+def test_every_column_can_be_named(capsys, tmp_path, header, words, columns) -> None:
+    n = len(columns)
+    rows = "\n".join((";" if ";" in header else ",").join(str((k * j) % 7) for j in range(1, n + 1)) for k in range(50))
+    (tmp_path / "t.csv").write_text(f"{header}\n{rows}\n")
+    words = [*words, "--lags", 1, "--optimizer", "lms", "--output", tmp_path / "out"]
+    code, _, err = call(capsys, "learn", tmp_path / "t.csv", "--target", " y ", *words)
+    assert (code, err) == (0, "")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["table"]["columns"] == columns
+
+
+@pytest.mark.parametrize("job", ["learn", "predict-return", "nexting"])
+def test_divergence_is_told_by_every_job(capsys, small, job) -> None:
+    question = {"learn": ["--target", "y"], "predict-return": ["--cumulant", "y", "--gamma", "0.5"]}.get(job, [])
+    lms = "lms" if job == "learn" else "tdlambda"
+    words = [*question, "--lags", 2, "--normalizer", "none", "--step-size", 1e9, "--optimizer", lms]
+    code, out, err = call(capsys, job, small, *words, "--output", small.parent / "out")
+    assert code == 2 and "unstable: " in out and "not one prediction has a finite error" in err
+    assert (small.parent / "out" / "config.json").is_file()
+
+
+@pytest.mark.parametrize("job", ["learn", "predict-return", "nexting"])
+@pytest.mark.filterwarnings("error")
+def test_a_window_longer_than_the_table_is_told(capsys, small, job) -> None:
+    question = {"learn": ["--target", "y"], "predict-return": ["--cumulant", "y", "--gamma", "0.5"]}.get(job, [])
+    words = [*question, "--lags", 1, "--record-every", 10**6, "--output", small.parent / "out"]
+    code, out, err = call(capsys, job, small, *words)
+    assert (code, err) == (0, "") and ("no window of 1,000,000 rows was filled" in out) == (job != "nexting")
+
+
+def test_what_was_guessed_is_printed(capsys, small) -> None:
+    text = small.read_text().replace(",", ";").replace(".", ",")
+    small.write_bytes(("sep=;\n" + text).encode("utf-16"))
+    code, out, _ = call(capsys, "learn", small, "--target", "y", "--lags", 1, "--output", small.parent / "out")
+    assert code == 0 and "read as: cut at ';', decimal comma, text in utf-16, 1 lines above the names left out" in out
+    assert json.loads((small.parent / "out" / "config.json").read_text())["scores"]["idbd"]["skill"] > 0.5
 
 
 def test_it_can_run_twice(capsys, small) -> None:

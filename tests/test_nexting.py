@@ -222,7 +222,7 @@ def test_a_table_of_ones_own(capsys: Any, tmp_path: Any) -> None:
         ("x,y\n1,2\n3,4\n", [], "needs 92 rows or more"),
         ("x,y\n1,a\n", ["--columns", "y"], "column 'y' holds no numbers"),
         ("x,y\na,b\n", [], "no column to predict"),
-        ("x,y\n1,2\n", ["--columns", "z"], "has no column 'z'; it has: x, y"),
+        ("x,y\n1,2\n", ["--columns", "z"], "has no column 'z'; it has: 'x', 'y'"),
         ("x,y\n1,2\n", ["--gammas", "1"], "gamma must be below 1"),
         ("x,y\n1,2\n", ["--gammas", "0.5,0.5"], "gammas must be one or more different values"),
         ("x,y\n1,2\n", ["--gammas", ""], "gammas must be one or more different values"),

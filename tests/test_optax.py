@@ -20,7 +20,7 @@ from alberta_nb.optimizers.base import Optimizer, optimizer_from_config
 from alberta_nb.optimizers.idbd import IDBD
 from alberta_nb.optimizers.lms import LMS
 from alberta_nb.optimizers.obgd import ObGD
-from alberta_nb.optimizers.optax import from_optax, to_optax
+from alberta_nb.optimizers.optax import TRANSFORMS, from_optax, to_optax
 from alberta_nb.streams.synthetic import RandomWalkStream
 
 RNG = np.random.default_rng(0)
@@ -212,6 +212,53 @@ def test_configs_and_values() -> None:
 def test_errors(call: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         call()
+
+
+SGD = {"type": "OptaxOptimizer", "name": "sgd", "arguments": [["learning_rate", 0.1]], "transform": None}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"name": "contrib.muon"}, "name"),
+        ({"name": "base.jax.numpy.save"}, "name"),
+        ({"name": "apply_updates"}, "name"),  # public, and no transform
+        ({"name": "chain"}, "name"),  # of other transforms
+        ({"name": "__builtins__"}, "name"),
+        ({"name": ["sgd"]}, "name"),
+        ({"name": None}, "name"),
+        ({"arguments": "learning_rate"}, "arguments"),
+        ({"arguments": {"learning_rate": 0.1}}, "arguments"),
+        ({"arguments": [["learning_rate"]]}, "arguments"),
+        ({"arguments": [[7, 0.1]]}, "arguments"),
+        ({"arguments": [["learning_rate", {"type": "LMS"}]]}, "arguments"),
+        ({"arguments": [["learning_rate", 0.1], ["rate", 0.1]]}, "arguments"),
+        ({"arguments": []}, "arguments"),
+        ({"transform": "os.system"}, "transform"),
+        ({"name": "", "transform": {"type": "LMS"}}, "tx"),
+    ],
+)
+def test_a_configuration_names_transforms_and_nothing_else(wrong: dict[str, Any], field: str) -> None:
+    assert optimizer_from_config(SGD) == from_optax("sgd", learning_rate=0.1)
+    with pytest.raises(ValueError, match=f"{field} |{field}$"):
+        optimizer_from_config(SGD | wrong)
+
+
+def test_a_configuration_runs_no_command(tmp_path: Any) -> None:
+    mark = tmp_path / "mark"
+    for name in ("_src.base.jax.os.system", "os.system", "_src.utils.contextlib.os.system", "jax._src.os.system"):
+        for key in ("command", "cmd"):
+            evil = SGD | {"name": name, "arguments": [[key, f"echo x > {mark}"]]}
+            with pytest.raises(ValueError, match="name must be in TRANSFORMS"):
+                LinearLearner.from_config({"type": "LinearLearner", "optimizer": evil})
+    with pytest.raises(ValueError, match="arguments must be pairs of a name and plain numbers"):
+        from_optax("sgd", learning_rate=lambda step: 0.1)
+    assert not mark.exists()
+
+
+def test_all_named_transforms_are_there() -> None:
+    assert {name for name in TRANSFORMS if not callable(getattr(optax, name, None))} == set()
+    assert from_optax("scale_by_adam").init(2) is not None
 
 
 def test_a_batch_of_errors_is_refused() -> None:

@@ -360,7 +360,7 @@ def test_a_table_of_ones_own(capsys, tmp_path) -> None:
         ("x,y\n", ["--cumulant", "y"], "no rows"),
         ("x,y\n1,2\n", ["--cumulant", "y"], "needs 461 rows or more"),
         ("x,y\n1,2\n", [], "Say --cumulant COLUMN"),
-        ("x,y\n1,2\n", ["--cumulant", "z"], "has no column 'z'; it has: x, y"),
+        ("x,y\n1,2\n", ["--cumulant", "z"], "has no column 'z'; it has: 'x', 'y'"),
         ("x,y\n1,a\n", ["--cumulant", "y"], "column 'y' holds no numbers"),
         ("x,y\n1,\n2,\n", ["--cumulant", "y"], "column 'y' has no value at all"),
         ("x,y\n1,2\n1,2,3\n", ["--cumulant", "y"], "is no table"),

@@ -1,6 +1,11 @@
 """Tables as people have them: what counts as a number, files read in pieces, and every mistake in a sentence."""
 
+import gzip
+import os
 import sys
+import time
+import tracemalloc
+import zipfile
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,12 +18,14 @@ from alberta_nb.loops.supervised import run_learning_loop
 from alberta_nb.optimizers.idbd import IDBD
 from alberta_nb.streams.sources import ArraySource
 from alberta_nb.streams.tables import (
+    Dialect,
     TableError,
     TableSource,
-    header_of,
+    dialect_of,
     is_numeric,
     look_at,
     open_table,
+    several,
     to_numbers,
     unique_names,
 )
@@ -63,7 +70,14 @@ def test_what_a_table_looks_like(frame) -> None:
         (["1", "two"], [1, np.nan], False),
         (["a", "b"], [np.nan, np.nan], False),
         ([None, None], [np.nan, np.nan], True),
-        ([np.inf, -np.inf, 1e19, 1e18], [np.nan, np.nan, np.nan, 1e18], True),
+        ([np.inf, -np.inf, 1e19, 1e18], [np.nan, np.nan, np.nan, 1e18], False),
+        ([np.inf, 1e19, *[1e18] * 18], [np.nan, np.nan, *[1e18] * 18], True),
+        ([2**60, 2**61], [np.nan, np.nan], False),
+        ([10**30, 10**30], [np.nan, np.nan], False),
+        (["1,234.5", "1,234,567"], [1234.5, 1234567], True),
+        (["1 234.5", "1\u202f234", "1'234'567.8"], [1234.5, 1234, 1234567.8], True),
+        (["12%", "3 %", "$4", "-€5.5", "\u22127 £", "$-8"], [12, 3, 4, -5.5, -7, -8], True),
+        (["1,5,6", "12 34", "1.2.3", "1-2", "%", "1,2345", "--5", "+$-1"], [np.nan] * 8, False),
         ([Decimal("1.5"), Decimal(2)], [1.5, 2], True),
         ([[1, 2], [3]], [np.nan, np.nan], False),
         ([{"a": 1}], [np.nan], False),
@@ -88,6 +102,35 @@ def test_a_few_bad_values_do_not_make_text() -> None:
 
 def test_repeated_names() -> None:
     assert unique_names(["a", "a", "a.1", "a", 3]) == ["a", "a.1", "a.1.1", "a.2", "3"]
+    assert unique_names(["", " a", "a ", " "]) == ["column 1", "a", "a.1", "column 4"]
+
+
+def test_ten_thousand_equal_names_take_no_time(tmp_path) -> None:
+    for names in (["a"] * 10_000, [""] * 10_000):
+        (tmp_path / "t.csv").write_text(",".join(names) + "\n" + "\n".join([",".join(["1"] * 10_000)] * 3) + "\n")
+        began = time.process_time()
+        table = open_table(tmp_path / "t.csv")
+        numeric, rows = look_at(table)
+        (values, _), *_ = table.pieces(numeric)
+        assert time.process_time() - began < 20 and len(set(numeric)) == 10_000 and values.shape == (rows, 10_000)
+
+
+def test_a_name_is_found_with_the_blanks_that_it_has() -> None:
+    table = open_table(pd.DataFrame([[1, 2, 3]], columns=[" b", "a, in C", "b\n"]))
+    assert table.columns == ["b", "a, in C", "b.1"] and table.renamed == ["b.1"]
+    assert [table.position(name) for name in (" b", "b", " b ", "b\n", "a, in C", "b.1")] == [0, 0, 0, 2, 1, 2]
+    with pytest.raises(TableError, match="has no column ''; it has: 'b', 'a, in C', 'b.1'"):
+        table.position("")
+
+
+def test_one_is_a_list_of_one() -> None:
+    assert several("x", "ab") == ["ab"] and several("x", 0.5) == [0.5] and several("x", np.int64(3)) == [3]
+    assert several("x", ("a", "b")) == ["a", "b"] and several("x", iter("ab")) == ["a", "b"]
+    for wrong in (None, {"a": 1}, b"ab", object()):
+        with pytest.raises(TypeError, match="x must be a list, or one alone"):
+            several("x", wrong)
+    table = pd.DataFrame(np.arange(8.0).reshape(2, 4), columns=["y", "a", "b", "ab"])
+    assert TableSource(table, "y", "ab").features == ["ab"]
 
 
 # --- tables ---
@@ -142,7 +185,7 @@ def test_separators_quotes_and_blank_lines(tmp_path) -> None:
     path = tmp_path / "a.csv"
     for start in ("", "\ufeff", "\n\n", "\ufeff\n"):
         path.write_text(start + '"size, in cm";"b|c"\n1;2\n3;4\n', encoding="utf-8")
-        assert header_of(path) == (["size, in cm", "b|c"], ";")
+        assert dialect_of(path) == Dialect(names=["size, in cm", "b|c"], separator=";", above=start.count("\n"))
         table = open_table(path)
         assert np.array_equal(next(table.pieces(["b|c"]))[0], [[2], [4]])
 
@@ -151,6 +194,144 @@ def test_text_that_is_not_utf8_is_no_obstacle(tmp_path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes("place;y\nK\u00f6ln;1\nN\u00fcrnberg;2\n".encode("latin-1"))
     assert np.array_equal(next(open_table(path).pieces(["y"]))[0], [[1], [2]])
+
+
+SCORES = [[20.5 + k % 7, k % 5 + 0.25] for k in range(60)]
+ROWS_OF = "".join(f"{a},{b}\n" for a, b in SCORES)
+FILES = {
+    "utf16.csv": ("a,b\n" + ROWS_OF).encode("utf-16"),
+    "utf16be.csv": b"\xfe\xff" + ("a\tb\n" + ROWS_OF.replace(",", "\t")).encode("utf-16-be"),
+    "bom.csv": ("\ufeffa,b\n" + ROWS_OF).encode(),
+    "comma.csv": ("a;b\n" + ROWS_OF.replace(",", ";").replace(".", ",")).encode(),
+    "tabs.dat": ("a\tb\n" + ROWS_OF.replace(",", "\t").replace(".", ",")).encode(),
+    "quoted.csv": (
+        "a,b\n" + "".join('"{}","{}"\n'.format(*map(str, row)) for row in SCORES).replace(".", ",")
+    ).encode(),
+    "percent.csv": ("a,b\n" + "".join(f"{a}%,{b} %\n" for a, b in SCORES)).encode(),
+    "money.csv": ("a;b\n" + "".join(f"${a};{b} €\n" for a, b in SCORES)).encode(),
+    "comment.csv": ("# station 5, hill\n# 2013\na,b\n" + ROWS_OF).encode(),
+    "numpy.txt": ("# a b\n" + ROWS_OF.replace(",", " ")).encode(),
+    "sep.csv": ("sep=;\na;b\n" + ROWS_OF.replace(",", ";")).encode(),
+    "blanks.txt": ("  a    b\n" + "".join(f"{a:8} {b:8}\n" for a, b in SCORES)).encode(),
+    "names.csv": ("a,b\n" + "".join(f"r{k},{r}\n" for k, r in enumerate(ROWS_OF.split()))).encode(),
+    "R.txt": ('"a" "b"\n' + "".join(f'"{k}" {a} {b}\n' for k, (a, b) in enumerate(SCORES))).encode(),
+    "behind.csv": ("a,b\n" + ROWS_OF.replace("\n", ",\n")).encode(),
+    "spaced.csv": ("a , b\n" + ROWS_OF.replace(",", ", ")).encode(),
+    "lines.csv": ('"a","in\nlines",b\n' + ROWS_OF.replace(",", ",7,")).encode(),
+    "mac.csv": ("a,b\n" + ROWS_OF).replace("\n", "\r").encode(),
+    "prose.csv": ("a;b;remark, long\n" + "".join(f"{a};{b};one, two, three\n" for a, b in SCORES)).encode(),
+    "both.csv": ("a;b;c,d\n" + "".join(f"{a};{b};{a}\n" for a, b in SCORES)).replace(".", ",").encode(),
+    "tails.csv": ("a;b;;\n" + "".join(f"{a};{b};;\n" for a, b in SCORES)).encode(),
+    "packed.csv": gzip.compress(("a,b\n" + ROWS_OF).encode()),
+    "plain.csv.gz": ("a,b\n" + ROWS_OF).encode(),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("piece_rows", [None, 7])
+def test_files_as_people_have_them(tmp_path, name, piece_rows) -> None:
+    (tmp_path / name).write_bytes(FILES[name])
+    table = open_table(tmp_path / name, piece_rows)
+    assert {"a", "b"} <= set(look_at(table)[0])
+    read = list(table.pieces(["a", "b"]))
+    np.testing.assert_array_equal(np.concatenate([values for values, _ in read]), SCORES)
+    assert not any(bad.any() for _, bad in read) and not table.examples
+
+
+def test_zip_files(tmp_path) -> None:
+    with zipfile.ZipFile(tmp_path / "t.zip", "w") as file:
+        file.writestr("folder/t.csv", "a,b\n" + ROWS_OF)
+        file.writestr("__MACOSX/folder/._t.csv", "x")
+    np.testing.assert_array_equal(next(open_table(tmp_path / "t.zip").pieces(["a", "b"]))[0], SCORES)
+    with zipfile.ZipFile(tmp_path / "t.zip", "a") as file:
+        file.writestr("u.csv", "a,b\n" + ROWS_OF)
+    with pytest.raises(TableError, match="t.zip cannot be read: it must hold one file, and holds 2: unpack it first"):
+        open_table(tmp_path / "t.zip")
+
+
+def test_what_was_guessed_is_said(tmp_path) -> None:
+    said = {name: [] for name in FILES}
+    for name, data in FILES.items():
+        (tmp_path / name).write_bytes(data)
+        said[name] = open_table(tmp_path / name).read_as.split(", ")
+    assert said["bom.csv"] == said["plain.csv.gz"] == [""] and said["comma.csv"] == ["cut at ';'", "decimal comma"]
+    assert said["utf16be.csv"] == [r"cut at '\t'", "text in utf-16"] and said["blanks.txt"] == ["cut at blanks"]
+    assert said["comment.csv"] == ["2 lines above the names left out"]
+    (tmp_path / "data.csv").write_text("1.5,2\n3,4\n")
+    assert open_table(tmp_path / "data.csv").read_as == "the names are numbers: is the first line data?"
+    assert look_at(open_table(tmp_path / "tails.csv"))[0] == ["a", "b"]
+    assert said["names.csv"] == ["a name is missing", "the first column is called 'row'"]
+
+
+def test_names_in_latin_letters(tmp_path) -> None:
+    (tmp_path / "t.csv").write_bytes(("Gr\xf6\xdfe,b\n" + ROWS_OF).encode("latin-1"))
+    assert open_table(tmp_path / "t.csv").columns == ["Gr\xf6\xdfe", "b"]
+
+
+def late(tmp_path, separator: str, rows: list[str], cells: dict[int, str]) -> list[float]:
+    "What is read of column b where some cells are written in another way, in pieces of ten rows."
+    rows = [cells.get(k, row) for k, row in enumerate(rows)]
+    (tmp_path / "t.csv").write_text(f"a{separator}b\n" + "".join(f"1{separator}{row}\n" for row in rows))
+    table = open_table(tmp_path / "t.csv", 10)
+    return [value for values, _ in table.pieces(["b"]) for value in values[:, 0].tolist()]
+
+
+def test_a_decimal_comma_that_comes_late_is_read(tmp_path) -> None:
+    assert late(tmp_path, ";", ["0"] * 100, {55: "0,4", 77: "1.500,5"})[55:78:22] == [0.4, 1500.5]
+    assert late(tmp_path, ",", ["0"] * 100, {55: '"0,4"', 77: '"0,25"'})[55:78:22] == [0.4, 0.25]
+    assert late(tmp_path, "\t", ["900"] * 100, {55: "1,500", 77: "2,500.5"})[55:78:22] == [1500, 2500.5]
+    assert late(tmp_path, ";", ["1,500"] * 100, {}) == [1.5] * 100  # with semicolons, commas are decimal
+
+
+@pytest.mark.parametrize(
+    ("row", "cell"), [("0.5", "0,4"), ("0.5", '"1.500,25"'), ("1,500", "0,4"), ('"2,500"', '"0,5"')]
+)
+def test_two_decimal_signs_are_no_guess(tmp_path, row, cell) -> None:
+    message = f"column 'b' holds {row!r} and {cell!r}: which is its decimal sign".replace('"', "")
+    with pytest.raises(TableError, match=message):
+        late(tmp_path, "\t", [row] * 100, {95: cell})
+
+
+def test_a_line_that_never_ends_takes_no_memory(tmp_path) -> None:
+    with gzip.open(tmp_path / "bomb.csv.gz", "wb", compresslevel=1) as file:
+        file.writelines([b"1" * (1 << 20)] * 200)
+    (tmp_path / "late.csv").write_bytes(b"a,b\n1,2\n" + b"3" * (1 << 25))
+    tracemalloc.start()
+    for name in ("bomb.csv.gz", "late.csv"):
+        with pytest.raises(TableError, match=f"{name} cannot be read: a line has more than 16,777,216 bytes"):
+            list(open_table(tmp_path / name).pieces(["a"]))
+    assert tracemalloc.get_traced_memory()[1] < 150e6
+    tracemalloc.stop()
+
+
+def test_what_cannot_be_read_twice_is_refused_at_once(tmp_path) -> None:
+    os.mkfifo(tmp_path / "t.csv")
+    for name in (tmp_path / "t.csv", "/dev/zero"):
+        with pytest.raises(TableError, match="can be read only once"):
+            open_table(name)
+    for address in ("https://example.com/t.csv", "s3://bucket/t.parquet"):
+        with pytest.raises(TableError, match=f"{address} is an address"):
+            open_table(address)
+
+
+def test_a_home_is_where_it_is(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "t.csv").write_text("a,b\n" + ROWS_OF)
+    assert open_table("~/t.csv").columns == ["a", "b"]
+
+
+def test_a_point_in_a_name_of_parquet(tmp_path) -> None:
+    frame = pd.DataFrame({"a.b": [1.0, 2.0], " a": [3.0, 4.0], "s": [{"x": 1}, {"x": 2}]})
+    frame.to_parquet(tmp_path / "t.parquet")
+    table = open_table(tmp_path / "t.parquet")
+    assert look_at(table)[0] == ["a.b", "a"]
+    assert np.array_equal(next(table.pieces(["a", "a.b"]))[0], [[3, 1], [4, 2]])
+
+
+def test_examples_of_what_is_no_number(tmp_path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\n" + "1,2\n" * 30 + "T,3\nx,4\n")
+    table = open_table(tmp_path / "t.csv")
+    assert [bad.tolist() for _, bad in table.pieces(["a", "b"])] == [[2, 0]] and table.examples == {"a": "T"}
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -185,15 +366,23 @@ def test_unreadable_values_are_counted(tmp_path) -> None:
         ("blank.csv", b"\n \n", "is empty"),
         ("photo.csv", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "holds binary data"),
         ("ragged.csv", b"a,b\n1,2\n1,2,3\n", "is no table.*Expected 2 fields in line 3"),
-        ("wide.csv", b"a,b\n1,2,3\n1,2,3\n", "more fields than its first line has names"),
+        ("wide.csv", b"a,b\n1,2,3\n1,2,3\n", "more fields than its first line has names; is a name missing"),
+        ("above.csv", b"Logger\nX\n\na,b\n1,2\n", "line 4, saw 2; .* are there lines above the names"),
+        ("comma.csv", b"a\n1,5\n2,5\n", "is a comma a decimal sign"),
         ("quote.csv", b'a,b\n1,"2\n', "is no table"),
         ("head.csv", b"a,b\n", "no rows"),
         ("fake.parquet", b"a,b\n1,2\n", "is no table"),
         ("empty.parquet", b"", "is no table"),
-        ("fake.csv.gz", b"a,b\n1,2\n", "cannot be read"),
-        ("notes.txt", b"a,b\n1,2\n", "must end in .csv"),
+        ("fake.csv.gz", b"\x1f\x8b, and more", "cannot be read"),
+        ("fake.csv.zip", b"PK\x03\x04, and more", "cannot be read"),
+        ("two.csv", b"a,b\n" + b"0.5,2\n" * 9 + b'"0,4",1\n', "holds numbers in two formats, like '0.5' and '0,4'"),
+        ("below.csv", b"a,b\n" + b"0.5,2\n" * 99 + b"<0.1,1\n" * 5, "holds numbers beside cells like '<0.1'"),
+        ("ids.csv", b"a,b\n" + b"%d,1\n" % 2**62 * 9, "holds numbers above 1e18"),
+        ("notes.doc", b"a,b\n1,2\n", "must end in .csv"),
+        ("sheet.xlsx", b"PK\x03\x04", "save the sheet of a workbook as CSV"),
+        ("wide16.csv", "a,b\n1,2\n".encode("utf-16-le") * 9, "is UTF-16 without its mark: save it as UTF-8"),
         ("plain", b"a,b\n1,2\n", "must end in .csv"),
-        ("other.csv", b"x,b\n1,2\n", "has no column 'a'; it has: x, b"),
+        ("other.csv", b"x,b\n1,2\n", "has no column 'a'; it has: 'x', 'b'"),
         ("text.csv", b"a,b\nq,1\n", "column 'a' holds no numbers"),
         ("single.csv", b"a\n1\n2\n", "no numeric column besides the target"),
     ],

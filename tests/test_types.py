@@ -1,5 +1,6 @@
 """States and settings: what may change, what may not, and what an error says."""
 
+import contextlib
 import copy
 import dataclasses
 import decimal
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import alberta_nb
 import alberta_nb as nb
 from alberta_nb import Settings, State, TimeStep
 from alberta_nb.types import (
@@ -146,6 +148,64 @@ def test_config_must_be_a_dict_of_plain_data() -> None:
         Leaf.from_config("Leaf")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="leaf must be settings or plain data to go into a config, got object"):
         Tree(object()).to_config()  # type: ignore[arg-type]
+
+
+def nested(levels: int) -> dict:
+    config: dict = {"type": "Leaf"}
+    for _ in range(levels):
+        config = {"type": "Tree", "leaf": config}
+    return config
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (nested(400), "at most 40 levels deep"),
+        (nested(100_000), "at most 40 levels deep"),
+        ({"type": "Tree", "leaf": {}, "table": [[0] * 1000] * 1001}, "at most 1,000,000 values, got 1,002,004 or more"),
+        ({"type": "Leaf", "step_size": float("nan")}, "finite numbers, got .nan"),
+        ({"type": "Tree", "leaf": {"type": "Leaf", "step_size": float("-inf")}}, "finite numbers, got .-inf"),
+        ({"type": "Tree", "leaf": {"type": "SpecialLeaf", "bounds": [0.0, 10**400]}}, "finite numbers, got .1000"),
+        ({"type": ["Leaf"]}, "must be one of"),
+        ({"type": None}, "must be one of"),
+        ({"type": {"type": "Leaf"}}, "must be one of"),
+        ({"type": "Leaf", 7: 1}, r"has no setting \[7\]"),
+    ],
+)
+def test_what_nobody_should_build_is_refused_first(config: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Settings.from_config(config)
+
+
+def test_a_configuration_that_holds_itself_is_refused() -> None:
+    leaf: dict = {"type": "Tree"}
+    leaf["leaf"] = leaf
+    wide: list = []
+    wide += [wide] * 2
+    for config in (leaf, {"type": "Tree", "leaf": wide}):
+        with pytest.raises(ValueError, match="levels deep|values"):
+            Settings.from_config(config)
+
+
+HOSTILE = (None, True, -1, 10**30, 1.5, "", "os.system", "__class__", [], [[]], [1e18], [10**18], ["a"], [None], {})
+HOSTILE += ({"a": 1}, {"type": "LMS"}, {"type": None}, [{"type": "LMS"}], [["a", 1]], [[1, 2, 3]], {"type": "Settings"})
+
+
+def test_no_setting_of_the_book_breaks_in_another_way() -> None:
+    for name in alberta_nb.__all__:
+        getattr(alberta_nb, name)
+    tried = 0
+    for kind in [k for k in Settings._types.values() if k.__module__.startswith("alberta_nb.")]:
+        try:
+            config = kind().to_config()
+        except (TypeError, ValueError):
+            config = {"type": kind.__name__}
+        for field in dataclasses.fields(kind):
+            for value in HOSTILE:
+                tried += 1
+                with contextlib.suppress(TypeError, ValueError):
+                    Settings.from_config(config | {field.name: value})
+    assert tried > 3000
 
 
 def test_template_forgets_what_the_state_holds() -> None:

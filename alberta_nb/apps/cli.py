@@ -7,16 +7,21 @@ __all__ = ['COMMANDS', 'make_parser', 'bench_door', 'cache_folder', 'cache_setti
 
 # %% ../../nbs/apps/07_cli.ipynb #04226a36
 import argparse
+import atexit
 import contextlib
 import hashlib
 import importlib
+import io
 import os
 import platform
+import signal
 import sys
 import tempfile
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import alberta_nb
 
@@ -107,23 +112,98 @@ def keep_programs(kept: bool) -> None:
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")  # it compiles instead
 
 # %% ../../nbs/apps/07_cli.ipynb #c0f794c8
-def main(words: Sequence[str] | None = None) -> int:
-    "The console script: runs the job that the words name (of the command line when None), and gives its exit code."
-    words = sys.argv[1:] if words is None else list(words)
+class _Spoken:
+    "A stream that somebody reads: where he leaves, what is said is lost, and nothing else. It may say any character."
+
+    def __init__(self, stream: Any):
+        self.stream = stream
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="replace")  # a column's name may be more than the terminal can show
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        with self.heard():
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self.heard():
+            self.stream.flush()
+
+    @contextlib.contextmanager
+    def heard(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+# %% ../../nbs/apps/07_cli.ipynb #d831dad2
+class _Ending:
+    "What a command does when it is told to end."
+
+    def __init__(self) -> None:
+        self.number, self.over = int(signal.SIGINT), False
+        self.before: dict[int, Any] = {}
+
+    def __call__(self, number: int, frame: object) -> None:
+        self.number = number
+        begun = getattr(sys.modules.get("alberta_nb.apps.job"), "begun", None)
+        if begun is not None and begun.is_set() and not self.over:
+            raise KeyboardInterrupt
+        alberta_nb._leave(number, frame)
+
+    def __enter__(self) -> "_Ending":
+        if threading.current_thread() is threading.main_thread():
+            default = signal.SIG_DFL, signal.default_int_handler, alberta_nb._leave
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) in default:  # nohup ignores it
+                    self.before[number] = signal.signal(number, self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+# %% ../../nbs/apps/07_cli.ipynb #22f0809f
+def _work(words: Sequence[str]) -> int:
+    "The job that the words name, and its exit code."
     if words[:1] == ["bench"]:
         return bench_door(words[1:], Path(alberta_nb.__file__).parents[1])
     if "jax" not in sys.modules:  # whoever has loaded JAX has made up his mind
         keep_programs("--no-cache" not in words)
-    parser = make_parser(words[0] if words else None)
-    args = parser.parse_args(words)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a column's name may be more than the terminal can show
-    try:
-        return int(args.run(args))
-    except KeyboardInterrupt:
-        print("alberta-nb: interrupted", file=sys.stderr)
-        return 130
+    args = make_parser(words[0] if words else None).parse_args(words)
+    return int(args.run(args))
+
+
+def _spoken(words: Sequence[str], ending: _Ending) -> int:
+    "The job, between streams that may be closed."
+    out, err = (_Spoken(stream or io.StringIO()) for stream in (sys.stdout, sys.stderr))  # none where it was closed
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = _work(words)
+        except KeyboardInterrupt:
+            print("alberta-nb: interrupted", file=sys.stderr)
+            code = 130
+        finally:
+            out.flush()
+            err.flush()
+    return 128 + ending.number if code == 130 else code
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    "The exit code of the job that the words name; as a console script, of the command line: the process ends with it."
+    with _Ending() as ending:
+        if words is not None:
+            return _spoken(words, ending)
+        try:
+            code = _spoken(sys.argv[1:], ending)
+        except SystemExit as stop:  # of the parser
+            code = int(stop.code or 0)
+        ending.over = True
+        atexit._run_exitfuncs()
+        os._exit(code)  # whoever ends the process while Python tidies up would get another answer
 
 # %% ../../nbs/apps/07_cli.ipynb #1766ce02
 if __name__ == "__main__" and __package__:  # python -m alberta_nb.apps.cli, and not a notebook

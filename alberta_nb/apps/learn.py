@@ -24,7 +24,7 @@ from alberta_nb.apps.job import (
     skill_over,
 )
 from .report import Command, as_text, draw_errors, largest_step_sizes
-from .report import plain, remarks, shown_scores, speed, told_scores
+from .report import plain, remarks, shown_scores, speed, told_scores, unfilled
 from .tables import GivenTable, LaggedSource
 from ..learners.bank import LearnerBank
 from ..learners.baselines import ChangeLearner, LastValue, RunningMean, Scored, score
@@ -35,8 +35,9 @@ from ..types import Tree, require
 # %% ../../nbs/apps/04_learn.ipynb #181e6acc
 def learn_table(
     table: GivenTable = None, target: str = "temp", features: Sequence[str] | None = None, lags: int = 24,
-    optimizers: Sequence[str] = ("lms", "idbd", "autostep"), normalizer: str = "ema", step_size: float | None = None,
-    meta_step_size: float = 0.01, record_every: int | None = None, progress: bool = False,
+    optimizers: Sequence[str] = ("lms", "idbd", "autostep"), normalizer: str | None = "ema",
+    step_size: float | None = None, meta_step_size: float = 0.01, record_every: int | None = None,
+    progress: bool = False,
 ) -> TableResult:  # fmt: skip
     """Predict column `target` of each row from the `lags` rows before it, then learn it; all learners in one pass.
 
@@ -78,6 +79,7 @@ def describe(found: TableResult, name: str) -> str:
     notes = [
         "rmse, mae: errors of predictions made before the row was learned from, in units of the target",
         "skill: the part of the last value's rmse that is gone",
+        *unfilled(found),
         speed(found, len(found.learners)),
         *remarks(found.scores, found.features),
     ]

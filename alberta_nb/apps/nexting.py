@@ -17,17 +17,19 @@ from .job import TD_OPTIMIZERS, TableResult, check_gammas, choose, judge, last_r
 from .job import scores_of, tidy, unknown_rows, windows_of
 from .predict_return import DiscountedMeanLearner
 from .report import Command, as_text, axis_for, left_out, percent, plain, speed, told_gammas
+from .report import unfilled, unstable
 from .tables import GivenTable, TransitionSource
 from ..horde.gvf import horde_from_columns
 from ..horde.horde import HordeLearner
+from ..streams.tables import several
 from ..types import check_int, require
 
 # %% ../../nbs/apps/06_nexting.ipynb #c1818153
 def next_everything(
     table: GivenTable = None, columns: Sequence[str] | None = None, gammas: Sequence[float] = (0.0, 0.8, 0.95),
     features: Sequence[str] | None = None, lags: int = 24, optimizers: Sequence[str] = ("autotdidbd",),
-    normalizer: str = "ema", step_size: float | None = None, meta_step_size: float = 0.01, trace_decay: float = 0.8,
-    record_every: int | None = None, window: int = 500, progress: bool = False,
+    normalizer: str | None = "ema", step_size: float | None = None, meta_step_size: float = 0.01,
+    trace_decay: float = 0.8, record_every: int | None = None, window: int = 500, progress: bool = False,
 ) -> TableResult:  # fmt: skip
     """Predict every column at every discount before each row, then learn from the row; all demons in one pass.
 
@@ -40,9 +42,10 @@ def next_everything(
     Everything else, and what it raises, as for `predict_returns`.
     """
     check_int("window", window)
+    gammas, optimizers = several("gammas", gammas), several("optimizers", optimizers)
     check_gammas(gammas)
     require(len(optimizers) == 1, f"optimizers must be one name, which all demons share, got {list(optimizers)}")
-    source = TransitionSource(table, columns, features, lags)
+    source = TransitionSource(table, None if columns is None else several("columns", columns), features, lags)
     settings = normalizer, source.feature_dim, step_size, meta_step_size, trace_decay
     made, scaler = choose(optimizers, TD_OPTIMIZERS, *settings)
     spec = horde_from_columns(source.targets, list(gammas), trace_decay)
@@ -95,12 +98,13 @@ def _shown_skills(found: TableResult, most: int = 40) -> str:
 def describe(found: TableResult, name: str) -> str:
     "What the table was like, how each column was predicted at each time scale, and what was left out."
     demons = f"{len(found.scores)} demons, {len(found.targets)} columns at {len(found.gammas)} time scales"
-    unstable = found.scores[~(found.scores.skill.fillna(0.0) > -1.0)]
-    lost = ", ".join(f"{c} at {g:g}" for c, g in zip(unstable.column, unstable.gamma, strict=True))
+    known = found.scores[found.scores.rows > 0]
+    asked = [f"{column} at {gamma:g}" for column, gamma in zip(known.column, known.gamma, strict=True)]
     notes = [
         "skill: the part of the better baseline's rmse that is gone; baselines are the last value and the running mean",
         *left_out(found, "mean"),
-        *([f"worse than twice the baseline: {lost}; a smaller --step-size may help"] if lost else []),
+        *unfilled(found),
+        *unstable(asked, known.rmse, known.skill),
         speed(found, len(found.scores), "demons"),
     ]
     return as_text(found, f"{name}: {found.report.rows:,} rows, {demons},", _shown_skills(found), notes)

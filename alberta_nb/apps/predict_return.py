@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from .job import TD_OPTIMIZERS, TableResult, check_gammas, choose, judge, last_rows, learned_features
 from .job import one_pass, scores_of, tidy, unknown_rows, windows_of
 from .report import Command, as_text, axis_for, draw_errors, left_out
-from .report import line_style, plain, remarks, shown_scores, speed, told_gammas, told_scores
+from .report import line_style, plain, remarks, shown_scores, speed, told_gammas, told_scores, unfilled
 from .tables import GivenTable, TransitionSource
 from ..horde.horde import HordeLearner, HordeTimeStep
 from ..learners.bank import LearnerBank
@@ -29,6 +29,7 @@ from ..learners.base import first_state
 from ..learners.baselines import ChangeState, next_change
 from ..learners.linear import UpdateResult
 from ..learners.td import TDLinearLearner
+from ..streams.tables import several
 from ..types import Settings, TDTimeStep, Tree, check_int, check_number, filled, in_state, require
 
 # %% ../../nbs/apps/05_predict_return.ipynb #15a05de0
@@ -127,8 +128,8 @@ def _first(learner: DiscountedMeanLearner, feature_dim: int) -> DiscountedMeanSt
 def predict_returns(
     table: GivenTable = None, cumulant: str = "temp", gammas: Sequence[float] = (0.9,),
     features: Sequence[str] | None = None, lags: int = 24, optimizers: Sequence[str] = TD_OPTIMIZERS,
-    normalizer: str = "ema", step_size: float | None = None, meta_step_size: float = 0.01, trace_decay: float = 0.8,
-    record_every: int | None = None, window: int = 500, progress: bool = False,
+    normalizer: str | None = "ema", step_size: float | None = None, meta_step_size: float = 0.01,
+    trace_decay: float = 0.8, record_every: int | None = None, window: int = 500, progress: bool = False,
 ) -> TableResult:  # fmt: skip
     """Predict the return of column `cumulant` before each row, then learn from the row; all learners in one pass.
 
@@ -140,6 +141,7 @@ def predict_returns(
     Everything else, and what it raises, as for `learn_table`.
     """
     check_int("window", window)
+    gammas = several("gammas", gammas)
     check_gammas(gammas)
     source = TransitionSource(table, cumulant, features, lags)
     settings = normalizer, source.feature_dim, step_size, meta_step_size, trace_decay
@@ -179,6 +181,7 @@ def describe(found: TableResult, name: str) -> str:
         "rmse, mae: errors of predictions made before the row was learned from, against the sum that followed",
         "skill: the part of the better baseline's rmse that is gone; last value and running mean are over 1 - gamma",
         *left_out(found, "sum"),
+        *unfilled(found),
         speed(found, len(found.learners)),
         *(f"gamma {g:g}: {line}" for g, part in parts.items() for line in remarks(part.scores, part.features)),
     ]
@@ -195,9 +198,8 @@ def draw(found: TableResult) -> Figure:
         part = found.at(gamma)
         _draw_window(left, part)
         left.set(title=f"gamma {gamma:g}", ylabel=f"return of {plain(part.target)}")
-        draw_errors(right, part)
+        draw_errors(right, part, loc="upper left", bbox_to_anchor=(1, 1))
         right.set_ylabel("RMSE of the return so far")
-        right.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
     grid[-1][0].set_xlabel("rows predicted")
     return figure
 
