@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['LearnerState', 'UpdateResult', 'weighted_sum', 'scale_input', 'scale_only', 'reported', 'metric_row', 'check_kinds',
-           'check_linear_state', 'LearnerSettings', 'LinearSettings', 'LinearLearner']
+           'check_linear_state', 'Owed', 'LearnerSettings', 'LinearSettings', 'LinearLearner']
 
 # %% ../../nbs/learners/01_linear.ipynb #47e7b3d2
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -104,6 +104,14 @@ def check_linear_state(self: Any, state: Tree) -> int:
     return shape[0]
 
 # %% ../../nbs/learners/01_linear.ipynb #af8d6bfa
+class Owed(NamedTuple):
+    "The two parts of a target, now + gamma later, each (n_outputs,); None where nothing comes after."
+
+    now: Array
+    gammas: Array | None = None  # of what comes after; a negative one counts by its size
+    later: Tree = None  # the predictions there
+
+
 class LearnerSettings(Settings):
     "Base of the learners of this book. A subclass has a `step`, and `values`, its predictions for scaled inputs."
 
@@ -111,6 +119,7 @@ class LearnerSettings(Settings):
     columns: ClassVar[tuple[str, ...]] = ("squared_error", "error", "mean_step_size")
     state_kind: ClassVar[type[Tree]]
     check_state: ClassVar[Callable[..., int]]  # raises unless a state is one of this learner; the number of its inputs
+    n_outputs: ClassVar[Any] = 1  # how many predictions
     state_kinds = functools.cached_property(lambda self: state_like(self, 1).kinds())  # of the parts of a state
 
     @property
@@ -121,6 +130,18 @@ class LearnerSettings(Settings):
     def predict(self, state: Tree, observation: ArrayLike) -> Array:
         "The predictions, (1,) or (n_heads,), for an observation (feature_dim,); a normaliser's statistics stay frozen."
         return _predict(self.structure, state, vector("observation", observation, self.check_state(state)))
+
+    def owed(self, state: Tree, time_step: Tree) -> Owed:
+        "What a time step pays now, and what comes after."
+        return Owed(time_step.target)
+
+    def step_paid(self, state: Tree, time_step: Tree, now: Array) -> Tree:
+        "`step`, as if the time step paid `now`."
+        return self.step(state, time_step.replace(target=now))  # type: ignore[attr-defined]
+
+    def read(self, fields: dict[str, Tree]) -> Tree:
+        "The time step whose fields an `update` was given."
+        return self.time_step(**{name: floats(value, -1) for name, value in fields.items()})
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -162,6 +183,13 @@ class LinearSettings(LearnerSettings):
         normalizers = getattr(state.optimizer_state, "normalizers", None)
         return sizes if normalizers is None else sizes | {"normalizers": normalizers}
 
+    def rescaled(self, state: LearnerState, ratio: Array, shift: Array) -> LearnerState:
+        "The state whose predictions are `ratio` times these plus `shift`, (1,) each; what is remembered moves along."
+        ratio, shift = ratio[0], shift[0]
+        memories = self.optimizer.rescaled(state.optimizer_state, ratio)
+        weights, bias = ratio * state.weights, ratio * state.bias + shift
+        return state.replace(weights=weights, bias=bias, optimizer_state=memories)
+
 # %% ../../nbs/learners/01_linear.ipynb #07cdbf55
 class LinearLearner(LinearSettings):
     """A linear prediction w.x + b (Alberta Plan, Eq. 1) whose optimizer sets every step.
@@ -176,8 +204,12 @@ class LinearLearner(LinearSettings):
 
     def update(self, state: LearnerState, observation: ArrayLike, target: ArrayLike) -> UpdateResult:
         "Learn from one observation (feature_dim,) and its target, a number or (1,)."
+        return _update(self.structure, state, *self.checked(state, observation, target).values())
+
+    def checked(self, state: LearnerState, observation: ArrayLike, target: ArrayLike) -> dict[str, Tree]:
+        "What `update` was given, checked: the fields of its time step."
         x = vector("observation", observation, self.check_state(state))
-        return _update(self.structure, state, x, vector("target", target, 1))
+        return {"observation": x, "target": vector("target", target, 1)}
 
     def step(self, state: LearnerState, time_step: TimeStep) -> UpdateResult:
         "`update` on a time step, unchecked, which the loops compile: scale, predict, compare, move."
