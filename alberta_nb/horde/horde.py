@@ -131,11 +131,12 @@ def horde_owed(self: Any, state: MultiHeadMLPState, time_step: HordeTimeStep) ->
     learner, asked, gammas = self.heads, state.questions, discounts(state.questions, time_step)
     cumulants = time_step.cumulants[asked.places] if self.selects else time_step.cumulants
     now = td_targets(cumulants, gammas, asked.terminal_rewards, None)
+    x, statistics = scale_input(learner.normalizer, state.normalizer_state, time_step.observation)
+    value = learner.values(state, x)
     if not self.bootstraps and time_step.gammas is None:
-        return Owed(now)
-    _, statistics = scale_input(learner.normalizer, state.normalizer_state, time_step.observation)
+        return Owed(value, now)
     next_x = scale_only(learner.normalizer, statistics, time_step.next_observation)
-    return Owed(now, gammas, learner.values(state, next_x))
+    return Owed(value, now, gammas, learner.values(state, next_x))
 
 
 def horde_step_paid(self: Any, state: MultiHeadMLPState, time_step: HordeTimeStep, now: Array) -> HordeUpdateResult:

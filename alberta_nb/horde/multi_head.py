@@ -316,7 +316,8 @@ def rescaled_heads(self: Any, state: MultiHeadMLPState, ratio: Array, shift: Arr
 
 def heads_owed(self: Any, state: MultiHeadMLPState, time_step: HeadsTimeStep) -> Owed:
     "The targets of all heads."
-    return Owed(time_step.targets)
+    x, _ = scale_input(self.normalizer, state.normalizer_state, time_step.observation)
+    return Owed(self.values(state, x), time_step.targets)
 
 
 def heads_step_paid(

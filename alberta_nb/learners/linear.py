@@ -105,8 +105,9 @@ def check_linear_state(self: Any, state: Tree) -> int:
 
 # %% ../../nbs/learners/01_linear.ipynb #af8d6bfa
 class Owed(NamedTuple):
-    "The two parts of a target, now + gamma later, each (n_outputs,); None where nothing comes after."
+    "The prediction, and the two parts of its target, now + gamma later, each (n_outputs,); None: nothing comes after."
 
+    prediction: Array
     now: Array
     gammas: Array | None = None  # of what comes after; a negative one counts by its size
     later: Tree = None  # the predictions there
@@ -132,8 +133,9 @@ class LearnerSettings(Settings):
         return _predict(self.structure, state, vector("observation", observation, self.check_state(state)))
 
     def owed(self, state: Tree, time_step: Tree) -> Owed:
-        "What a time step pays now, and what comes after."
-        return Owed(time_step.target)
+        "What is predicted of a time step, what it pays now, and what comes after."
+        x, _ = scale_input(self.normalizer, state.normalizer_state, time_step.observation)  # type: ignore[attr-defined]
+        return Owed(self.values(state, x), time_step.target)  # type: ignore[attr-defined]
 
     def step_paid(self, state: Tree, time_step: Tree, now: Array) -> Tree:
         "`step`, as if the time step paid `now`."

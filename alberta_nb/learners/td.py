@@ -65,9 +65,9 @@ def td_step(self: Any, state: TDLearnerState, time_step: TDTimeStep) -> TDUpdate
 
 def td_owed(self: Any, state: TDLearnerState, time_step: TDTimeStep) -> Owed:
     "The reward, and what a transition promises."
-    _, statistics = scale_input(self.normalizer, state.normalizer_state, time_step.observation)
+    x, statistics = scale_input(self.normalizer, state.normalizer_state, time_step.observation)
     next_x = scale_only(self.normalizer, statistics, time_step.next_observation)
-    return Owed(time_step.reward, time_step.gamma, self.values(state, next_x))
+    return Owed(self.values(state, x), time_step.reward, time_step.gamma, self.values(state, next_x))
 
 
 def td_step_paid(self: Any, state: TDLearnerState, time_step: TDTimeStep, now: Array) -> TDUpdateResult:

@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 
 from ..horde.horde import HordeLearner, HordeTimeStep, cumulants_width, given_widths
 from ..horde.multi_head import HeadsTimeStep, MultiHeadMLPLearner
+from ..learners.base import innermost
 from .start import many_keys
 from .supervised import BatchedLearningResult, LearningResult, Result, run
 from ..streams.sources import RowsSource, as_table
@@ -35,6 +36,7 @@ def table_of(name: str, values: ArrayLike, rows: int | None = None, width: int |
 
 def heads_source(learner: MultiHeadMLPLearner, observations: ArrayLike, targets: ArrayLike) -> RowsSource:
     "Observations (num_steps, feature_dim) and targets (num_steps, n_heads) as time steps."
+    learner = innermost(learner)
     fits = isinstance(learner, MultiHeadMLPLearner)
     require(fits, f"learner must be a MultiHeadMLPLearner, got {type(learner).__name__}", TypeError)
     x = table_of("observations", observations)
@@ -47,6 +49,7 @@ def horde_source(
     **more: Tree,
 ) -> RowsSource:  # fmt: skip
     "The arrays of `run_horde_learning_loop` as time steps; `more`: gammas, terminated, truncated, rhos, or None."
+    horde = innermost(horde)
     fits = isinstance(horde, HordeLearner)
     require(fits, f"horde must be a HordeLearner, got {type(horde).__name__}", TypeError)
     x, n = table_of("observations", observations), horde.n_demons
