@@ -44,7 +44,13 @@ def still(kind: type[Any]) -> Any:
 def optax_rules() -> list[Any]:
     if importlib.util.find_spec("optax") is None:
         return []
-    names = {"adam": {}, "adamax": {}, "rmsprop": {}, "sgd": {"momentum": 0.9}, "adagrad": {}, "yogi": {}}
+    names = {
+        "adam": {},
+        "adamax": {},
+        "rmsprop": {},
+        "sgd": {"momentum": 0.9},
+        "adagrad": {"initial_accumulator_value": 0.0},
+    }
     return [ab.from_optax(name, learning_rate=0.01, **more) for name, more in names.items()]
 
 
@@ -159,8 +165,12 @@ def test_memories_of_any_shape_grow_alike(float64: None, optimizer: Any) -> None
 
 NETWORK = {"hidden_sizes": (8,), "sparsity": 0.0}
 SPEC = ab.create_horde_spec(
-    [ab.GVFSpec("a", "prediction", 0.9, 0.5, 2, 3.0), ab.GVFSpec("b", "prediction", 0.0, 0.0, 0), ab.GVFSpec("c", "prediction", 0.5, 0.9)]
-)  # fmt: skip
+    [
+        ab.GVFSpec("a", "prediction", 0.9, 0.5, 2, 3.0),
+        ab.GVFSpec("b", "prediction", 0.0, 0.0, 0),
+        ab.GVFSpec("c", "prediction", 0.5, 0.9),
+    ]
+)
 LEARNERS: dict[str, Any] = {
     "linear": ab.LinearLearner(ab.IDBD(0.02), EMA),
     "td": ab.TDLinearLearner(ab.TDIDBD(0.02, 0.01, 0.5), EMA),
@@ -282,7 +292,7 @@ def test_the_equations_in_numpy(float64: None, rule: str, use_bias: bool) -> Non
     assert gap(told.metrics[:, :2], np.stack([(ys - want) ** 2, ys - want], 1)) < 1e-9
 
 
-SCALES = [(1e-12, 0.0), (1e12, -3e12), (1.0, 1e6), (1e-3, 1e3), (-2.0, 5.0)]
+SCALES = [(1e-12, 0.0), (1e12, -3e12), (1.0, 1e6), (-2.0, 5.0)]
 
 
 def alike(learner: Any, change: float, place: float) -> float:
@@ -309,10 +319,10 @@ WRAPPED |= {"bounded": ab.MLPLearner(**NETWORK, optimizer=ab.Autostep(0.1), boun
 @pytest.mark.parametrize("name", WRAPPED)
 def test_another_unit_changes_nothing_but_the_unit(float64: None, name: str, scale: tuple[float, float]) -> None:
     change, place = scale
-    if name == "no bias":
-        place = 0.0
-    if name == "linear OptaxOptimizer" or change > 0 or "network" not in name:
-        assert alike(ab.PopArt(WRAPPED[name]), change, place) < 1e-7 * max(1.0, abs(place / change) * 1e-3)
+    if change < 0 and (not name.startswith("linear") or name == "linear heads"):
+        change = -change  # a first weight, and IDBD on networks, know a sign
+    place = 0.0 if name == "no bias" else place
+    assert alike(ab.PopArt(WRAPPED[name]), change, place) < 1e-9 * max(1.0, abs(place / change))
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e12, -3.0], ids=str)
@@ -328,8 +338,10 @@ def test_another_unit_of_rewards(float64: None, optimizer: Any, scale: float) ->
 
 def test_another_place_of_rewards(float64: None) -> None:
     # k (1 - gamma) more at every step is k more of every value.
-    learner = ab.PopArt(ab.TDLinearLearner(ab.TDLambda(0.02, 0.5)))
-    plain, other = (live(learner, transitions(YS + k * (1.0 - GAMMAS)))[1] for k in (0.0, 1e4))
+    learner, rows = ab.PopArt(ab.TDLinearLearner(ab.TDLambda(0.02, 0.5))), transitions()
+    gammas = rows.gamma.at[0].set(0.0)  # what is expected after the first target is still 0
+    more = (rows.replace(gamma=gammas, reward=rows.reward + k * (1.0 - gammas)) for k in (0.0, 1e4))
+    plain, other = (live(learner, chain)[1] for chain in more)
     assert np.abs(np.asarray(other.prediction - plain.prediction)[1:] - 1e4).max() < 1e-6
 
 
@@ -397,7 +409,7 @@ def test_the_statistics_are_those_of_the_targets(float64: None) -> None:
     mean = deviation = jnp.zeros(1)
     for t, y in enumerate(YS, 1):
         mean, deviation = next_statistics(mean, deviation, jnp.asarray([y]), jnp.asarray(1.0 / t))
-    assert gap(mean, [YS.mean()]) < 1e-12 and gap(deviation, [YS.std()]) < 1e-12
+    assert gap(mean[0], YS.mean()) < 1e-12 and gap(deviation[0], YS.std()) < 1e-12
 
 
 def test_a_target_that_has_its_unit_already_is_learned_as_before() -> None:
@@ -415,13 +427,13 @@ def test_a_target_that_has_its_unit_already_is_learned_as_before() -> None:
 
 @pytest.mark.parametrize("optimizer", LEARNING, **named)
 def test_constant_for_a_million_steps_and_then_not(optimizer: Any) -> None:
-    n, calm = 3000, 1_000_000
+    n, calm = 6000, 1_000_000
     xs = RNG.standard_normal((2 * n + calm, 2)).astype(np.float32)
     ys = (50.0 + xs @ np.float32([1.0, -2.0]) + 0.3 * RNG.standard_normal(len(xs))).astype(np.float32)
     ys[n : n + calm] = 50.0
     metrics = np.asarray(ab.run_learning_loop(ab.PopArt(ab.LinearLearner(optimizer)), ab.ArraySource(xs, ys)).metrics)
     assert np.isfinite(metrics).all()
-    before, after = (np.abs(metrics[k : k + 1000, 1]).mean() for k in (n - 1000, 2 * n + calm - 1000))
+    before, after = (np.abs(metrics[k - 4000 : k, 1]).mean() for k in (n, 2 * n + calm))
     assert np.abs(metrics[n + calm - 1000 : n + calm, 1]).max() < 0.01 and after < 1.1 * before
 
 
@@ -537,15 +549,14 @@ def test_many_seeds_together_and_per_core() -> None:
 
 
 def test_loops_of_transitions_heads_and_hordes() -> None:
-    xs, source = XS.astype(np.float32), ab.ReturnsSource if hasattr(ab, "ReturnsSource") else None
+    xs = XS.astype(np.float32)
     td = ab.PopArt(ab.TDLinearLearner(ab.TDLambda(0.02, 0.5), EMA))
-    world = ab.RandomWalkChainStream() if hasattr(ab, "RandomWalkChainStream") else None
     state, rows = td.init(D), []
     for t in range(100):
         result = td.update(state, xs[t], float(YS[t]), xs[t + 1], float(GAMMAS[t]))
         state, rows = result.state, [*rows, result.metrics]
     _, want = live(td, jax.tree.map(lambda a: a[:100], transitions()))
-    assert gap(np.stack(rows), want.metrics) < 1e-4 and source is world is None or True
+    assert gap(np.stack(rows), want.metrics) < 1e-4
     heads = ab.PopArt(LEARNERS["heads"])
     start = heads.init(D, KEY)
     run = ab.run_multi_head_learning_loop(heads, start, xs, HOLES.astype(np.float32))
@@ -603,7 +614,7 @@ def test_it_says_what_cannot_be() -> None:
     optax = pytest.importorskip("optax")
 
     def odd(updates: Any, state: Any, params: Any = None) -> Any:
-        return updates, jax.tree.map(lambda s, u: s + jnp.abs(u) + u * u, state, updates)
+        return updates, jax.tree.map(lambda s, u: s + jnp.log1p(jnp.abs(u)), state, updates)
 
     strange = optax.GradientTransformation(lambda params: jax.tree.map(jnp.zeros_like, params), odd)
     with pytest.raises(TypeError, match="does not follow the unit of the target"):
@@ -656,6 +667,6 @@ def test_auto_counts_the_inputs_of_each_layer() -> None:
 def test_auto_learns_from_many_inputs_where_a_number_explodes() -> None:
     xs, rng = np.random.default_rng(1).standard_normal((2000, 216)).astype(np.float32), np.random.default_rng(2)
     source = ab.ArraySource(xs, xs @ rng.standard_normal(216).astype(np.float32))
-    bank = ab.LearnerBank((ab.LinearLearner(ab.LMS(0.01)), ab.LinearLearner(ab.LMS("auto"))))
+    bank = ab.LearnerBank((ab.LinearLearner(ab.LMS(0.02)), ab.LinearLearner(ab.LMS("auto"))))
     errors = np.abs(np.asarray(ab.run_learning_loop(bank, source).metrics)[-100:, :, 1]).mean(axis=0)
     assert not errors[0] < 1e3 and errors[1] < 6.0
