@@ -182,7 +182,7 @@ class Around(LearnerSettings):
         require(type(state) is self.state_kind, f"state must be a {want}, got {have}", TypeError)
         return self.learner.check_state(state.learner_state)  # type: ignore[attr-defined]
 
-# %% ../../nbs/learners/10_units.ipynb #071da6e2
+# %% ../../nbs/learners/10_units.ipynb #c8e917c0
 class PopArtSettings(Around):
     "The settings of `PopArt`, checked, and its first state."
 
