@@ -255,12 +255,14 @@ def given_widths(horde: HordeSettings, **given: ArrayLike | None) -> dict[str, i
 
 
 def check_step(
-    horde: HordeSettings, state: object, ends: dict[str, ArrayLike], cumulants: ArrayLike, **given: ArrayLike | None
-) -> dict[str, Tree]:
-    "What came with a transition, checked, without the parts that are None."
-    d, shape = horde.learner.check_state(state), np.shape(cumulants)
+    horde: Any, state: Tree, observation: ArrayLike, cumulants: ArrayLike, next_observation: ArrayLike,
+    **given: ArrayLike | None,
+) -> dict[str, Tree]:  # fmt: skip
+    "What came with a transition, checked, without the parts that are None: gammas, terminated, truncated, rhos."
+    d, shape = horde.check_state(state), np.shape(cumulants)
     require(len(shape) == 1, f"cumulants must have one dimension, got shape {shape}")
     cumulants_width(horde, shape[0])
+    ends = {"observation": observation, "next_observation": next_observation}
     widths = dict.fromkeys(ends, d) | {"cumulants": shape[0]} | given_widths(horde, **given)
     values: dict[str, Tree] = ends | {"cumulants": cumulants} | given
     return {name: vector(name, values[name], width) for name, width in widths.items()}
@@ -274,7 +276,7 @@ class HordeLearner(HordeSettings):
     decay. Everything else as in `MultiHeadMLPLearner`. Raises TypeError or ValueError that names the setting.
     """
 
-    init = first_horde
+    init, checked = first_horde, check_step
 
     def update(
         self, state: MultiHeadMLPState, observation: ArrayLike, cumulants: ArrayLike, next_observation: ArrayLike, *,
@@ -292,16 +294,6 @@ class HordeLearner(HordeSettings):
         """
         more = {"gammas": gammas, "terminated": terminated, "rhos": rhos, "truncated": truncated}
         return updated(self.structure, state, self.checked(state, observation, cumulants, next_observation, **more))
-
-    def checked(
-        self, state: MultiHeadMLPState, observation: ArrayLike, cumulants: ArrayLike, next_observation: ArrayLike, *,
-        gammas: ArrayLike | None = None, terminated: ArrayLike | None = None, rhos: ArrayLike | None = None,
-        truncated: ArrayLike | None = None,
-    ) -> dict[str, Tree]:  # fmt: skip
-        "What `update` was given, checked: the fields of its time step."
-        ends = {"observation": observation, "next_observation": next_observation}
-        more = {"gammas": gammas, "terminated": terminated, "rhos": rhos, "truncated": truncated}
-        return check_step(self, state, ends, cumulants, **more)
 
     def step(self, state: MultiHeadMLPState, time_step: HordeTimeStep) -> HordeUpdateResult:
         "`update` on a time step, unchecked: what the loops compile."

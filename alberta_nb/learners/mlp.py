@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['MLPLearnerState', 'MLPUpdateResult', 'DiscountedTimeStep', 'next_traces', 'optimizer_groups', 'all_steps', 'mlp_step',
            'first_params', 'check_network', 'check_network_state', 'NetworkSettings', 'first_network',
-           'without_constants', 'with_constants', 'updated', 'rescaled_output', 'rescaled_network', 'MLPLearner']
+           'without_constants', 'with_constants', 'updated', 'rescaled_output', 'rescaled_network', 'checked_example',
+           'read_example', 'MLPLearner']
 
 # %% ../../nbs/learners/07_mlp.ipynb #dd42fb6e
 import dataclasses
@@ -279,6 +280,21 @@ def rescaled_network(self: Any, state: MLPLearnerState, ratio: Array, shift: Arr
         traces=MLPParams.of([z if i in of_output else head * z for i, z in enumerate(state.traces.arrays())])
     )
 
+# %% ../../nbs/learners/07_mlp.ipynb #1aca992f
+def checked_example(
+    self: Any, state: MLPLearnerState, observation: ArrayLike, target: ArrayLike, gamma: ArrayLike | None = None
+) -> dict[str, Tree]:
+    "What `update` was given, checked: the fields of its time step."
+    x = vector("observation", observation, self.check_state(state))
+    given = {"observation": x, "target": vector("target", target, 1)}
+    return given if gamma is None else given | {"gamma": vector("gamma", gamma, 1)}
+
+
+def read_example(self: Any, fields: dict[str, Tree]) -> TimeStep:
+    "The time step of these fields, with a discount where there is one."
+    kind = DiscountedTimeStep if "gamma" in fields else TimeStep
+    return kind(**{name: floats(value, -1) for name, value in fields.items()})
+
 # %% ../../nbs/learners/07_mlp.ipynb #3e2351c9
 class MLPLearner(NetworkSettings):
     """Input -> [Dense -> LayerNorm -> LeakyReLU] x N -> Dense(1), learning from one sample at a time.
@@ -290,8 +306,7 @@ class MLPLearner(NetworkSettings):
     """
 
     init = first_network
-
-    rescaled = rescaled_network
+    rescaled, checked, read = rescaled_network, checked_example, read_example
 
     def values(self, state: MLPLearnerState, x: Array) -> Array:
         return forward(state.params, x, self.leaky_relu_slope, self.use_layer_norm)[0][None]
@@ -306,18 +321,6 @@ class MLPLearner(NetworkSettings):
         given = self.checked(state, observation, target, gamma)
         result = _update(self.structure, state, given["observation"], given["target"], given.get("gamma"))
         return result.replace(state=with_constants(result.state, state))
-
-    def checked(
-        self, state: MLPLearnerState, observation: ArrayLike, target: ArrayLike, gamma: ArrayLike | None = None
-    ) -> dict[str, Tree]:
-        "What `update` was given, checked: the fields of its time step."
-        x = vector("observation", observation, self.check_state(state))
-        given = {"observation": x, "target": vector("target", target, 1)}
-        return given if gamma is None else given | {"gamma": vector("gamma", gamma, 1)}
-
-    def read(self, fields: dict[str, Tree]) -> TimeStep:
-        kind = DiscountedTimeStep if "gamma" in fields else TimeStep
-        return kind(**{name: floats(value, -1) for name, value in fields.items()})
 
     def step(self, state: MLPLearnerState, time_step: TimeStep) -> MLPUpdateResult:
         "`update` on a time step, unchecked: what the loops compile."

@@ -71,7 +71,7 @@ class Memories(FlatMemories):
     def parts(self) -> tuple[Tree, Tree]:
         return self.weights, self.bias
 
-# %% ../../nbs/optimizers/05_base.ipynb #7943ca6a
+# %% ../../nbs/optimizers/05_base.ipynb #6fc79501
 AUTO, NEEDS_INPUTS = "auto", "is 'auto', which needs a number of inputs: for_inputs(n) gives it"
 StepSize: TypeAlias = Any  # a number, or "auto", which None is another word for
 
@@ -80,7 +80,7 @@ def is_auto(value: object) -> bool:
     "Whether a setting is still to be found from the number of inputs."
     return isinstance(value, str) and value == AUTO
 
-
+# %% ../../nbs/optimizers/05_base.ipynb #7943ca6a
 def checked(default: object, check: Callable[[str, Any], None]) -> Any:
     "A setting that `check(name, value)` raises for where it is not allowed."
     return dataclasses.field(default=default, metadata={"check": check})
@@ -148,7 +148,7 @@ class OptimizerSettings(Settings):
             raise NotImplementedError(f"{type(self).__name__} does not say its step sizes: {NAMES} in its memory do")
         return weights, bias
 
-
+# %% ../../nbs/optimizers/05_base.ipynb #b31d4325
 def _fields(kind: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
     "The fields of settings or of a state."
     return dataclasses.fields(kind)

@@ -155,7 +155,7 @@ class OptaxOptimizer(OptaxSettings):
         moved = [optax_move(self.tx, memory, error, z) for memory, z in zip(memories, zs, strict=True)]
         return [memory for memory, _ in moved], [step for _, step in moved]
 
-
+# %% ../../nbs/optimizers/09_optax.ipynb #34bfdc13
 def optax_move(tx: Tree, memory: OptaxState, error: Array | None, z: Array) -> tuple[OptaxState, Array]:
     "One array: the transform's change over the error, for the loss gradient -error z; 0 where the error is 0."
     move, inner = tx.update(-z if error is None else -error * z, memory.inner, None)
