@@ -178,9 +178,13 @@ class Around(LearnerSettings):
 
     def check_state(self, state: Tree) -> int:
         "Raise TypeError or ValueError unless `state` is one state of this learner; the number of inputs it is for."
-        have, want = type(state).__name__, self.state_kind.__name__
-        require(type(state) is self.state_kind, f"state must be a {want}, got {have}", TypeError)
-        return self.learner.check_state(state.learner_state)  # type: ignore[attr-defined]
+        return self.learner.check_state(self.state_inside(state))  # type: ignore[attr-defined]
+
+    def state_inside(self, state: Tree) -> Tree:
+        "The state of the learner inside. Raises TypeError for another kind of state."
+        if type(state) is not self.state_kind:
+            raise TypeError(f"state must be a {self.state_kind.__name__}, got {type(state).__name__}")
+        return state.learner_state
 
 # %% ../../nbs/learners/10_units.ipynb #c8e917c0
 class PopArtSettings(Around):
@@ -208,9 +212,9 @@ class PopArt(PopArtSettings):
     """`learner`, for targets of any scale and place: it learns in a unit that follows them (van Hasselt et al. 2016).
 
     `learner`: linear, a network, of many heads, a Horde, or of temporal differences; each output has its own unit.
-    `decay`: of mean and deviation of the targets. Predictions, errors and metrics are in the user's unit. A learner
-    without a bias keeps the mean at 0. Raises TypeError for a learner whose unit cannot be moved, ValueError for a
-    decay outside (0, 1].
+    `decay`: of mean and deviation of the targets. Predictions, errors and metrics are in the user's unit; before the
+    first target, which gives the unit, the prediction is 0. A learner without a bias keeps the mean at 0. Raises
+    TypeError for a learner whose unit cannot be moved, ValueError for a decay outside (0, 1].
     """
 
     step = pop_art_step
@@ -220,8 +224,7 @@ class PopArt(PopArtSettings):
 
     def update(self, state: PopArtState, *given: ArrayLike, **named: ArrayLike | None) -> Tree:
         "Learn from one example: `update` of the learner inside, its arguments, its result in the user's unit."
-        self.check_state(state)
-        fields = self.learner.checked(state.learner_state, *given, **named)  # type: ignore[attr-defined]
+        fields = self.learner.checked(self.state_inside(state), *given, **named)  # type: ignore[attr-defined]
         return _update(self.structure, state, fields)
 
 
