@@ -5,7 +5,7 @@ Where to look, from the world to the command line (each folder lists its names, 
     types, normalizers     settings, states, time steps; inputs on one scale: EMANormalizer, WelfordNormalizer
     streams                where experience comes from: RandomWalkStream, ArraySource, TableSource, RelevanceRing
     optimizers             how a weight moves: LMS, IDBD, Autostep, ObGD, TDIDBD, AutoTDIDBD, SwiftTD
-    learners               what moves: LinearLearner, TDLinearLearner, MLPLearner, LearnerBank
+    learners               what moves: LinearLearner, TDLinearLearner, MLPLearner, LearnerBank, PopArt
     horde                  many predictions at once: MultiHeadMLPLearner, HordeLearner, GVFSpec
     loops                  a life: run_learning_loop, run_td_learning_loop, run_horde_learning_loop, Stepper
     experiments            many lives: sweep, sweep_table

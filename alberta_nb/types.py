@@ -126,13 +126,6 @@ def _rebuild(base: type["Settings"], config: Mapping[str, Any]) -> Any:
     require(needed <= set(config), f"{kind} needs the settings {sorted(needed)}, got {sorted(config)}")
     return known[kind](**{name: _decode(value) for name, value in config.items() if name != "type"})
 
-
-def _template(value: object) -> object:
-    "Settings, also within tuples, with every `in_state` setting at its default; anything else as it is."
-    if isinstance(value, tuple):
-        return tuple(_template(v) for v in value)
-    return value.template() if isinstance(value, Settings) else value
-
 # %% ../nbs/02_types.ipynb #02bbddfb
 def _fields_alone(settings: Any) -> dict[str, Any]:
     "What a pickle or a copy takes along: what was computed from the fields is computed again."

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['MultiHeadMLPState', 'MultiHeadMLPUpdateResult', 'HeadsTimeStep', 'HeadsOutput', 'heads_forward', 'TeachingSignal',
            'kept', 'next_head_traces', 'move_heads', 'move_td_heads', 'pull_on_features', 'move_trunk', 'without_lead',
-           'learn_all', 'check_heads', 'Heads', 'MultiHeadSettings', 'first_heads', 'own_heads', 'MultiHeadMLPLearner']
+           'learn_all', 'check_heads', 'Heads', 'MultiHeadSettings', 'first_heads', 'rescaled_heads', 'heads_owed',
+           'heads_step_paid', 'own_heads', 'MultiHeadMLPLearner']
 
 # %% ../../nbs/horde/02_multi_head.ipynb #c0094eac
 import dataclasses
@@ -20,8 +21,8 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from ..learners.base import held
-from ..learners.linear import reported, scale_input
-from ..learners.mlp import NetworkSettings, check_network, first_params, updated
+from ..learners.linear import Owed, reported, scale_input
+from ..learners.mlp import NetworkSettings, check_network, first_params, rescaled_output, updated
 from ..learners.network import Layer, MLPParams, hidden_forward, hidden_gradient
 from ..optimizers.base import Optimizer, mean_size
 from ..optimizers.td_lambda import TDOptimizer
@@ -282,6 +283,7 @@ class MultiHeadSettings(NetworkSettings, Heads):
     per_head_gamma_lamda: tuple[float, ...] | None = None
 
     silent_column = 2
+    n_outputs = property(lambda self: self.n_heads)
     time_step = HeadsTimeStep
     state_kind = MultiHeadMLPState
     metric_names = ("squared_error", "error", "mean_step_size")
@@ -303,11 +305,14 @@ def first_heads(self: MultiHeadSettings, feature_dim: int, key: Array) -> MultiH
     "The first state for `feature_dim` inputs: sparse random weights, biases 0, empty memories."
     params = first_params(self, feature_dim, self.n_heads, key)
     (*trunk, head), (*trunk_biases, _) = params.weights, params.biases
-    fan_in, n, rule = head.shape[1], self.n_heads, self.of_heads
+    fan_in, n = head.shape[1], self.n_heads
+    rule, trunk_rules = self.of_heads.for_inputs(fan_in), [self.optimizer.for_inputs(w.shape[1]) for w in trunk] * 2
     alone = rule.init(fan_in) if isinstance(rule, TDOptimizer) else tuple(map(rule.init_for_shape, ((fan_in,), ())))
     state = MultiHeadMLPState(
         params=params,
-        trunk_optimizer_states=tuple(self.optimizer.init_for_shape(a.shape) for a in (*trunk, *trunk_biases)),
+        trunk_optimizer_states=tuple(
+            r.init_for_shape(a.shape) for r, a in zip(trunk_rules, (*trunk, *trunk_biases), strict=True)
+        ),
         head_optimizer_states=jax.tree.map(functools.partial(_for_each, n), alone),
         normalizer_state=None if self.normalizer is None else self.normalizer.init(feature_dim),
     )
@@ -315,6 +320,25 @@ def first_heads(self: MultiHeadSettings, feature_dim: int, key: Array) -> MultiH
         return state
     decays = jnp.asarray(np.asarray(self.products, jnp.result_type(float)))
     return state.replace(traces=(filled(head.shape, 0.0), filled((n,), 0.0)), decays=decays)
+
+# %% ../../nbs/horde/02_multi_head.ipynb #c5c23b68
+def rescaled_heads(self: Any, state: MultiHeadMLPState, ratio: Array, shift: Array) -> MultiHeadMLPState:
+    "The state whose predictions are `ratio` times these plus `shift`, (n_heads,), and all that is remembered likewise."
+    memories = self.of_heads.rescaled(state.head_optimizer_states, ratio)
+    return state.replace(params=rescaled_output(state.params, ratio, shift), head_optimizer_states=memories)
+
+
+def heads_owed(self: Any, state: MultiHeadMLPState, time_step: HeadsTimeStep) -> Owed:
+    "The targets of all heads."
+    x, _ = scale_input(self.normalizer, state.normalizer_state, time_step.observation)
+    return Owed(self.values(state, x), time_step.targets)
+
+
+def heads_step_paid(
+    self: Any, state: MultiHeadMLPState, time_step: HeadsTimeStep, now: Array
+) -> MultiHeadMLPUpdateResult:
+    "`step`, as if the targets were `now`."
+    return self.step(state, time_step.replace(targets=now))
 
 # %% ../../nbs/horde/02_multi_head.ipynb #332106b6
 def own_heads(self: MultiHeadSettings, state: MultiHeadMLPState) -> MultiHeadMLPState:
@@ -335,15 +359,19 @@ class MultiHeadMLPLearner(MultiHeadSettings):
     """
 
     init, own = first_heads, own_heads
+    rescaled, owed, step_paid = rescaled_heads, heads_owed, heads_step_paid
 
     def values(self, state: MultiHeadMLPState, x: Array) -> Array:
         return heads_forward(state.params, x, self.leaky_relu_slope, self.use_layer_norm).values
 
     def update(self, state: MultiHeadMLPState, observation: ArrayLike, targets: ArrayLike) -> MultiHeadMLPUpdateResult:
         "Learn from one observation (feature_dim,) and the targets (n_heads,); NaN leaves that head as it is."
+        return updated(self.structure, self.own(state), self.checked(state, observation, targets))
+
+    def checked(self, state: MultiHeadMLPState, observation: ArrayLike, targets: ArrayLike) -> dict[str, Tree]:
+        "What `update` was given, checked: the fields of its time step."
         x = vector("observation", observation, self.check_state(state))
-        fields = {"observation": x, "targets": vector("targets", targets, self.n_heads)}
-        return updated(self.structure, self.own(state), fields)
+        return {"observation": x, "targets": vector("targets", targets, self.n_heads)}
 
     def step(self, state: MultiHeadMLPState, time_step: HeadsTimeStep) -> MultiHeadMLPUpdateResult:
         "`update` on a time step, unchecked, which the loops compile: scale, predict everything, compare, move."

@@ -7,3 +7,4 @@ from .mlp import DivergenceWarning as DivergenceWarning
 from .mlp import MLPLearner as MLPLearner, MLPLearnerState as MLPLearnerState, MLPUpdateResult as MLPUpdateResult
 from .network import MLPParams as MLPParams
 from .td import TDLearnerState as TDLearnerState, TDLinearLearner as TDLinearLearner, TDUpdateResult as TDUpdateResult
+from .units import PopArt as PopArt, PopArtState as PopArtState

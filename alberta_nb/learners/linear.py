@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['FROM_TEXT', 'LearnerState', 'UpdateResult', 'weighted_sum', 'scale_input', 'scale_only', 'reported', 'metric_row',
-           'check_kinds', 'check_linear_state', 'LearnerSettings', 'LinearSettings', 'LinearLearner']
+           'Owed', 'target_owed', 'target_paid', 'rescaled_linear', 'check_kinds', 'check_linear_state',
+           'LearnerSettings', 'LinearSettings', 'LinearLearner']
 
 # %% ../../nbs/learners/01_linear.ipynb #47e7b3d2
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -82,6 +83,32 @@ def metric_row(normalizer: Normalizer | None, normalizer_state: Tree, *columns: 
     last = [] if normalizer is None else [jnp.mean(normalizer.moments(normalizer_state)[1])]
     return jnp.stack([*columns, *last])
 
+
+class Owed(NamedTuple):
+    "The prediction, and the two parts of its target, now + gamma later, each (n_outputs,); None: nothing comes after."
+
+    prediction: Array
+    now: Array
+    gammas: Array | None = None  # of what comes after; a negative one counts by its size
+    later: Tree = None  # the predictions there
+
+
+def target_owed(self: Any, state: Tree, time_step: Tree) -> Owed:
+    "What is predicted of a time step, and its target."
+    x, _ = scale_input(self.normalizer, state.normalizer_state, time_step.observation)
+    return Owed(self.values(state, x), time_step.target)
+
+
+def target_paid(self: Any, state: Tree, time_step: Tree, now: Array) -> Tree:
+    "`step`, as if the target were `now`."
+    return self.step(state, time_step.replace(target=now))
+
+
+def rescaled_linear(self: Any, state: LearnerState, ratio: Array, shift: Array) -> LearnerState:
+    "The state whose predictions are `ratio` times these plus `shift`, (1,) each; what is remembered moves along."
+    memories, bias = self.optimizer.rescaled(state.optimizer_state, ratio[0]), ratio[0] * state.bias + shift[0]
+    return state.replace(weights=ratio[0] * state.weights, bias=bias, optimizer_state=memories)
+
 # %% ../../nbs/learners/01_linear.ipynb #c5498e9f
 def check_kinds(settings: object, needed: dict[str, type], optional: dict[str, type]) -> None:
     "Raise TypeError unless the parts of a learner are of these kinds; an optional one may be None."
@@ -116,6 +143,8 @@ class LearnerSettings(Settings):
     columns: ClassVar[tuple[str, ...]] = ("squared_error", "error", "mean_step_size")
     state_kind: ClassVar[type[Tree]]
     check_state: ClassVar[Callable[..., int]]  # raises unless a state is one of this learner; the number of its inputs
+    n_outputs: ClassVar[Any] = 1  # how many predictions
+    owed, step_paid = target_owed, target_paid
     state_kinds = functools.cached_property(lambda self: state_like(self, 1).kinds())  # of the parts of a state
 
     @property
@@ -126,6 +155,10 @@ class LearnerSettings(Settings):
     def predict(self, state: Tree, observation: ArrayLike) -> Array:
         "The predictions, (1,) or (n_heads,), for an observation (feature_dim,); a normaliser's statistics stay frozen."
         return _predict(self.structure, state, vector("observation", observation, self.check_state(state)))
+
+    def read(self, fields: dict[str, Tree]) -> Tree:
+        "The time step whose fields an `update` was given."
+        return self.time_step(**{name: floats(value, -1) for name, value in fields.items()})
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -142,7 +175,7 @@ class LinearSettings(LearnerSettings):
     use_bias: bool = True
     optimizer_kind: ClassVar[type] = Optimizer
     state_kind: ClassVar[type[LearnerState]] = LearnerState
-    check_state = check_linear_state
+    check_state, rescaled = check_linear_state, rescaled_linear
 
     def __post_init__(self) -> None:
         check_kinds(self, {"optimizer": self.optimizer_kind}, {"normalizer": Normalizer})
@@ -182,8 +215,12 @@ class LinearLearner(LinearSettings):
 
     def update(self, state: LearnerState, observation: ArrayLike, target: ArrayLike) -> UpdateResult:
         "Learn from one observation (feature_dim,) and its target, a number or (1,)."
+        return _update(self.structure, state, *self.checked(state, observation, target).values())
+
+    def checked(self, state: LearnerState, observation: ArrayLike, target: ArrayLike) -> dict[str, Tree]:
+        "What `update` was given, checked: the fields of its time step."
         x = vector("observation", observation, self.check_state(state))
-        return _update(self.structure, state, x, vector("target", target, 1))
+        return {"observation": x, "target": vector("target", target, 1)}
 
     def step(self, state: LearnerState, time_step: TimeStep) -> UpdateResult:
         "`update` on a time step, unchecked, which the loops compile: scale, predict, compare, move."

@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 
 from ..horde.horde import HordeLearner, HordeTimeStep, check_given, cumulants_width, given_widths
 from ..horde.multi_head import HeadsTimeStep, MultiHeadMLPLearner
+from ..learners.base import innermost
 from .start import check_untraced, many_keys
 from .supervised import BatchedLearningResult, LearningResult, Result, run
 from ..streams.sources import RowsSource, as_table
@@ -36,6 +37,7 @@ def table_of(name: str, values: Tree, rows: int | None = None, width: int | None
 def heads_source(learner: MultiHeadMLPLearner, observations: ArrayLike, targets: ArrayLike) -> RowsSource:
     "Observations (num_steps, feature_dim) and targets (num_steps, n_heads) as time steps."
     check_untraced(observations, targets)
+    learner = innermost(learner)
     fits = isinstance(learner, MultiHeadMLPLearner)
     require(fits, f"learner must be a MultiHeadMLPLearner, got {type(learner).__name__}", TypeError)
     x = table_of("observations", observations)
@@ -49,6 +51,7 @@ def horde_source(
 ) -> RowsSource:  # fmt: skip
     "The arrays of `run_horde_learning_loop` as time steps; `more`: gammas, terminated, truncated, rhos, or None."
     check_untraced(observations, cumulants, next_observations, more)
+    horde = innermost(horde)
     fits = isinstance(horde, HordeLearner)
     require(fits, f"horde must be a HordeLearner, got {type(horde).__name__}", TypeError)
     x, n = table_of("observations", observations), horde.n_demons

@@ -7,7 +7,8 @@ __all__ = ['second_moment', 'ScaledState', 'ScaledLinearState', 'ScaledLMS']
 
 # %% ../../nbs/optimizers/08_adaptive_obgd.ipynb #f8d50e03
 import math
-from typing import Self
+from collections.abc import Mapping
+from typing import ClassVar, Self
 
 import jax.numpy as jnp
 from jax import Array
@@ -23,6 +24,8 @@ def second_moment(v: Array, weight: Array, signal: Array, beta2: Array) -> tuple
 # %% ../../nbs/optimizers/08_adaptive_obgd.ipynb #82f17d82
 class ScaledState(State):
     "The second moments of one parameter array, the sum of their weights (), and the settings ()."
+
+    units: ClassVar[Mapping[str, int]] = {"second_moments": 2}
 
     second_moments: Array
     weight: Array

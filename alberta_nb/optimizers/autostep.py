@@ -7,10 +7,13 @@ __all__ = ['autostep_normalizer', 'autostep_grow', 'autostep_overshoot', 'autost
            'AutostepState', 'Autostep']
 
 # %% ../../nbs/optimizers/03_autostep.ipynb #58842e6c
+from collections.abc import Mapping
+from typing import ClassVar
+
 import jax.numpy as jnp
 from jax import Array
 
-from .base import FlatMemories, Optimizer, Trees, inner, number
+from .base import FlatMemories, Optimizer, StepSize, Trees, inner, number
 from ..types import State, Tree, require
 
 # %% ../../nbs/optimizers/03_autostep.ipynb #7398df0f
@@ -38,6 +41,8 @@ def autostep_memory(h: Array, alpha: Array, removal: Array, gradient: Array) -> 
 # %% ../../nbs/optimizers/03_autostep.ipynb #bd3c678b
 class AutostepParamState(State):
     "Autostep's state for one array of any shape: alpha, h and v in that shape, mu () and the time constant tau ()."
+
+    units: ClassVar[Mapping[str, int]] = {"traces": 1, "normalizers": 2}
 
     step_sizes: Array
     traces: Array
@@ -91,7 +96,7 @@ class Autostep(Optimizer):
     Raises ValueError for a step size that is not positive, a negative meta step size, or tau below 1.
     """
 
-    initial_step_size: float = number(0.01, above=True)  # where every step size starts
+    initial_step_size: StepSize = number(0.01, above=True, auto=True)  # where all start; "auto": 0.1 over the inputs
     meta_step_size: float = number(0.01)  # mu, the largest relative change of a step size in one step
     tau: float = number(10000.0, 1.0)  # time constant of the normalisers, in relearnings (the paper's rate is 1/tau)
 

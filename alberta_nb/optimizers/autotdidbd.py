@@ -28,6 +28,8 @@ def auto_normalizer(eta: Array, signal: Array, slow: Array, rate: Array) -> Arra
 class AutoTDIDBDParamState(IDBDParamState):
     "The memory of weights or bias: IDBD's, and eta, the step sizes of the last step and tau ()."
 
+    units = {"h": 1, "normalizers": 2}
+
     normalizers: Array
     step_sizes: Array
     normalizer_decay: Array

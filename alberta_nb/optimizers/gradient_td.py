@@ -6,6 +6,9 @@
 __all__ = ['GTD', 'GradientTDParamState', 'GradientTDState', 'tdc_direction', 'gtd2_direction', 'TDC', 'GTD2']
 
 # %% ../../nbs/optimizers/15_gradient_td.ipynb #ec027d28
+from collections.abc import Mapping
+from typing import ClassVar
+
 from jax import Array
 
 from .base import FlatMemories, inner, number
@@ -16,6 +19,8 @@ from ..types import State, Tree
 # %% ../../nbs/optimizers/15_gradient_td.ipynb #85a0295b
 class GradientTDParamState(State):
     "The two step sizes (), and the second weights h of the weights or of the bias."
+
+    units: ClassVar[Mapping[str, int]] = {"secondary": 1}
 
     step_size: Array
     secondary_step_size: Array

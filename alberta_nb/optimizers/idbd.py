@@ -10,15 +10,17 @@ __all__ = ['Bounds', 'LINEAR_BOUNDS', 'NETWORK_BOUNDS', 'idbd_step', 'clip_log',
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 from types import ModuleType
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .base import FlatMemories, Optimizer, OptimizerSettings, Trees, checked, number, one_of
+from .base import NEEDS_INPUTS, FlatMemories, Optimizer, OptimizerSettings, StepSize, Trees
+from .base import checked, is_auto, number, one_of
 from ..types import State, Tree, check_number, require
 
 # %% ../../nbs/optimizers/02_idbd.ipynb #a97275fa
@@ -85,6 +87,8 @@ def idbd_rule(
 class IDBDParamState(State):
     "IDBD's memory of one parameter array of any shape: log step sizes, memories h, and the meta step size ()."
 
+    units: ClassVar[Mapping[str, int]] = {"h": 1}
+
     log_step_sizes: Array
     h: Array
     meta_step_size: Array
@@ -113,10 +117,11 @@ class IDBDState(FlatMemories):
         return jnp.exp(self.bias_log_step_size)
 
 # %% ../../nbs/optimizers/02_idbd.ipynb #614a5833
-def log_start(initial_step_size: float | Array, bounds: Bounds = (None, None)) -> float | Array:
+def log_start(initial_step_size: Tree, bounds: Bounds = (None, None)) -> float | Array:
     "The first log step size. Raises ValueError for an initial step size outside the bounds."
     if isinstance(initial_step_size, jax.core.Tracer):  # under vmap: cannot be compared with the bounds
         return jnp.log(initial_step_size)
+    require(not is_auto(initial_step_size), f"initial_step_size {NEEDS_INPUTS}")
     start = math.log(initial_step_size)
     low, high = (None if b is None else float(b) for b in bounds)
     held = float(clip_log(start, (low, high), np))
@@ -160,7 +165,7 @@ class IDBD(LogStepSizes, Optimizer):
     Raises TypeError or ValueError for a setting out of range; `init`, for an initial step size outside the bounds.
     """
 
-    initial_step_size: float = number(0.01, above=True)  # where all step sizes start
+    initial_step_size: StepSize = number(0.01, above=True, auto=True)  # where all start; "auto": 0.1 over the inputs
     meta_step_size: float = number(0.01)  # theta; 0 is LMS
     h_decay_mode: str = one_of("prediction_grads", ("prediction_grads", "loss_grads"))  # networks: the square of which
     meta_gradient: str = one_of("prediction", ("prediction", "loss"))  # networks: Meyer's; or Sutton's on a linear net

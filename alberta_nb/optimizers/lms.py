@@ -8,7 +8,7 @@ __all__ = ['LMSState', 'LMS']
 # %% ../../nbs/optimizers/01_lms.ipynb #ca10a5e3
 from jax import Array
 
-from .base import FlatMemories, Optimizer, Trees, number
+from .base import FlatMemories, Optimizer, StepSize, Trees, number
 from ..types import Tree
 
 # %% ../../nbs/optimizers/01_lms.ipynb #a729e340
@@ -21,10 +21,10 @@ class LMSState(FlatMemories):
 class LMS(Optimizer):
     """Least mean squares: w += step_size error x, with one fixed step size (Sutton 1992, Eq. 2).
 
-    Raises TypeError or ValueError for a step size that is no finite number of at least 0.
+    Raises TypeError or ValueError for a step size that is neither a finite number of at least 0 nor "auto".
     """
 
-    step_size: float = number(0.01)  # alpha
+    step_size: StepSize = number(0.01, auto=True)  # alpha; "auto": 0.1 over the number of inputs
 
     state_kind = LMSState
     scales_gradients = True

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['TRANSFORMS', 'SMALLEST', 'load_optax', 'OptaxState', 'is_plain', 'named_transform', 'check_transform',
-           'OptaxSettings', 'size_of', 'OptaxOptimizer', 'optax_move', 'from_optax', 'LearnedStepsState', 'needs_error',
-           'one_error', 'check_params', 'steps_in_tree', 'steps_in_line', 'to_optax']
+           'OptaxSettings', 'size_of', 'optax_powers', 'optax_in_new_unit', 'OptaxOptimizer', 'optax_move',
+           'from_optax', 'LearnedStepsState', 'needs_error', 'one_error', 'check_params', 'steps_in_tree',
+           'steps_in_line', 'to_optax']
 
 # %% ../../nbs/optimizers/09_optax.ipynb #ac67b4fd
 import functools
@@ -15,11 +16,12 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
-from .base import Optimizer, OptimizerUpdate, Trees
+from .base import Optimizer, OptimizerUpdate, Trees, times
 from .idbd import IDBD
 from .lms import LMS
 from ..types import State, Tree, check_int, filled, require
@@ -120,6 +122,39 @@ def size_of(arrays: Tree) -> Array:
     "The length () of all arrays together."
     return jnp.sqrt(sum((jnp.sum(a * a) for a in jax.tree.leaves(arrays)), jnp.zeros(())))
 
+# %% ../../nbs/optimizers/09_optax.ipynb #22e4e31e
+@functools.lru_cache(maxsize=64)
+def optax_powers(tx: Any, pair: bool) -> tuple[int, ...]:
+    "By which power of the gradient each leaf of a transform's memory grows. Raises TypeError where it is none."
+    params = (np.ones(2), np.ones(())) if pair else np.ones(2)
+
+    def remembered(factor: float) -> list[Array]:
+        memory = tx.init(jax.tree.map(jnp.zeros_like, params))
+        for size in (1e3, -5e2, 2e3):  # so large that what a memory starts from is nothing
+            _, memory = tx.update(
+                jax.tree.map(lambda p, size=size: factor * size * jnp.asarray(p), params), memory, None
+            )
+        return jax.tree.leaves(memory)
+
+    with jax.ensure_compile_time_eval():
+        leaves = [(np.asarray(once), np.asarray(doubled)) for once, doubled in zip(remembered(1.0), remembered(2.0))]
+    powers = [int(np.round(np.log2(np.abs(b).sum() / np.abs(a).sum()))) if np.any(a) else 0 for a, b in leaves]
+    fits = all(np.allclose(b, 2.0**power * a, rtol=1e-3) for power, (a, b) in zip(powers, leaves, strict=True))
+    require(
+        fits, f"optimizer: the memory of this optax transform does not follow the unit of the target: {tx!r}", TypeError
+    )
+    return tuple(powers)
+
+
+def optax_in_new_unit(tx: Any, memory: Tree, ratio: Array) -> Tree:
+    "The memory of one array, or of weights and bias, when all gradients become `ratio` times what they were."
+    tree: Any
+    leaves, tree = jax.tree.flatten(memory)
+    pair = tree == jax.tree.structure(jax.eval_shape(lambda: tx.init((jnp.zeros(1), jnp.zeros(())))))
+    powers = optax_powers(tx, pair)
+    moved = [times(ratio**power, leaf) if power else leaf for power, leaf in zip(powers, leaves, strict=True)]
+    return jax.tree.unflatten(tree, moved)
+
 # %% ../../nbs/optimizers/09_optax.ipynb #4e7cbd2c
 class OptaxOptimizer(OptaxSettings):
     "An optax transform as an optimizer of this book; made by `from_optax`."
@@ -142,11 +177,17 @@ class OptaxOptimizer(OptaxSettings):
     def init_for_shape(self, shape: tuple[int, ...]) -> OptaxState:
         return OptaxState(inner=self.tx.init(filled(tuple(shape), 0.0)))
 
+    def rescaled(self, memories: Tree, ratio: Array) -> Tree:
+        "Each memory by the powers that were found by trying. Raises TypeError where there are none."
+        if not isinstance(memories, OptaxState):
+            return tuple(self.rescaled(memory, ratio) for memory in memories)
+        return OptaxState(inner=optax_in_new_unit(self.tx, memories.inner, ratio))
+
     def move(self, memories: Trees, error: Array | None, zs: Trees, xs: Trees) -> tuple[Trees, list[Tree]]:
         moved = [optax_move(self.tx, memory, error, z) for memory, z in zip(memories, zs, strict=True)]
         return [memory for memory, _ in moved], [step for _, step in moved]
 
-
+# %% ../../nbs/optimizers/09_optax.ipynb #34bfdc13
 def optax_move(tx: Tree, memory: OptaxState, error: Array | None, z: Array) -> tuple[OptaxState, Array]:
     "One array: the transform's change over the error, for the loss gradient -error z; 0 where the error is 0."
     move, inner = tx.update(-z if error is None else -error * z, memory.inner, None)

@@ -7,7 +7,8 @@ __all__ = ['SwiftTDParamState', 'SwiftTDState', 'Look', 'swift_look', 'swift_joi
            'swift_step', 'SwiftTD']
 
 # %% ../../nbs/optimizers/14_swift_td.ipynb #8d68dd80
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,8 @@ from ..types import State, require
 # %% ../../nbs/optimizers/14_swift_td.ipynb #26233398
 class SwiftTDParamState(State):
     "What SwiftTD remembers of weights or bias, in their shape, and four of its settings ()."
+
+    units: ClassVar[Mapping[str, int]] = {"h": 1, "earlier_h": 1, "meta_traces": 1, "change": 1}
 
     log_step_sizes: Array  # b
     h: Array  # dw/db of the weights now

@@ -225,6 +225,9 @@ class WithTraces(TDOptimizer):
     state_kind = TracedMemories
     rule = property(lambda self: self.optimizer.linear)
 
+    def rescaled(self, memories: Tree, ratio: Array) -> Tree:
+        return memories.replace(**memories.flat(*(self.optimizer.rescaled(m, ratio) for m in memories.parts())))
+
 
 def with_traces(optimizer: object) -> Tree:
     "A rule `WithTraces` of decay 0; anything else as it is."

@@ -6,6 +6,9 @@
 __all__ = ['dutch_traces', 'TrueOnlineTDParamState', 'TrueOnlineTDState', 'TrueOnlineTD']
 
 # %% ../../nbs/optimizers/11_true_online.ipynb #7c589ef4
+from collections.abc import Mapping
+from typing import ClassVar
+
 from jax import Array
 
 from .base import FlatMemories, Trees, inner, number
@@ -21,6 +24,8 @@ def dutch_traces(zs: Trees, decay: Array, alpha: Array, xs: Trees) -> list[Array
 # %% ../../nbs/optimizers/11_true_online.ipynb #2717e4f9
 class TrueOnlineTDParamState(State):
     "The `step_size` (), and the last `change` of the weights or of the bias."
+
+    units: ClassVar[Mapping[str, int]] = {"change": 1}
 
     step_size: Array
     change: Array
