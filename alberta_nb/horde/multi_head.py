@@ -366,7 +366,8 @@ class MultiHeadMLPLearner(MultiHeadSettings):
 
     def update(self, state: MultiHeadMLPState, observation: ArrayLike, targets: ArrayLike) -> MultiHeadMLPUpdateResult:
         "Learn from one observation (feature_dim,) and the targets (n_heads,); NaN leaves that head as it is."
-        return updated(self.structure, self.own(state), self.checked(state, observation, targets))
+        given = self.checked(state, observation, targets)
+        return updated(self.structure, self.own(state), given)
 
     def checked(self, state: MultiHeadMLPState, observation: ArrayLike, targets: ArrayLike) -> dict[str, Tree]:
         "What `update` was given, checked: the fields of its time step."
