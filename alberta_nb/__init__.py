@@ -20,10 +20,26 @@ A first run:
 The module behind a name is loaded when the name is first used: `import alberta_nb` itself loads nothing.
 """
 
+import os
+import signal
+import sys
+
+
+def _leave(number: int, frame: object) -> None:
+    "End the command at once, with one line; nothing was learned yet."
+    os.write(2, b"alberta-nb: interrupted\n")
+    os._exit(128 + number)
+
+
+_program = os.path.basename((getattr(sys, "argv", None) or [""])[0])
+if _program in ("alberta-nb", "alberta-nb.exe", "alberta-nb-script.py"):
+    for _number in (signal.SIGINT, signal.SIGTERM):  # also while its modules are loaded
+        if signal.getsignal(_number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(_number, _leave)
+
 import ast
 import importlib
 import pkgutil
-import sys
 from collections.abc import Callable
 from typing import Any
 

@@ -25,3 +25,5 @@ from .types import (
 )
 
 __version__: str
+
+def _leave(number: int, frame: object) -> None: ...

@@ -179,6 +179,16 @@ def test_an_end_is_an_end_at_every_moment(tmp_path, number, code) -> None:
             assert job.returncode == code and b"Traceback" not in err and err.count(b"interrupted") == 1, (wait, err)
 
 
+def test_an_end_while_the_package_is_loaded(tmp_path) -> None:
+    for argument, code in (("/usr/bin/alberta-nb", 143), ("alberta-nb.exe", 143), ("other.py", -signal.SIGTERM)):
+        program = f"import sys; sys.argv[0] = {argument!r}; import alberta_nb, os; os.kill(os.getpid(), 15)"
+        path = str(Path(alberta_nb.__file__).parent.parent)
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, env=os.environ | {"PYTHONPATH": path}, check=False
+        )
+        assert (done.returncode, done.stderr) == (code, b"alberta-nb: interrupted\n" * (code > 0))
+
+
 def test_an_end_in_the_pass_keeps_what_was_learned(tmp_path) -> None:
     (tmp_path / "long.csv").write_text(table(400_000))
     for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):

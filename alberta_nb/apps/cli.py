@@ -152,13 +152,13 @@ class _Ending:
         begun = getattr(sys.modules.get("alberta_nb.apps.job"), "begun", None)
         if begun is not None and begun.is_set() and not self.over:
             raise KeyboardInterrupt
-        os.write(2, b"alberta-nb: interrupted\n")
-        os._exit(128 + number)
+        alberta_nb._leave(number, frame)
 
     def __enter__(self) -> "_Ending":
         if threading.current_thread() is threading.main_thread():
+            default = signal.SIG_DFL, signal.default_int_handler, alberta_nb._leave
             for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # nohup ignores it
+                if signal.getsignal(number) in default:  # nohup ignores it
                     self.before[number] = signal.signal(number, self)
         return self
 
