@@ -215,7 +215,8 @@ class LinearLearner(LinearSettings):
 
     def update(self, state: LearnerState, observation: ArrayLike, target: ArrayLike) -> UpdateResult:
         "Learn from one observation (feature_dim,) and its target, a number or (1,)."
-        return _update(self.structure, state, *self.checked(state, observation, target).values())
+        x = vector("observation", observation, self.check_state(state))  # as `checked`, without the time of a dict
+        return _update(self.structure, state, x, vector("target", target, 1))
 
     def checked(self, state: LearnerState, observation: ArrayLike, target: ArrayLike) -> dict[str, Tree]:
         "What `update` was given, checked: the fields of its time step."
