@@ -37,7 +37,7 @@ class Normalizer(Settings):
     """
 
     epsilon: float = 1e-8
-    clip: float | None = dataclasses.field(default=10.0, kw_only=True)
+    clip: float | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         check_number("epsilon", self.epsilon, 0.0, open_low=True)
@@ -105,9 +105,11 @@ class WelfordNormalizer(Normalizer):
     """Mean and sample variance of everything seen, each sample weighing the same (Welford 1962).
 
     Output (x - mean) / sqrt(var + epsilon); the variance is 1 before the second sample. After `largest_count` samples
-    (2^20 in float32) old ones fade at that rate: a smaller share would be lost in rounding.
-    Raises ValueError for epsilon <= 0.
+    (2^20 in float32) old ones fade at that rate: a smaller share would be lost in rounding. Outputs are held within
+    [-10, 10] unless `clip` says otherwise. Raises ValueError for epsilon <= 0 or clip <= 0.
     """
+
+    clip: float | None = dataclasses.field(default=10.0, kw_only=True)
 
     def init(self, feature_dim: int) -> WelfordNormalizerState:
         feature_dim = check_int("feature_dim", feature_dim)
