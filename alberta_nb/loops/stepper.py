@@ -232,7 +232,7 @@ class EventLearner(PackedState):
         fits = type(observation) is np.ndarray and observation.dtype is event.dtype and observation.shape == (n,)
         event[:n] = observation if fits else vector("observation", observation, n)
         event[n] = target if isinstance(target, (float, np.floating)) else vector("target", target, 1).reshape(())
-        if not event.dot(event) <= self._largest and not self._is_finite():
+        if not np.vdot(event, event) <= self._largest and not self._is_finite():  # other products warn
             self._refuse("the event holds a NaN or an infinity")
             return None
         words = self._one(self._words, self._sent)
@@ -252,7 +252,7 @@ class EventLearner(PackedState):
         "Whether the next state may be kept, looked at after an event or an error that is larger than all before."
         if not self._keeps(words, row):
             return False
-        size, squared = float(self._event.dot(self._event)), row.item(1)
+        size, squared = float(np.vdot(self._event, self._event)), row.item(1)
         louder = size > self._largest or not squared <= self._loudest
         self._watched = 8 if louder else self._watched - 1
         self._largest, self._loudest = max(self._largest, size), max(self._loudest, squared)
