@@ -145,8 +145,8 @@ def only_once(items: Iterable[Any]) -> None:
         _held.add(items)
 
 
-class _Waiting:
-    "Items of an iterator that were read ahead: `items` wait, and `items[0]` is number `position` of all."
+class _Reading:
+    "Items of an iterator that were read ahead, and what it raised behind them."
 
     def __init__(self, items: Iterable[Any]):
         self.source, self.position = iter(items), 0
@@ -167,6 +167,18 @@ class _Waiting:
         failed, self.failed = self.failed, None
         if failed is not None:
             raise failed
+
+# %% ../../nbs/streams/04_sources.ipynb #39b0db2a
+class _Waiting(_Reading):
+    "Items that were read ahead: `items` wait, and `items[0]` is number `position` of all."
+
+    def first(self) -> Any:
+        "The first item. Raises what the iterator raises, or ValueError where there is none."
+        self.read(1)
+        if not self.items:
+            self.tell()
+        require(len(self.items) > 0, "pairs is empty, and feature_dim is not given")
+        return self.items[0]
 
     def drop(self, count: int) -> int:
         "Forget the first `count` of those that wait, or all of them; how many that were."
@@ -214,21 +226,14 @@ class IteratorSource(Source):
         require(isinstance(pairs, Iterable), f"pairs must be iterable, got {type(pairs).__name__}", TypeError)
         self.waiting, self.num_steps = _Waiting(pairs), num_steps
         if feature_dim is None:
-            self.waiting.read(1)
-            if not self.waiting.items:
-                self.waiting.tell()
-            require(len(self.waiting.items) > 0, "pairs is empty, and feature_dim is not given")
-            feature_dim = len(self.read(self.waiting.items[0], 0, None)["observation"])
+            feature_dim = len(self.read(self.waiting.first(), 0, None)["observation"])
         check_int("feature_dim", feature_dim)
         self.feature_dim = feature_dim
 
     def read(self, item: object, number: int, feature_dim: int | None) -> dict[str, np.ndarray]:
         "The fields of item `number` as arrays, checked."
-        values, what = item, f"{self.called} {number}"
-        if isinstance(item, self.time_step):
-            values = [getattr(item, name) for name in self.names]
-            more = [name for name, value in vars(item).items() if value is not None and name not in self.known]
-            require(not more, f"{what} must have {', '.join(self.known)} alone, got {more} too", TypeError)
+        what = f"{self.called} {number}"
+        values = _fields_of(what, item, self.names, self.known) if isinstance(item, self.time_step) else item
         return _checked_fields(self.names, what, values, feature_dim)
 
     def pages(self, first: int, rows: int) -> Iterator[Any]:
@@ -241,6 +246,13 @@ class IteratorSource(Source):
             first += len(part)
 
 # %% ../../nbs/streams/04_sources.ipynb #dcabf8aa
+def _fields_of(what: str, item: object, names: tuple[str, ...], known: tuple[str, ...]) -> list[Any]:
+    "The fields of a time step. Raises TypeError where it has one that a source would not pass on."
+    more = [name for name, value in vars(item).items() if value is not None and name not in known]
+    require(not more, f"{what} must have {', '.join(known)} alone, got {more} too", TypeError)
+    return [getattr(item, name) for name in names]
+
+
 def _until_bad(source: IteratorSource, first: int, items: list[Any]) -> tuple[list[Tree], Exception | None]:
     "What is read of the items before one that does not fit, and its error: what came before it is learned from first."
     found: list[Tree] = []
@@ -251,7 +263,7 @@ def _until_bad(source: IteratorSource, first: int, items: list[Any]) -> tuple[li
         return found, error
     return found, None
 
-
+# %% ../../nbs/streams/04_sources.ipynb #80bb8803
 def _checked_fields(
     names: tuple[str, ...], what: str, values: object, feature_dim: int | None
 ) -> dict[str, np.ndarray]:
