@@ -873,9 +873,11 @@ def test_truncated_says_what_a_negative_discount_says() -> None:
     ]
     runs = [ab.run_td_learning_loop(learner, source) for source in (*sources, ab.TDIteratorSource(rows))]
     assert same_numbers(runs[1].state, runs[2].state)
-    ratio = ab.OffPolicyTimeStep(**vars(rows[0]), rho=np.ones(1))
-    with pytest.raises(TypeError, match="transition 0 must have no rho"):
-        ab.run_td_learning_loop(learner, ab.TDIteratorSource([ratio]))
+    ratios = [ab.OffPolicyTimeStep(**vars(row), rho=np.ones(1)) for row in rows]
+    of_ratios = ab.run_td_learning_loop(learner, ab.TDIteratorSource(ratios)).state
+    assert np.allclose(of_ratios.weights, runs[0].state.weights, atol=1e-6)
+    with pytest.raises(TypeError, match="transition 60 must be a TDTimeStep as the first is"):
+        ab.run_td_learning_loop(learner, ab.TDIteratorSource([*rows[:60], ratios[0]]))
     assert same_numbers(runs[0].state, runs[1].state) and np.allclose(runs[0].state.weights, a.weights, atol=1e-5)
     spec = ab.create_horde_spec([ab.GVFSpec(f"{g}", "prediction", g, 0.8) for g in (0.0, 0.9, 1.0)])
     horde = ab.HordeLearner(spec, (), ab.LMS(0.01))

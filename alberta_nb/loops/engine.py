@@ -246,7 +246,7 @@ class Told(NamedTuple):
     bad: Tree
     far: Tree
 
-
+# %% ../../nbs/loops/07_engine.ipynb #e08bc701
 def page_loop(
     spec: Spec, own_rows: bool, carry: Carry, given: Tree, idx: Array, steps: Array
 ) -> tuple[Carry, Tree, Told]:

@@ -73,7 +73,7 @@ class NonFiniteError(ValueError):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.step, self.result, self.what)
 
-
+# %% ../../nbs/loops/09_run.ipynb #518e7fd9
 class StoppedError(RuntimeError):
     "A run was ended by an exception that cannot carry a `result`: it is this one's cause, and `result` is here."
 
@@ -94,7 +94,7 @@ def with_result(error: BaseException, result: Tree) -> BaseException:
     stopped.__cause__ = error
     return stopped
 
-
+# %% ../../nbs/loops/09_run.ipynb #7602e0b2
 @dataclasses.dataclass
 class Run:
     "What a loop gives back: states, numpy rows of metrics and histories, looks, and how it ended."

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['pack', 'unpack', 'word_count', 'sizes_in', 'learn', 'learn_packed', 'learn_many', 'event_table', 'spread', 'padded',
-           'shared_vector', 'check_packable', 'check_event_learner', 'like_of', 'PackedState', 'EventLearner',
-           'Stepper']
+           'shared_vector', 'check_packable', 'check_event_learner', 'like_of', 'PackedState', 'WatchedState',
+           'one_by_one', 'EventLearner', 'Stepper']
 
 # %% ../../nbs/loops/03_stepper.ipynb #8da4c0d2
 import functools
@@ -249,30 +249,16 @@ class PackedState:
         return self._predict(self._words, vector("observation", observation, self.feature_dim))
 
 # %% ../../nbs/loops/03_stepper.ipynb #94c580b3
-class EventLearner(PackedState):
-    "What a `Stepper` does with events: learn from one, learn from many."
+class WatchedState(PackedState):
+    "A state that is taken over only where it survives an event."
 
     _largest = _loudest = -1.0  # event, and squared error, so far; after a larger one the state is looked at
     _watched = 0  # for so many events
 
-    def update(self, observation: ArrayLike, target: ArrayLike) -> np.ndarray | None:
-        "Learn from one event: [prediction, metrics...] (4,) or (5,), or None for an event that was skipped."
-        event, n = self._event, self.feature_dim
-        fits = type(observation) is np.ndarray and observation.dtype is event.dtype and observation.shape == (n,)
-        x = observation if fits else vector("observation", observation, n)
-        y = target if isinstance(target, (float, np.floating)) else vector("target", target, 1).reshape(())
-        with self._lock:
-            event[:n], event[n] = x, y
-            if not event.dot(event) <= self._largest and not self._is_finite():
-                self._refuse("the event holds a NaN or an infinity")
-                return None
-            words = self._one(self._words, self._sent)
-            row = np.asarray(words)[self._size :].view(event.dtype)  # waits: only then may the place be written again
-            if (self._watched or not row.item(1) <= self._loudest) and not self._survives(words, row):
-                self._refuse("the event is finite, but the state that the learner makes of it is not")
-                return None
-            self._words = words
-        return row
+    def _refuse(self, what: str) -> None:
+        "Count an event that nothing is learned from. Raises ValueError where none may be skipped."
+        require(self.non_finite == "skip", f"{what}; nothing was learned from it")
+        self.skipped += 1
 
     def _is_finite(self) -> bool:
         "Whether an event that is larger than all before is finite; then the state is looked at for a while."
@@ -283,16 +269,11 @@ class EventLearner(PackedState):
         "Whether the next state may be kept, looked at after an event or an error that is larger than all before."
         if not self._keeps(words, row):
             return False
-        size, squared = float(self._event.dot(self._event)), row.item(1)
+        size, squared = float(np.vdot(self._event, self._event)), row.item(1)
         louder = size > self._largest or not squared <= self._loudest
         self._watched = 8 if louder else self._watched - 1
         self._largest, self._loudest = max(self._largest, size), max(self._loudest, squared)
         return True
-
-    def _refuse(self, what: str) -> None:
-        "Count an event that nothing is learned from. Raises ValueError where none may be skipped."
-        require(self.non_finite == "skip", f"{what}; nothing was learned from it")
-        self.skipped += 1
 
     def _keeps(self, words: Tree, rows: Tree) -> bool:
         "Whether no number of the next state is farther out than any before, or it got there as it should."
@@ -300,6 +281,43 @@ class EventLearner(PackedState):
         kept = top <= self._far or bool(_stays(self.state, self.unpacked(words), rows))
         self._far = max(self._far, top) if kept else self._far
         return kept
+
+# %% ../../nbs/loops/03_stepper.ipynb #c6cb8330
+def one_by_one(learner: Any, events: np.ndarray, width: int) -> np.ndarray:
+    "`update_many` with a look at the state after each event: none is learned if one is refused and none may be skipped."
+    start, rows = vars(learner).copy(), np.full((len(events), width), np.nan, events.dtype)
+    for k, event in enumerate(events):
+        try:
+            row = learner.update(event[:-1], event[-1])
+        except ValueError as error:
+            vars(learner).update(start)
+            raise ValueError(f"event {k} of this call: {error}, nor from any other of this call") from None
+        if row is not None:
+            rows[k] = row
+    return rows
+
+# %% ../../nbs/loops/03_stepper.ipynb #f5bb6ce0
+class EventLearner(WatchedState):
+    "What a `Stepper` does with events: learn from one, learn from many."
+
+    def update(self, observation: ArrayLike, target: ArrayLike) -> np.ndarray | None:
+        "Learn from one event: [prediction, metrics...] (4,) or (5,), or None for an event that was skipped."
+        event, n = self._event, self.feature_dim
+        fits = type(observation) is np.ndarray and observation.dtype is event.dtype and observation.shape == (n,)
+        x = observation if fits else vector("observation", observation, n)
+        y = target if isinstance(target, (float, np.floating)) else vector("target", target, 1).reshape(())
+        with self._lock:
+            event[:n], event[n] = x, y
+            if not np.vdot(event, event) <= self._largest and not self._is_finite():  # other products warn
+                self._refuse("the event holds a NaN or an infinity")
+                return None
+            words = self._one(self._words, self._sent)
+            row = np.asarray(words)[self._size :].view(event.dtype)  # waits: only then may the place be written again
+            if (self._watched or not row.item(1) <= self._loudest) and not self._survives(words, row):
+                self._refuse("the event is finite, but the state that the learner makes of it is not")
+                return None
+            self._words = words
+        return row
 
     def update_many(self, observations: ArrayLike, targets: ArrayLike) -> np.ndarray:
         "Learn from events (n, feature_dim) and targets (n,), in order: rows [prediction, metrics...], NaN if skipped."
@@ -313,23 +331,10 @@ class EventLearner(PackedState):
             words, found = self._many(self._words, padded(events if clean else events[good]), np.int32(n))
             rows = np.asarray(found)[:n]
             if not self._keeps(words, rows):
-                return self._one_by_one(events, rows.shape[1])
+                return one_by_one(self, events, rows.shape[1])
             self._words = words
             self.skipped += len(good) - n
         return rows.copy() if clean else spread(rows, good)
-
-    def _one_by_one(self, events: np.ndarray, width: int) -> np.ndarray:
-        "The same, with a look at the state after each event: none is learned if one is refused and none may be skipped."
-        start, rows = vars(self).copy(), np.full((len(events), width), np.nan, events.dtype)
-        for k, event in enumerate(events):
-            try:
-                row = self.update(event[:-1], event[-1])
-            except ValueError as error:
-                vars(self).update(start)
-                raise ValueError(f"event {k} of this call: {error}, nor from any other of this call") from None
-            if row is not None:
-                rows[k] = row
-        return rows
 
 # %% ../../nbs/loops/03_stepper.ipynb #cb51d1e0
 class Stepper(EventLearner):

@@ -143,8 +143,8 @@ def only_once(items: Iterable[Any]) -> None:
         _held.add(items)
 
 
-class _Waiting:
-    "Items of an iterator that were read ahead: `items` wait, and `items[0]` is number `position` of all."
+class _Reading:
+    "Items of an iterator that were read ahead, and what it raised behind them."
 
     def __init__(self, items: Iterable[Any]):
         self.source, self.position = iter(items), 0
@@ -165,6 +165,18 @@ class _Waiting:
         failed, self.failed = self.failed, None
         if failed is not None:
             raise failed
+
+# %% ../../nbs/streams/04_sources.ipynb #39b0db2a
+class _Waiting(_Reading):
+    "Items that were read ahead: `items` wait, and `items[0]` is number `position` of all."
+
+    def first(self) -> Any:
+        "The first item. Raises what the iterator raises, or ValueError where there is none."
+        self.read(1)
+        if not self.items:
+            self.tell()
+        require(len(self.items) > 0, "pairs is empty, and feature_dim is not given")
+        return self.items[0]
 
     def drop(self, count: int) -> int:
         "Forget the first `count` of those that wait, or all of them; how many that were."
@@ -207,6 +219,23 @@ def _cannot_be_copied(source: object) -> Any:
     what = "cannot be copied or pickled: its iterator is read once; make another one, or an ArraySource"
     raise TypeError(f"{type(source).__name__} {what}")
 
+# %% ../../nbs/streams/04_sources.ipynb #80bb8803
+def _checked_fields(
+    names: tuple[str, ...], what: str, values: object, feature_dim: int | None
+) -> dict[str, np.ndarray]:
+    "The fields of one time step as arrays: observations (feature_dim,), all others (1,). The errors begin with `what`."
+    if not isinstance(values, tuple | list) or len(values) != len(names):
+        raise TypeError(f"{what} must be ({', '.join(names)}), got {type(values).__name__}")
+    found = {}
+    for name, part in zip(names, map(np.asarray, values), strict=True):
+        seen = name.endswith("observation")
+        require(seen or part.size == 1, f"{what}: {name} must be one number, got shape {part.shape}")
+        found[name] = as_table(f"{what}: {name}", part if seen else part.reshape(1), 1)
+        if seen:
+            feature_dim = len(part) if feature_dim is None else feature_dim
+            require(part.shape == (feature_dim,), f"{what}: {name} must have shape ({feature_dim},), got {part.shape}")
+    return found
+
 # %% ../../nbs/streams/04_sources.ipynb #2baafc20
 class IteratorSource(Source):
     """Pairs (observation (feature_dim,), target) from any Python iterable, one after the other; two pages are held.
@@ -231,22 +260,15 @@ class IteratorSource(Source):
         if num_steps is not None:
             self.num_steps = check_int("num_steps", num_steps, 0)
         if feature_dim is None:
-            self.waiting.read(1)
-            if not self.waiting.items:
-                self.waiting.tell()
-            require(len(self.waiting.items) > 0, "pairs is empty, and feature_dim is not given")
-            feature_dim = len(self.read(self.waiting.items[0], 0, None)["observation"])
+            feature_dim = len(self.read(self.waiting.first(), 0, None)["observation"])
         self.feature_dim = check_int("feature_dim", feature_dim)
 
     __getstate__ = _cannot_be_copied
 
     def read(self, item: object, number: int, feature_dim: int | None) -> dict[str, np.ndarray]:
         "The fields of item `number` as arrays, checked."
-        values, what = item, f"{self.called} {number}"
-        if isinstance(item, self.time_step):
-            values = [getattr(item, name) for name in self.names]
-            more = [name for name, value in vars(item).items() if value is not None and name not in self.known]
-            require(not more, f"{what} must have {', '.join(self.known)} alone, got {more} too", TypeError)
+        what = f"{self.called} {number}"
+        values = _fields_of(what, item, self.names, self.known) if isinstance(item, self.time_step) else item
         return _checked_fields(self.names, what, values, feature_dim)
 
     def pages(self, first: int, rows: int) -> Iterator[Any]:
@@ -259,6 +281,13 @@ class IteratorSource(Source):
             first += len(part)
 
 # %% ../../nbs/streams/04_sources.ipynb #899f66db
+def _fields_of(what: str, item: object, names: tuple[str, ...], known: tuple[str, ...]) -> list[Any]:
+    "The fields of a time step. Raises TypeError where it has one that a source would not pass on."
+    more = [name for name, value in vars(item).items() if value is not None and name not in known]
+    require(not more, f"{what} must have {', '.join(known)} alone, got {more} too", TypeError)
+    return [getattr(item, name) for name in names]
+
+
 def _until_bad(source: IteratorSource, first: int, items: list[Any]) -> tuple[list[Tree], Exception | None]:
     "What is read of the items before one that does not fit, and its error: what came before it is learned from first."
     found: list[Tree] = []
