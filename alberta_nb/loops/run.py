@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PAGE_NUMBERS', 'PAGE_ROWS', 'BLOCK_NUMBERS', 'GIVEN_NUMBERS', 'NonFiniteError', 'StoppedError', 'with_result', 'Run',
-           'take_rows', 'Rows', 'Block', 'Making', 'settled', 'settle', 'cut_pages', 'make_spec', 'Looks', 'run_loop']
+           'take_rows', 'Rows', 'Block', 'Making', 'mended', 'settle', 'cut_pages', 'make_spec', 'Looks', 'run_loop']
 
 # %% ../../nbs/loops/09_run.ipynb #98574096
 import contextlib
@@ -261,7 +261,7 @@ def _left(block: Block) -> bool:
     return any(bool((np.asarray(a) > np.asarray(b)).any()) for b, a in zip(before, after, strict=True))
 
 
-def settled(making: Making, block: Block) -> tuple[Block, NonFiniteError | None]:
+def mended(making: Making, block: Block) -> tuple[Block, NonFiniteError | None]:
     "The block, or, where a state left the numbers, the block made again, and what is to be raised after it."
     several = hasattr(block.spec.learner, "guard")  # then one that goes astray does not stop the others
     if making.policy == "show" or (making.policy == "raise" and several) or not _left(block):
@@ -279,7 +279,7 @@ def settled(making: Making, block: Block) -> tuple[Block, NonFiniteError | None]
 
 def settle(making: Making, block: Block, shown: bool = True) -> Generator[Block, None, list[Carry]]:
     "Give the block, if it was not shown as it is; its end. Raises NonFiniteError for a step that is refused."
-    made, refused = settled(making, block)
+    made, refused = mended(making, block)
     if made is not block or not shown:
         yield made
     if refused is not None:
@@ -455,7 +455,7 @@ def _take_look(looks: Looks | None, block: Block, first: int, num_steps: int | N
 def _last_good(making: Making, last: Block) -> tuple[Block, NonFiniteError | None]:
     "The last block of a run that was ended by an exception; one that failed itself is as if it had not begun."
     try:
-        return settled(making, last)
+        return mended(making, last)
     except Exception:  # it is the one that ended the run
         return last._replace(carries=last.before, out=None, steps=0), None
 

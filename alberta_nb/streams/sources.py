@@ -219,23 +219,6 @@ def _cannot_be_copied(source: object) -> Any:
     what = "cannot be copied or pickled: its iterator is read once; make another one, or an ArraySource"
     raise TypeError(f"{type(source).__name__} {what}")
 
-# %% ../../nbs/streams/04_sources.ipynb #80bb8803
-def _checked_fields(
-    names: tuple[str, ...], what: str, values: object, feature_dim: int | None
-) -> dict[str, np.ndarray]:
-    "The fields of one time step as arrays: observations (feature_dim,), all others (1,). The errors begin with `what`."
-    if not isinstance(values, tuple | list) or len(values) != len(names):
-        raise TypeError(f"{what} must be ({', '.join(names)}), got {type(values).__name__}")
-    found = {}
-    for name, part in zip(names, map(np.asarray, values), strict=True):
-        seen = name.endswith("observation")
-        require(seen or part.size == 1, f"{what}: {name} must be one number, got shape {part.shape}")
-        found[name] = as_table(f"{what}: {name}", part if seen else part.reshape(1), 1)
-        if seen:
-            feature_dim = len(part) if feature_dim is None else feature_dim
-            require(part.shape == (feature_dim,), f"{what}: {name} must have shape ({feature_dim},), got {part.shape}")
-    return found
-
 # %% ../../nbs/streams/04_sources.ipynb #2baafc20
 class IteratorSource(Source):
     """Pairs (observation (feature_dim,), target) from any Python iterable, one after the other; two pages are held.

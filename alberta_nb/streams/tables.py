@@ -48,7 +48,7 @@ def _readable(value: object) -> object:
 
 
 _MONEY, _BLANKS = "$€£¥₹", " '’\xa0\u202f"
-_FORMS = {  # of a number whose decimal sign is the first of the two, and whose thousands may be apart
+_FORMS = {  # of a number whose decimal sign is the first of the two, and whose thousands may have one
     own: re.compile(
         rf"([-+−]?[{_MONEY}]? ?|[{_MONEY}] ?[-+−])"
         rf"(([0-9]+|[1-9][0-9]{{0,2}}(?P<gap>[{other}{_BLANKS}])[0-9]{{3}}((?P=gap)[0-9]{{3}})*)"
