@@ -372,7 +372,8 @@ def test_events_of_every_kind_are_read(kind: str) -> None:
         ours.update_many(x[None], x[:1]), wanted.update_many(x[None].astype(np.float32), [float(x[0])])
     )
     assert np.array_equal(ours.predict(x), wanted.predict(x.astype(np.float32)))
-    assert ours.update(X[0], 2**40)[2] > 1e12 - 1e6  # type: ignore[index]
+    cautious = Stepper(LinearLearner(LMS(1e-9)), D)  # the others leave the numbers at such an error
+    assert cautious.update(X[0], 2**40)[2] > 1e12 - 1e6  # type: ignore[index]
 
 
 def test_events_that_are_no_numbers_are_refused() -> None:
