@@ -250,7 +250,7 @@ def test_table_of_known_numbers() -> None:
     np.testing.assert_allclose(table["median"], np.median(averages, axis=0), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(table["stderr"], averages.std(axis=0, ddof=1) / 7**0.5, rtol=1e-5)
     assert not table["exploded"].any()
-    mirrored = sweep_table(made_up(values), "abc", burn_in=2, column=1)
+    mirrored = sweep_table(made_up(values), list("abc"), burn_in=2, column=1)
     np.testing.assert_allclose(mirrored["mean"], -table["mean"])
 
 

@@ -325,6 +325,7 @@ def test_the_bound_leaves_ordinary_inputs_as_they_are(kind: type[Normalizer]) ->
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bound_is_a_positive_number_or_none(kind: type[Normalizer]) -> None:
+    assert (EMANormalizer().clip, WelfordNormalizer().clip) == (None, 10.0)
     assert kind(clip=np.float32(4)) == kind(clip=4.0) and kind(clip=None).to_config()["clip"] is None
     for wrong, error in ((0.0, ValueError), (-1.0, ValueError), (np.inf, ValueError), ("10", TypeError)):
         with pytest.raises(error, match="^clip must be"):
