@@ -10,6 +10,7 @@ __all__ = ['Experience', 'MAX_STEPS', 'StreamPosition', 'stream_start', 'time_st
 # %% ../../nbs/loops/08_start.ipynb #37bfb427
 import dataclasses
 import functools
+import importlib
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -52,16 +53,20 @@ def time_step_like(stream: Experience, state: Tree) -> Tree:
 
 # %% ../../nbs/loops/08_start.ipynb #45c49f5f
 _here = jax.jit(lambda: np.float32(0.0))  # traced where it is called while something is traced
+_trace: Tree = getattr(importlib.import_module("jax.extend.core"), "get_opaque_trace_state", lambda convention: None)
+with jax.ensure_compile_time_eval():
+    _OUTSIDE = _trace(convention="nnx")
 
 
 def check_untraced(*given: Tree) -> None:
     "Raise TypeError while something is being traced: a loop is a program of its own."
-    traced = isinstance(_here(), jax.core.Tracer)
+    outside = _OUTSIDE is not None and _trace(convention="nnx") == _OUTSIDE  # known at once in newer versions of JAX
+    traced = not outside and isinstance(_here(), jax.core.Tracer)
     if traced or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(given)):
         what = "a loop cannot be traced by jit, vmap, grad or scan: for many seeds use run_learning_loop_batched"
         raise TypeError(f"{what}, or another run_..._batched; inside compiled code use lax.scan over learner.step")
 
-
+# %% ../../nbs/loops/08_start.ipynb #e91b1e98
 def _check_hashable(name: str, value: object) -> None:
     "Compiled loops are kept by learner and stream, so both must be usable as keys."
     try:
