@@ -18,6 +18,20 @@ def float64() -> Iterator[None]:
         yield
 
 
+# Most tests compare numbers, and those of hastily compiled programs are as good: half of the time went into compiling.
+# What is said of the programs themselves, and what is pinned, is tried on programs as users run them; so is every page.
+AS_USERS_RUN_THEM = {"bench", "cli", "noise", "paths", "pinned", "rewrite", "stepper", "vmap_last"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hasty(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Programs are compiled without most optimisations, but for the modules above."""
+    name = request.module.__name__.rpartition(".")[2].removeprefix("test_")
+    jax.config.update("jax_disable_most_optimizations", name not in AS_USERS_RUN_THEM)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 LARGEST = 1.0e9  # bytes that a process may hold before its compiled programs go
 
 
