@@ -58,7 +58,7 @@ class NonFiniteError(ValueError):
 
     found: ClassVar = {
         "time step": "observation or target is not finite",
-        "state": "the time step is finite, but the state that the learner makes of it is not, or is too far out to return",
+        "state": "the time step is finite, but the state that the learner makes of it is not, or is too far out",
     }
 
     more: ClassVar = {"time step": "", "state": ", or 'show' to see what becomes of it"}

@@ -100,7 +100,7 @@ _forced: contextvars.ContextVar[bool | None] = contextvars.ContextVar("native_lo
 
 @contextlib.contextmanager
 def native_loops(on: bool) -> Iterator[None]:
-    "Within the context, and in its own thread, use (True) or avoid (False) native loops, whatever ALBERTA_NB_NATIVE says."
+    "Within the context and its thread, use (True) or avoid (False) native loops, whatever ALBERTA_NB_NATIVE says."
     token = _forced.set(on)
     try:
         yield
