@@ -60,7 +60,7 @@ with jax.ensure_compile_time_eval():
 
 def check_untraced(*given: Tree) -> None:
     "Raise TypeError while something is being traced: a loop is a program of its own."
-    outside = _OUTSIDE is not None and _trace(convention="nnx") == _OUTSIDE  # at once in newer versions
+    outside = _OUTSIDE is not None and _trace(convention="nnx") == _OUTSIDE
     traced = not outside and isinstance(_here(), jax.core.Tracer)
     if traced or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(given)):
         what = "a loop cannot be traced by jit, vmap, grad or scan: for many seeds use run_learning_loop_batched"

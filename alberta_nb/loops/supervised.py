@@ -18,7 +18,7 @@ from jax import Array
 
 from ..learners.base import Learner, contract
 from .engine import History
-from .run import Looks, NonFiniteError, Run, run_loop, with_result  # noqa: F401
+from .run import Looks, Run, run_loop, with_result
 from alberta_nb.loops.start import (
     Experience,
     StreamPosition,
