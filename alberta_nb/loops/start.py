@@ -108,7 +108,7 @@ def clock_of(position: StreamPosition) -> int:
 
 
 def check_clock(first: int, num_steps: int) -> None:
-    "Raise ValueError where a run would end beyond what a clock can say: it would begin at 0 again, with the same noise."
+    "Raise ValueError where a run would end beyond what a clock can say, and begin at 0 again."
     what = f"a stream's clock ends at 2^32 steps: it stands at {first}, and {num_steps} more were asked for"
     require(first + num_steps < MAX_STEPS, what)
 
