@@ -58,7 +58,7 @@ class NonFiniteError(ValueError):
 
     found: ClassVar = {
         "time step": "observation or target is not finite",
-        "state": "the time step is finite, but the state that the learner makes of it is not, or is too far out to return",
+        "state": "the time step is finite, but the state that the learner makes of it is not, or is too far out",
     }
 
     more: ClassVar = {"time step": "", "state": ", or 'show' to see what becomes of it"}
@@ -66,7 +66,8 @@ class NonFiniteError(ValueError):
     def __init__(self, step: int, result: Tree = None, what: str = "time step"):
         super().__init__(
             f"step {step}: {self.found[what]}. Nothing was learned from it; the states and metrics "
-            f"before it are in this error's `result`. Use non_finite='skip' to pass such steps by and count them{self.more[what]}."
+            "before it are in this error's `result`. Use non_finite='skip' to pass such steps by and count them"
+            f"{self.more[what]}."
         )
         self.step, self.result, self.what = step, result, what
 

@@ -60,7 +60,7 @@ with jax.ensure_compile_time_eval():
 
 def check_untraced(*given: Tree) -> None:
     "Raise TypeError while something is being traced: a loop is a program of its own."
-    outside = _OUTSIDE is not None and _trace(convention="nnx") == _OUTSIDE  # known at once in newer versions of JAX
+    outside = _OUTSIDE is not None and _trace(convention="nnx") == _OUTSIDE
     traced = not outside and isinstance(_here(), jax.core.Tracer)
     if traced or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(given)):
         what = "a loop cannot be traced by jit, vmap, grad or scan: for many seeds use run_learning_loop_batched"
@@ -116,7 +116,7 @@ def clock_of(position: StreamPosition) -> int:
 
 
 def check_clock(first: int, num_steps: int) -> None:
-    "Raise ValueError where a run would end beyond what a clock can say: it would begin at 0 again, with the same noise."
+    "Raise ValueError where a run would end beyond what a clock can say, and begin at 0 again."
     what = f"a stream's clock ends at 2^32 steps: it stands at {first}, and {num_steps} more were asked for"
     require(first + num_steps < MAX_STEPS, what)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['pack', 'unpack', 'word_count', 'sizes_in', 'learn', 'learn_packed', 'learn_many', 'event_table', 'spread', 'padded',
            'shared_vector', 'check_packable', 'check_event_learner', 'like_of', 'PackedState', 'WatchedState',
-           'EventLearner', 'Stepper']
+           'learn_one_by_one', 'EventLearner', 'Stepper']
 
 # %% ../../nbs/loops/03_stepper.ipynb #8da4c0d2
 import functools
@@ -283,8 +283,8 @@ class WatchedState(PackedState):
         return kept
 
 # %% ../../nbs/loops/03_stepper.ipynb #c6cb8330
-def _one_by_one(learner: Any, events: np.ndarray, width: int) -> np.ndarray:
-    "`update_many` with a look at the state after each event: none is learned if one is refused and none may be skipped."
+def learn_one_by_one(learner: Any, events: np.ndarray, width: int) -> np.ndarray:
+    "`update_many` with a look at the state after each event: none is learned if one is refused."
     start, rows = vars(learner).copy(), np.full((len(events), width), np.nan, events.dtype)
     for k, event in enumerate(events):
         try:
@@ -331,7 +331,7 @@ class EventLearner(WatchedState):
             words, found = self._many(self._words, padded(events if clean else events[good]), np.int32(n))
             rows = np.asarray(found)[:n]
             if not self._keeps(words, rows):
-                return _one_by_one(self, events, rows.shape[1])
+                return learn_one_by_one(self, events, rows.shape[1])
             self._words = words
             self.skipped += len(good) - n
         return rows.copy() if clean else spread(rows, good)

@@ -101,7 +101,7 @@ _forced: contextvars.ContextVar[bool | None] = contextvars.ContextVar("forced", 
 
 @contextlib.contextmanager
 def native_loops(on: bool) -> Iterator[None]:
-    "Within the context, in its own thread, use (True) or avoid (False) native loops, whatever ALBERTA_NB_NATIVE says."
+    "Within the context and its thread, use (True) or avoid (False) native loops, whatever ALBERTA_NB_NATIVE says."
     token = _forced.set(on)
     try:
         yield
