@@ -30,8 +30,9 @@ from ..optimizers.obgd import ObGD
 from ..optimizers.td_lambda import TDLambda
 from ..optimizers.tdidbd import TDIDBD
 from ..optimizers.true_online import TrueOnlineTD
+from ..streams.dialect import TableError
 from ..streams.returns import ideal_returns
-from ..streams.tables import TableError, several
+from ..streams.tables import several
 from ..types import Tree, check_int, check_number, require
 
 # %% ../../nbs/apps/02_job.ipynb #bf467e54

@@ -29,7 +29,7 @@ from .tables import GivenTable, LaggedSource
 from ..learners.bank import LearnerBank
 from ..learners.baselines import ChangeLearner, LastValue, RunningMean, Scored, score
 from ..learners.linear import LinearLearner
-from ..streams.tables import TableError
+from ..streams.dialect import TableError
 from ..types import Tree, require
 
 # %% ../../nbs/apps/04_learn.ipynb #181e6acc

@@ -34,7 +34,7 @@ from matplotlib.figure import Figure
 import alberta_nb
 from .job import TableResult, unknown_rows
 from .tables import SHIPPED, TableReport, opened
-from ..streams.tables import TableError
+from ..streams.dialect import TableError
 from ..types import Settings, Tree, require
 
 # %% ../../nbs/apps/03_report.ipynb #8a391a50

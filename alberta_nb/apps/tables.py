@@ -17,8 +17,9 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
+from ..streams.dialect import TableError
 from ..streams.sources import Source, default_float
-from ..streams.tables import CSVTable, Table, TableError, look_at, numeric_names, open_table, several
+from ..streams.tables import CSVTable, Table, look_at, numeric_names, open_table, several
 from ..streams.td_sources import with_next
 from ..types import TDTimeStep, TimeStep, Tree, check_int, require
 
