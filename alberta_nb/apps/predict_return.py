@@ -92,7 +92,7 @@ class DiscountedMeanLearner(Settings):
 # %% ../../nbs/apps/05_predict_return.ipynb #bb92aa1a
 def _step(learner: DiscountedMeanLearner, state: DiscountedMeanState, time_step: TDTimeStep) -> UpdateResult:
     "Eq. 2 around one step of the learner inside."
-    inside: Any = learner.learner
+    inside = learner.learner
     new, changes = _next_changes(state, time_step.reward, learner.decay)
     if isinstance(inside, HordeLearner):
         ends = {"observation": time_step.observation, "next_observation": time_step.next_observation}

@@ -98,8 +98,8 @@ class TableReport:
     @classmethod
     def begin(cls, table: Table) -> "TableReport":
         "The report on a table of which nothing was read but its first piece."
-        own = {"refused": table.refused, "examples": table.examples, "read_as": table.read_as}
-        return cls(list(table.refused), table.renamed, **own)  # type: ignore[arg-type]
+        own = list(table.refused), table.renamed
+        return cls(*own, refused=table.refused, examples=table.examples, read_as=table.read_as)
 
     def add(self, columns: list[str], values: np.ndarray, bad: np.ndarray) -> None:
         "Count one more piece (rows, columns)."
