@@ -301,8 +301,9 @@ def to_optax(optimizer: Optimizer) -> Any:
         return LearnedStepsState(parts=optimizer.init(ravel_pytree(params)[0].size))
 
     def update(
-        gradients: Tree, state: LearnedStepsState, params: Tree = None, *, error: ArrayLike | None = None, **extra: object
-    ) -> Tree:
+        gradients: Tree, state: LearnedStepsState, params: Tree = None, *,
+        error: ArrayLike | None = None, **extra: object,
+    ) -> Tree:  # fmt: skip
         rule = steps_in_tree if any_shape else steps_in_line
         return rule(optimizer, gradients, state, one_error(optimizer, error))
 

@@ -147,6 +147,17 @@ def only_once(items: Iterable[Any]) -> None:
         _held.add(items)
 
 
+def _kept(item: object) -> object:
+    "An item with copies of its arrays: who gives it may write into the same ones again before it is read."
+
+    def own(part: object) -> object:
+        return part.copy() if isinstance(part, np.ndarray | list) else part
+
+    if isinstance(item, State):
+        return item.replace(**{name: own(part) for name, part in vars(item).items()})
+    return tuple(map(own, item)) if isinstance(item, tuple | list) else item
+
+# %% ../../nbs/streams/04_sources.ipynb #3f0a51c7
 class _Reading:
     "Items of an iterator that were read ahead, and what it raised behind them: `items[0]` is number `position` of all."
 
@@ -207,17 +218,6 @@ class _Waiting(_Reading):
             before = len(part)
 
 # %% ../../nbs/streams/04_sources.ipynb #dcabf8aa
-def _kept(item: object) -> object:
-    "An item with copies of its arrays: who gives it may write into the same ones again before it is read."
-
-    def own(part: object) -> object:
-        return part.copy() if isinstance(part, np.ndarray | list) else part
-
-    if isinstance(item, State):
-        return item.replace(**{name: own(part) for name, part in vars(item).items()})
-    return tuple(map(own, item)) if isinstance(item, tuple | list) else item
-
-
 def _cannot_be_copied(source: object) -> Any:
     "What copying and pickling call."
     what = "cannot be copied or pickled: its iterator is read once; make another one, or an ArraySource"

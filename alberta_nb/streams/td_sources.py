@@ -183,7 +183,9 @@ class TDIteratorSource(TDSource, IteratorSource):
         return fields
 
 # %% ../../nbs/streams/09_td_sources.ipynb #b1cb2651
-def play(env: Any, policy: Callable[[Any], Any], gamma: float, see: Callable[[Any], Any], seed: int | None) -> Iterator[Any]:
+def play(
+    env: Any, policy: Callable[[Any], Any], gamma: float, see: Callable[[Any], Any], seed: int | None
+) -> Iterator[Any]:
     "Transitions without end: gamma 0 after termination, -gamma after truncation, then a new episode."
     observation, _ = env.reset(seed=seed)
     seen = see(observation)
