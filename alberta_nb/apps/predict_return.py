@@ -185,8 +185,7 @@ def describe(found: TableResult, name: str) -> str:
         speed(found, len(found.learners)),
         *(f"gamma {g:g}: {line}" for g, part in parts.items() for line in remarks(part.scores, part.features)),
     ]
-    question = f"{name}: {found.report.rows:,} rows, predicting the discounted sum of {found.target!r}"
-    return as_text(found, question, shown_scores(found.scores), notes)
+    return as_text(found, name, f"predicting the discounted sum of {found.target!r}", shown_scores(found.scores), notes)
 
 # %% ../../nbs/apps/05_predict_return.ipynb #32c7963a
 def draw(found: TableResult) -> Figure:
