@@ -38,24 +38,24 @@ def plain(value: Any) -> Any:
 
 # %% ../nbs/05_gate.ipynb #24bc644e
 def check_number(
-    name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, open_low: bool = False
+    name: str, value: object, low: float = -math.inf, high: float = math.inf, *, open_low: bool = False
 ) -> Any:
     """`value`, a finite number in [low, high], or in (low, high] with `open_low`, as Python's own.
 
     Traced values pass: they are checked where they are concrete. Raises TypeError or ValueError naming the argument.
     """
-    value = plain(value)
-    if isinstance(value, jax.core.Tracer):
-        return value
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    require(is_number, f"{name} must be a number, got {value!r}", TypeError)
-    if not ((value > low if open_low else value >= low) and value <= high and _is_finite(value)):
+    number = plain(value)
+    if isinstance(number, jax.core.Tracer):
+        return number
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    require(is_number, f"{name} must be a number, got {number!r}", TypeError)
+    if not ((number > low if open_low else number >= low) and number <= high and _is_finite(number)):
         bounds = f"{'(' if open_low or low == -math.inf else '['}{low}, {high}{')' if high == math.inf else ']'}"
-        raise ValueError(f"{name} must be a finite number in {bounds}, got {_shown(value)}")
-    return value
+        raise ValueError(f"{name} must be a finite number in {bounds}, got {_shown(number)}")
+    return number
 
 
-def check_int(name: str, value: Any, low: int = 1) -> int:
+def check_int(name: str, value: object, low: int = 1) -> int:
     "`value`, a whole number, `low` or more, as Python's own. Raises TypeError or ValueError naming the argument."
     value = plain(value)
     if not isinstance(value, int) or isinstance(value, bool):
@@ -82,10 +82,10 @@ def _is_finite(value: float) -> bool:
     return value == value and abs(value) <= float(jnp.finfo(jnp.result_type(float)).max)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     "A number as a message shows it."
-    long = isinstance(value, int) and value.bit_length() > 100
-    return f"a whole number of {value.bit_length()} bits" if long else repr(value)
+    bits = value.bit_length() if isinstance(value, int) else 0
+    return f"a whole number of {bits} bits" if bits > 100 else repr(value)
 
 # %% ../nbs/05_gate.ipynb #7de6399a
 def filled(shape: tuple[int, ...], value: ArrayLike) -> Array:
@@ -106,7 +106,7 @@ def scalar(value: ArrayLike) -> Array:
 _NATIVE = frozenset(map(np.dtype, "float32 float64 bool int8 int16 int32 uint8 uint16 uint32".split()))
 
 
-def as_numbers(name: str, value: Any) -> Array | np.ndarray:
+def as_numbers(name: str, value: object) -> Array | np.ndarray:
     """`value` as an array of real numbers that compiled code reads as they are meant: the gate of all arrays.
 
     Arrays of JAX pass, traced or not, and native ones of numpy; all else goes through numpy's float64: 64-bit whole
@@ -150,7 +150,7 @@ def _is_real(dtype: np.dtype[Any]) -> bool:
     return getattr(dtype, "kind", None) != "m" and any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
-def _as_array(name: str, value: Any) -> np.ndarray:
+def _as_array(name: str, value: object) -> np.ndarray:
     "What numpy makes of anything."
     if isinstance(value, _Masked):
         raise TypeError(f"{name} must have no mask, got a masked array: fill it, .filled(np.nan) for missing values")
@@ -175,7 +175,7 @@ def _from_objects(name: str, objects: np.ndarray) -> np.ndarray:
     return found.reshape(objects.shape)
 
 # %% ../nbs/05_gate.ipynb #29c210e5
-def check_discounts(name: str, gammas: Any, first: int = 0) -> None:
+def check_discounts(name: str, gammas: Array | np.ndarray, first: int = 0) -> None:
     """Raise TypeError for flags instead of discounts, ValueError for a discount outside [-1, 1], with its place.
 
     `first` is the number of the first one. NaN passes, and so do arrays of JAX, at which looking is not free.
@@ -206,6 +206,6 @@ def one_discount(name: str, value: object, low: float = -1.0) -> Array | np.ndar
     return array
 
 
-def check_ratios(name: str, rhos: Any) -> None:
+def check_ratios(name: str, rhos: object) -> None:
     "Raise ValueError for an importance ratio below 0; NaN and arrays of JAX pass."
     require(not (isinstance(rhos, np.ndarray) and (rhos < 0).any()), f"{name} must be 0 or more, got {rhos}")

@@ -57,7 +57,7 @@ class State:
         return new
 
 # %% ../nbs/02_types.ipynb #dbd8568f
-def in_state(*, default: Any) -> Any:
+def in_state(*, default: object) -> Any:
     "A setting that `init` copies into the state: learners that differ only in such settings share one compilation."
     return dataclasses.field(default=default, metadata={"in_state": True})
 
@@ -127,7 +127,7 @@ def _rebuild(base: type["Settings"], config: Mapping[str, Any]) -> Any:
     return known[kind](**{name: _decode(value) for name, value in config.items() if name != "type"})
 
 # %% ../nbs/02_types.ipynb #02bbddfb
-def _fields_alone(settings: Any) -> dict[str, Any]:
+def _fields_alone(settings: "Settings") -> dict[str, Any]:
     "What a pickle or a copy takes along: what was computed from the fields is computed again."
     return {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
 

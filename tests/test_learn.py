@@ -22,8 +22,8 @@ from alberta_nb.normalizers import EMANormalizer
 from alberta_nb.optimizers.autostep import Autostep
 from alberta_nb.optimizers.idbd import IDBD
 from alberta_nb.optimizers.lms import LMS
+from alberta_nb.streams.dialect import TableError
 from alberta_nb.streams.sources import ArraySource
-from alberta_nb.streams.tables import TableError
 from alberta_nb.types import Settings, TimeStep
 
 NAMES = ["last value", "running mean", "lms", "idbd", "autostep"]

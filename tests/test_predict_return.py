@@ -30,9 +30,9 @@ from alberta_nb.optimizers.idbd import IDBD
 from alberta_nb.optimizers.lms import LMS
 from alberta_nb.optimizers.td_lambda import TDLambda
 from alberta_nb.optimizers.tdidbd import TDIDBD
+from alberta_nb.streams.dialect import TableError
 from alberta_nb.streams.returns import ideal_returns
 from alberta_nb.streams.sources import ArraySource
-from alberta_nb.streams.tables import TableError
 from alberta_nb.streams.td_sources import ReturnSource
 from alberta_nb.types import Settings, TDTimeStep
 

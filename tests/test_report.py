@@ -34,7 +34,7 @@ from alberta_nb.apps.report import (
     unstable,
 )
 from alberta_nb.apps.tables import TableReport
-from alberta_nb.streams.tables import TableError
+from alberta_nb.streams.dialect import TableError
 
 
 def test_every_treatment_has_its_line() -> None:

@@ -15,7 +15,8 @@ from alberta_nb.apps.tables import (
 )
 from alberta_nb.learners.baselines import LastValue, RunningMean
 from alberta_nb.loops.supervised import run_learning_loop
-from alberta_nb.streams.tables import TableError, open_table
+from alberta_nb.streams.dialect import TableError
+from alberta_nb.streams.tables import open_table
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ from alberta_nb.loops.run import run_loop
 from alberta_nb.loops.start import StreamPosition, stream_start
 from alberta_nb.streams.base import TDStream, watch
 from alberta_nb.streams.chains import borders, fall
-from alberta_nb.streams.tables import TableError
+from alberta_nb.streams.dialect import TableError
 from alberta_nb.types import State
 
 KEY = jax.random.key(3)

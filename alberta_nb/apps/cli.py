@@ -166,7 +166,7 @@ class _Ending:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-# %% ../../nbs/apps/07_cli.ipynb #22f0809f
+# %% ../../nbs/apps/07_cli.ipynb #5d1c7a90
 def _work(words: Sequence[str]) -> int:
     "The job that the words name, and its exit code."
     if words[:1] == ["bench"]:
@@ -176,7 +176,7 @@ def _work(words: Sequence[str]) -> int:
     args = make_parser(words[0] if words else None).parse_args(words)
     return int(args.run(args))
 
-
+# %% ../../nbs/apps/07_cli.ipynb #22f0809f
 def _spoken(words: Sequence[str], ending: _Ending) -> int:
     "The job, between streams that may be closed."
     out, err = (_Spoken(stream or io.StringIO()) for stream in (sys.stdout, sys.stderr))  # none where it was closed

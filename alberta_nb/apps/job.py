@@ -30,8 +30,9 @@ from ..optimizers.obgd import ObGD
 from ..optimizers.td_lambda import TDLambda
 from ..optimizers.tdidbd import TDIDBD
 from ..optimizers.true_online import TrueOnlineTD
+from ..streams.dialect import TableError
 from ..streams.returns import ideal_returns
-from ..streams.tables import TableError, several
+from ..streams.tables import several
 from ..types import Tree, check_int, check_number, require
 
 # %% ../../nbs/apps/02_job.ipynb #bf467e54
@@ -133,11 +134,11 @@ def one_pass(
     zeros = pd.DataFrame(np.zeros((3, len(source.columns))), columns=source.columns)
     nothing = type(source)(zeros, source.targets, lags=source.lags)
     rows, start = 1 if isinstance(source, TransitionSource) else every, time.perf_counter()
-    if run_learning_loop(learner, nothing, record_every=rows).interrupted:
+    if run_learning_loop(learner, nothing, record_every=rows, non_finite="show").interrupted:
         raise KeyboardInterrupt
     compiled = time.perf_counter()
     begun.set()
-    run = run_learning_loop(learner, source, record_every=rows, progress=progress)
+    run = run_learning_loop(learner, source, record_every=rows, progress=progress, non_finite="show")
     seconds, origin = time.perf_counter() - compiled, dict(zip(source.columns, source.origin.tolist(), strict=True))
     found = TableResult(
         learners=dict(learners), targets=source.targets, columns=source.columns, lags=source.lags, origin=origin,

@@ -29,7 +29,7 @@ from .tables import GivenTable, LaggedSource
 from ..learners.bank import LearnerBank
 from ..learners.baselines import ChangeLearner, LastValue, RunningMean, Scored, score
 from ..learners.linear import LinearLearner
-from ..streams.tables import TableError
+from ..streams.dialect import TableError
 from ..types import Tree, require
 
 # %% ../../nbs/apps/04_learn.ipynb #181e6acc
@@ -83,8 +83,7 @@ def describe(found: TableResult, name: str) -> str:
         speed(found, len(found.learners)),
         *remarks(found.scores, found.features),
     ]
-    question = f"{name}: {found.report.rows:,} rows, predicting {found.target!r}"
-    return as_text(found, question, shown_scores(found.scores), notes)
+    return as_text(found, name, f"predicting {found.target!r}", shown_scores(found.scores), notes)
 
 # %% ../../nbs/apps/04_learn.ipynb #173794f5
 def draw(found: TableResult, most: int = 20) -> Figure:

@@ -107,7 +107,7 @@ def describe(found: TableResult, name: str) -> str:
         *unstable(asked, known.rmse, known.skill),
         speed(found, len(found.scores), "demons"),
     ]
-    return as_text(found, f"{name}: {found.report.rows:,} rows, {demons},", _shown_skills(found), notes)
+    return as_text(found, name, f"{demons},", _shown_skills(found), notes)
 
 # %% ../../nbs/apps/06_nexting.ipynb #82f4669c
 def draw(found: TableResult, most: int = 10, most_gammas: int = 5) -> Figure:

@@ -92,7 +92,7 @@ class DiscountedMeanLearner(Settings):
 # %% ../../nbs/apps/05_predict_return.ipynb #bb92aa1a
 def _step(learner: DiscountedMeanLearner, state: DiscountedMeanState, time_step: TDTimeStep) -> UpdateResult:
     "Eq. 2 around one step of the learner inside."
-    inside: Any = learner.learner
+    inside = learner.learner
     new, changes = _next_changes(state, time_step.reward, learner.decay)
     if isinstance(inside, HordeLearner):
         ends = {"observation": time_step.observation, "next_observation": time_step.next_observation}
@@ -185,8 +185,7 @@ def describe(found: TableResult, name: str) -> str:
         speed(found, len(found.learners)),
         *(f"gamma {g:g}: {line}" for g, part in parts.items() for line in remarks(part.scores, part.features)),
     ]
-    question = f"{name}: {found.report.rows:,} rows, predicting the discounted sum of {found.target!r}"
-    return as_text(found, question, shown_scores(found.scores), notes)
+    return as_text(found, name, f"predicting the discounted sum of {found.target!r}", shown_scores(found.scores), notes)
 
 # %% ../../nbs/apps/05_predict_return.ipynb #32c7963a
 def draw(found: TableResult) -> Figure:

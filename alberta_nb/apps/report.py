@@ -34,7 +34,7 @@ from matplotlib.figure import Figure
 import alberta_nb
 from .job import TableResult, unknown_rows
 from .tables import SHIPPED, TableReport, opened
-from ..streams.tables import TableError
+from ..streams.dialect import TableError
 from ..types import Settings, Tree, require
 
 # %% ../../nbs/apps/03_report.ipynb #8a391a50
@@ -67,11 +67,11 @@ def treatment(report: TableReport) -> list[str]:
     return [f"  {what}: {which}" for what, which in lines.items() if which]
 
 # %% ../../nbs/apps/03_report.ipynb #18c4af9b
-def as_text(found: TableResult, question: str, table: str, notes: Sequence[str]) -> str:
+def as_text(found: TableResult, name: str, question: str, table: str, notes: Sequence[str]) -> str:
     "What was asked of which inputs, how the table was treated, the table of what was found, and notes about it."
     n = len(found.columns)
     seen = f"{n} column{'s' * (n > 1)}: {n * found.lags:,} inputs"
-    asked = f"{question} from the {found.lags} rows before, {seen}"
+    asked = f"{name}: {found.report.rows:,} rows, {question} from the {found.lags} rows before, {seen}"
     return "\n".join([asked, *treatment(found.report), "", table, "", *notes])
 
 

@@ -17,8 +17,9 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
+from ..streams.dialect import TableError
 from ..streams.sources import Source, default_float
-from ..streams.tables import CSVTable, Table, TableError, look_at, numeric_names, open_table, several
+from ..streams.tables import CSVTable, Table, look_at, numeric_names, open_table, several
 from ..streams.td_sources import with_next
 from ..types import TDTimeStep, TimeStep, Tree, check_int, require
 
@@ -97,8 +98,8 @@ class TableReport:
     @classmethod
     def begin(cls, table: Table) -> "TableReport":
         "The report on a table of which nothing was read but its first piece."
-        own = {"refused": table.refused, "examples": table.examples, "read_as": table.read_as}
-        return cls(list(table.refused), table.renamed, **own)  # type: ignore[arg-type]
+        own = list(table.refused), table.renamed
+        return cls(*own, refused=table.refused, examples=table.examples, read_as=table.read_as)
 
     def add(self, columns: list[str], values: np.ndarray, bad: np.ndarray) -> None:
         "Count one more piece (rows, columns)."

@@ -31,7 +31,11 @@ class Source:
     time_step: type[Any] = TimeStep  # of what kind the time steps are
     feature_dim: int
     num_steps: int | None = None
-    finite: bool = False  # True where all numbers are known to be finite: then pages are not looked at again
+
+    @functools.cached_property
+    def finite(self) -> bool:
+        "Whether all numbers are known to be finite: then pages are not looked at again."
+        return False
 
     @property
     def numbers(self) -> int:
@@ -52,7 +56,7 @@ def default_float() -> np.dtype[Any]:
     return np.dtype(jnp.result_type(float))
 
 
-def as_table(name: str, values: Any, ndim: int) -> np.ndarray:
+def as_table(name: str, values: object, ndim: int) -> np.ndarray:
     "Numbers of any kind as an array of `ndim` dimensions, checked; their own array where it needs no conversion."
     array = np.asarray(as_numbers(name, values))
     require(array.ndim == ndim, f"{name} must have {ndim} dimensions, got shape {array.shape}")
@@ -96,7 +100,7 @@ class RowsSource(Source):
         return {name: array.shape[1:] for name, array in self.rows.items()}
 
     @functools.cached_property
-    def finite(self) -> bool:  # type: ignore[override]
+    def finite(self) -> bool:
         "Whether the sums, and so all numbers, are finite: looked at once, not page by page in every run."
         whole = self.time_step(**self.rows)
         read = vars(whole.as_read() if hasattr(whole, "as_read") else whole).values()  # what a learner reads
@@ -108,7 +112,7 @@ class RowsSource(Source):
             yield self.time_step(**{name: array[start : start + rows] for name, array in self.rows.items()})
 
 # %% ../../nbs/streams/04_sources.ipynb #d7947640
-def as_column(name: str, values: Any, rows: int) -> np.ndarray:
+def as_column(name: str, values: object, rows: int) -> np.ndarray:
     "Numbers (rows,) or (rows, 1) as (rows, 1)."
     array = np.asarray(as_numbers(name, values))
     require(array.shape in ((rows,), (rows, 1)), f"{name} must have shape ({rows},) or ({rows}, 1), got {array.shape}")
@@ -143,8 +147,19 @@ def only_once(items: Iterable[Any]) -> None:
         _held.add(items)
 
 
+def _kept(item: object) -> object:
+    "An item with copies of its arrays: who gives it may write into the same ones again before it is read."
+
+    def own(part: object) -> object:
+        return part.copy() if isinstance(part, np.ndarray | list) else part
+
+    if isinstance(item, State):
+        return item.replace(**{name: own(part) for name, part in vars(item).items()})
+    return tuple(map(own, item)) if isinstance(item, tuple | list) else item
+
+# %% ../../nbs/streams/04_sources.ipynb #3f0a51c7
 class _Reading:
-    "Items of an iterator that were read ahead, and what it raised behind them."
+    "Items of an iterator that were read ahead, and what it raised behind them: `items[0]` is number `position` of all."
 
     def __init__(self, items: Iterable[Any]):
         self.source, self.position = iter(items), 0
@@ -166,9 +181,15 @@ class _Reading:
         if failed is not None:
             raise failed
 
+    def drop(self, count: int) -> int:
+        "Forget the first `count` of those that wait, or all of them; how many that were."
+        gone = len(self.items[:count])
+        self.items, self.position = self.items[gone:], self.position + gone
+        return gone
+
 # %% ../../nbs/streams/04_sources.ipynb #39b0db2a
 class _Waiting(_Reading):
-    "Items that were read ahead: `items` wait, and `items[0]` is number `position` of all."
+    "Items that wait until the part after the next is asked for."
 
     def first(self) -> Any:
         "The first item. Raises what the iterator raises, or ValueError where there is none."
@@ -178,14 +199,8 @@ class _Waiting(_Reading):
         require(len(self.items) > 0, "pairs is empty, and feature_dim is not given")
         return self.items[0]
 
-    def drop(self, count: int) -> int:
-        "Forget the first `count` of those that wait, or all of them; how many that were."
-        gone = len(self.items[:count])
-        self.items, self.position = self.items[gone:], self.position + gone
-        return gone
-
     def parts(self, first: int, rows: int) -> Iterator[list[Any]]:
-        "Items from number `first` on, `rows` at a time; a part stays until the part after the next is asked for."
+        "Items from number `first` on, `rows` at a time; a part stays for that long."
         at, before = self.position, 0
         require(first >= at, f"the iterator has gone past step {first}, it can give steps from {at} on")
         while self.position < first:
@@ -203,17 +218,6 @@ class _Waiting(_Reading):
             before = len(part)
 
 # %% ../../nbs/streams/04_sources.ipynb #dcabf8aa
-def _kept(item: Any) -> Any:
-    "An item with copies of its arrays: who gives it may write into the same ones again before it is read."
-
-    def own(part: Any) -> Any:
-        return part.copy() if isinstance(part, np.ndarray | list) else part
-
-    if isinstance(item, State):
-        return item.replace(**{name: own(part) for name, part in vars(item).items()})
-    return tuple(map(own, item)) if isinstance(item, tuple | list) else item
-
-
 def _cannot_be_copied(source: object) -> Any:
     "What copying and pickling call."
     what = "cannot be copied or pickled: its iterator is read once; make another one, or an ArraySource"
@@ -239,9 +243,8 @@ class IteratorSource(Source):
 
     def __init__(self, pairs: Iterable[Any], feature_dim: int | None = None, num_steps: int | None = None):
         require(isinstance(pairs, Iterable), f"pairs must be iterable, got {type(pairs).__name__}", TypeError)
-        self.waiting, self.num_steps = _Waiting(pairs), None
-        if num_steps is not None:
-            self.num_steps = check_int("num_steps", num_steps, 0)
+        self.waiting = _Waiting(pairs)
+        self.num_steps = None if num_steps is None else check_int("num_steps", num_steps, 0)
         if feature_dim is None:
             feature_dim = len(self.read(self.waiting.first(), 0, None)["observation"])
         self.feature_dim = check_int("feature_dim", feature_dim)
@@ -256,11 +259,7 @@ class IteratorSource(Source):
 
     def pages(self, first: int, rows: int) -> Iterator[Any]:
         for part in self.waiting.parts(first, rows):
-            read, failed = _until_bad(self, first, part)
-            if read:
-                yield self.time_step(**{name: np.stack([fields[name] for fields in read]) for name in read[0]})
-            if failed is not None:
-                raise failed
+            yield from _until_bad(self, first, part)
             first += len(part)
 
 # %% ../../nbs/streams/04_sources.ipynb #899f66db
@@ -271,15 +270,19 @@ def _fields_of(what: str, item: object, names: tuple[str, ...], known: tuple[str
     return [getattr(item, name) for name in names]
 
 
-def _until_bad(source: IteratorSource, first: int, items: list[Any]) -> tuple[list[Tree], Exception | None]:
-    "What is read of the items before one that does not fit, and its error: what came before it is learned from first."
-    found: list[Tree] = []
+def _until_bad(source: IteratorSource, first: int, items: list[Any]) -> Iterator[Any]:
+    "The items before one that does not fit as a page, then its error: what came before it is learned from first."
+    read: list[dict[str, np.ndarray]] = []
+    failed: Exception | None = None
     try:
         for item in items:
-            found.append(source.read(item, first + len(found), source.feature_dim))
+            read.append(source.read(item, first + len(read), source.feature_dim))
     except Exception as error:
-        return found, error
-    return found, None
+        failed = error
+    if read:
+        yield source.time_step(**{name: np.stack([fields[name] for fields in read]) for name in read[0]})
+    if failed is not None:
+        raise failed
 
 # %% ../../nbs/streams/04_sources.ipynb #8265ccfb
 def _checked_fields(

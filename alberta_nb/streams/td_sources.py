@@ -128,7 +128,7 @@ class TDTableSource(TDSource):
     """
 
     def __init__(
-        self, table: Any, reward: str, gamma: float | str, features: Sequence[str] | None = None,
+        self, table: object, reward: str, gamma: float | str, features: Sequence[str] | None = None,
         piece_rows: int | None = None,
     ):  # fmt: skip
         opened, known = open_table(table, piece_rows), [gamma] if isinstance(gamma, str) else []
@@ -177,13 +177,15 @@ class TDIteratorSource(TDSource, IteratorSource):
         require(alike, f"{what}, got a {type(item).__name__}", TypeError)
         fields = super().read(item, number, feature_dim)
         require(not (fields.get("rho", np.zeros(1)) < 0).any(), f"transition {number}: rho must be 0 or more")
-        cut: Any = getattr(item, "truncated", None)
+        cut = getattr(item, "truncated", None)
         if cut is not None:
             fields["gamma"] = np.where(np.reshape(cut, 1) != 0.0, -np.abs(fields["gamma"]), fields["gamma"])
         return fields
 
 # %% ../../nbs/streams/09_td_sources.ipynb #b1cb2651
-def play(env: Any, policy: Callable[[Any], Any], gamma: float, see: Callable[[Any], Any], seed: Any) -> Iterator[Any]:
+def play(
+    env: Any, policy: Callable[[Any], Any], gamma: float, see: Callable[[Any], Any], seed: int | None
+) -> Iterator[Any]:
     "Transitions without end: gamma 0 after termination, -gamma after truncation, then a new episode."
     observation, _ = env.reset(seed=seed)
     seen = see(observation)
@@ -244,7 +246,7 @@ def random_policy(env: Any, seed: int | None) -> Callable[[Any], Any]:
     return lambda observation: env.action_space.sample()
 
 # %% ../../nbs/streams/09_td_sources.ipynb #dc299f87
-def feature_function(env: Any, features: Callable[[Any], Any] | None) -> Callable[[Any], np.ndarray]:
+def feature_function(env: object, features: Callable[[Any], Any] | None) -> Callable[[Any], np.ndarray]:
     "What a learner sees of an observation; copies, because environments may write into their own."
     if features is not None:
         require(callable(features), f"features must be a function, got {type(features).__name__}", TypeError)
