@@ -23,7 +23,7 @@ from jax.typing import ArrayLike, DTypeLike
 from ..native.kernel import OPTIONS, native_if, use_native
 from ..native.rewrite import short_vectors
 from ..learners.base import Learner, adopted, contract, state_like
-from .engine import stays
+from .guard import stays
 from .start import check_instance, fit_state
 from ..streams.sources import aligned_empty
 from ..types import TimeStep, Tree, check_int, as_numbers, require, vector
