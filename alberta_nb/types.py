@@ -154,8 +154,7 @@ def _template(value: object) -> object:
 class Settings:
     """Frozen settings, compared by value: the base of learners, optimizers, normalisers and streams.
 
-    `to_config` gives a JSON-ready dict with the class name under "type"; `from_config` of the class, or of any base,
-    gives the settings back.
+    `from_config` of the class, or of any base, reads what `to_config` gave, which has the class name under "type".
     """
 
     _types: ClassVar[dict[str, type["Settings"]]] = {}

@@ -15,7 +15,7 @@ from alberta_nb.learners.bank import LearnerBank
 from alberta_nb.learners.linear import LinearLearner
 from alberta_nb.loops import engine
 from alberta_nb.loops import run as run_module
-from alberta_nb.loops.run import NonFiniteError
+from alberta_nb.loops.guard import NonFiniteError
 from alberta_nb.loops.start import StreamPosition
 from alberta_nb.loops.supervised import (
     BatchedLearningResult,

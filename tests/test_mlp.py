@@ -17,6 +17,7 @@ from alberta_nb.learners.linear import LinearLearner
 from alberta_nb.learners.mlp import DivergenceWarning, MLPLearner, MLPLearnerState, MLPUpdateResult
 from alberta_nb.learners.network import MLPParams, forward, gradient, layer_norm
 from alberta_nb.learners.sparse_init import sparse_init
+from alberta_nb.loops import blocks as blocks_module
 from alberta_nb.loops import run as run_module
 from alberta_nb.loops.mlp import run_mlp_learning_loop, run_mlp_learning_loop_batched
 from alberta_nb.loops.supervised import NormalizerTrackingConfig
@@ -490,7 +491,7 @@ def test_seeds_apart_in_blocks_and_interrupted(monkeypatch: pytest.MonkeyPatch) 
     assert jax.tree.structure(cut) == jax.tree.structure(whole) and cut.steps == whole.steps == 200
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(cut), jax.tree.leaves(whole), strict=True))
 
-    calls, block = [], run_module.run_seeds
+    calls, block = [], blocks_module.run_seeds
 
     def stop_at_second(*args: Any) -> Any:
         calls.append(args)
@@ -498,11 +499,11 @@ def test_seeds_apart_in_blocks_and_interrupted(monkeypatch: pytest.MonkeyPatch) 
             raise KeyboardInterrupt
         return block(*args)
 
-    monkeypatch.setattr(run_module, "run_seeds", stop_at_second)
+    monkeypatch.setattr(blocks_module, "run_seeds", stop_at_second)
     stopped = run_mlp_learning_loop_batched(learner, STREAM, 200, keys, **options)
     assert stopped.interrupted and stopped.steps == 48 and stopped.metrics.shape == (3, 16, 4)
     assert np.array_equal(stopped.metrics, whole.metrics[:, :16])
-    monkeypatch.setattr(run_module, "run_seeds", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(blocks_module, "run_seeds", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
     nothing = run_mlp_learning_loop_batched(learner, STREAM, 200, keys)
     assert nothing.interrupted and nothing.metrics.shape == (3, 0, 4) and nothing.steps == 0
 

@@ -12,7 +12,7 @@ import pytest
 import alberta_nb as ab
 from alberta_nb.loops import run as run_module
 from alberta_nb.loops import start as start_module
-from alberta_nb.loops.run import NonFiniteError, StoppedError
+from alberta_nb.loops.guard import NonFiniteError, StoppedError
 from alberta_nb.loops.start import StreamPosition
 from alberta_nb.native.kernel import native_loops, use_native
 

@@ -14,8 +14,7 @@ import pytest
 
 import alberta_nb as ab
 from alberta_nb.learners.td import td_step
-from alberta_nb.loops.engine import is_finite
-from alberta_nb.loops.run import _first_bad
+from alberta_nb.loops.guard import first_bad, is_finite
 from alberta_nb.native import noise
 from alberta_nb.native.kernel import native_loops
 from alberta_nb.optimizers.td_lambda import TRACES, discounted
@@ -696,9 +695,9 @@ def test_what_is_read_has_to_be_finite() -> None:
     assert not is_finite(step.replace(reward=jnp.full(1, jnp.inf)))
     assert not is_finite(step.replace(gamma=jnp.full(1, jnp.nan)))
     page = jax.tree.map(lambda a: np.stack([np.asarray(a)] * 3), step)
-    assert _first_bad(page) == 3
+    assert first_bad(page) == 3
     page.gamma[2] = 0.5
-    assert _first_bad(page) == 2
+    assert first_bad(page) == 2
 
 
 def test_nonsense_after_an_end_is_no_reason_to_stop() -> None:

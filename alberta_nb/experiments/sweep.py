@@ -8,7 +8,7 @@ __all__ = ['sweep', 'seed_averages', 'sweep_table', 'paired_difference']
 # %% ../../nbs/experiments/01_sweep.ipynb #47c8d701
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -37,7 +37,7 @@ def sweep(
 
     Raises what `LearnerBank` and the loop raise.
     """
-    bank = LearnerBank(learners)  # type: ignore[arg-type]
+    bank = LearnerBank(cast(tuple[Any, ...], learners))  # which makes a tuple of them
     run = run_mlp_learning_loop_batched if bank.needs_key else run_learning_loop_batched
     return run(bank, stream, num_steps, keys, **options)
 

@@ -10,6 +10,7 @@ import enum
 import functools
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -91,7 +92,7 @@ class HordeSpec(Settings):
 
 def create_horde_spec(demons: Sequence[GVFSpec]) -> HordeSpec:
     "The specification of a Horde from its questions, one for each demon."
-    return HordeSpec(demons)  # type: ignore[arg-type]
+    return HordeSpec(cast(tuple[GVFSpec, ...], demons))  # which makes a tuple of them
 
 # %% ../../nbs/horde/01_gvf.ipynb #8a45dc9b
 def horde_from_columns(names: Sequence[str], gammas: Sequence[float], lamda: float = 0.9) -> HordeSpec:

@@ -112,7 +112,7 @@ def discounts(asked: Questions, time_step: HordeTimeStep) -> Array:
     gammas = gammas if time_step.terminated is None else jnp.where(time_step.terminated != 0.0, 0.0, gammas)
     return cut_off(gammas, time_step.truncated)
 
-
+# %% ../../nbs/horde/03_horde.ipynb #6e2acf64
 def horde_step(self: Any, state: MultiHeadMLPState, time_step: HordeTimeStep) -> HordeUpdateResult:
     "One transition: scale both ends, predict at both, compare every demon with its target, move."
     learner, asked = self.heads, state.questions

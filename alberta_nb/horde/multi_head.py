@@ -322,7 +322,7 @@ def first_heads(self: MultiHeadSettings, feature_dim: int, key: Array) -> MultiH
     return state.replace(traces=(filled(head.shape, 0.0), filled((n,), 0.0)), decays=decays)
 
 # %% ../../nbs/horde/02_multi_head.ipynb #c5c23b68
-def rescaled_heads(self: Any, state: MultiHeadMLPState, ratio: Array, shift: Array) -> MultiHeadMLPState:
+def rescaled_heads(self: MultiHeadSettings, state: MultiHeadMLPState, ratio: Array, shift: Array) -> MultiHeadMLPState:
     "The state whose predictions are `ratio` times these plus `shift`, (n_heads,), and all that is remembered likewise."
     memories = self.of_heads.rescaled(state.head_optimizer_states, ratio)
     return state.replace(params=rescaled_output(state.params, ratio, shift), head_optimizer_states=memories)

@@ -8,7 +8,7 @@ __all__ = ['group_by_structure', 'in_order', 'pad_columns', 'BankResult', 'bank_
 
 # %% ../../nbs/learners/03_bank.ipynb #e43a15b2
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -57,7 +57,7 @@ def bank_step(self: Any, state: tuple[Tree, ...], time_step: Tree) -> BankResult
 
 # %% ../../nbs/learners/03_bank.ipynb #ffd90e12
 def bank_guard(
-    self: Any, stays: Any, before: tuple[Tree, ...], after: tuple[Tree, ...], metrics: Array
+    self: Any, stays: Callable[..., Array], before: tuple[Tree, ...], after: tuple[Tree, ...], metrics: Array
 ) -> tuple[tuple[Tree, ...], Array]:
     "The next state and metrics; what was before, and a row of NaN, for each learner whose state `stays` says was lost."
     states, kept = [], []

@@ -8,7 +8,6 @@ __all__ = ['zeros_per_row', 'sparse_init']
 # %% ../../nbs/learners/05_sparse_init.ipynb #a78d8a94
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +23,7 @@ def zeros_per_row(fan_in: int, sparsity: float) -> int:
     return min(math.floor(round(sparsity * fan_in, 9) + 0.5), fan_in - 1)  # .55 * 100 is 55.00000000000001
 
 # %% ../../nbs/learners/05_sparse_init.ipynb #27c8a737
-def sparse_init(key: Any, shape: tuple[int, int], sparsity: float = 0.9, init_type: str = "uniform") -> Array:
+def sparse_init(key: Array, shape: tuple[int, int], sparsity: float = 0.9, init_type: str = "uniform") -> Array:
     """Weights (fan_out, fan_in) with the same number of zeros in every row, at random places.
 
     Args:

@@ -24,7 +24,7 @@ from .multi_head import (
     run_multi_head_learning_loop as run_multi_head_learning_loop,
     run_multi_head_learning_loop_batched as run_multi_head_learning_loop_batched,
 )
-from .run import NonFiniteError as NonFiniteError, StoppedError as StoppedError
+from .guard import NonFiniteError as NonFiniteError, StoppedError as StoppedError
 from .start import StreamPosition as StreamPosition
 from .stepper import Stepper as Stepper
 from .supervised import (

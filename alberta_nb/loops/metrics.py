@@ -8,26 +8,26 @@ __all__ = ['COLUMNS', 'names_of', 'metrics_to_dicts', 'extract_metric', 'window_
 
 # %% ../../nbs/loops/02_metrics.ipynb #e1a6ec24
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..learners.linear import LinearLearner
 from ..normalizers import EMANormalizer
-from ..types import check_int, require
+from ..types import Tree, check_int, require
 
 # %% ../../nbs/loops/02_metrics.ipynb #22e40a00
 COLUMNS = LinearLearner(normalizer=EMANormalizer()).metric_names
 
 
-def names_of(learner: Any, default: tuple[str, ...] = COLUMNS) -> tuple[str, ...]:
+def names_of(learner: object, default: tuple[str, ...] = COLUMNS) -> tuple[str, ...]:
     "What a learner calls the columns of its metrics; `default` for None. Raises TypeError where it does not say."
-    told = hasattr(learner, "metric_names") or learner is None
-    require(told, f"learner must have metric_names, got {type(learner).__name__}", TypeError)
-    return default if learner is None else learner.metric_names
+    names: Tree = default if learner is None else getattr(learner, "metric_names", None)
+    require(names is not None, f"learner must have metric_names, got {type(learner).__name__}", TypeError)
+    return names
 
 
-def metrics_to_dicts(metrics: Any, normalized: bool = False, learner: Any = None) -> list[dict[str, float]]:
+def metrics_to_dicts(metrics: ArrayLike, normalized: bool = False, learner: object = None) -> list[dict[str, float]]:
     """Metrics (rows, columns) as one dict for each row.
 
     With `learner` all columns have the names that this learner gives them. Without it they are those of a linear one:
@@ -42,7 +42,7 @@ def metrics_to_dicts(metrics: Any, normalized: bool = False, learner: Any = None
     return [dict(zip(names, row, strict=False)) for row in table.tolist()]
 
 # %% ../../nbs/loops/02_metrics.ipynb #77f9418d
-def extract_metric(history: Any, key: str, learner: Any = None) -> np.ndarray:
+def extract_metric(history: object, key: str, learner: object = None) -> np.ndarray:
     """One metric over time, float64 (rows,): from dicts (None: a NaN), or from an array of metrics (rows, columns).
 
     `learner`: whose metrics an array holds, as in `metrics_to_dicts`. Raises ValueError for a key that is not there.
@@ -78,7 +78,7 @@ def window_sums(values: np.ndarray, window_size: int) -> np.ndarray:
     return sums
 
 # %% ../../nbs/loops/02_metrics.ipynb #09a265c9
-def compute_running_mean(values: Any, window_size: int = 100) -> np.ndarray:
+def compute_running_mean(values: ArrayLike, window_size: int = 100) -> np.ndarray:
     """The mean of the last `window_size` values at every step, float64 (n,); of all while there are fewer (Eq. 1).
 
     NaN (skipped steps) are left out; where nothing else is in the window, the mean is NaN. Raises ValueError for values
@@ -94,12 +94,12 @@ def compute_running_mean(values: Any, window_size: int = 100) -> np.ndarray:
         return sums / counts
 
 # %% ../../nbs/loops/02_metrics.ipynb #4dc03142
-def compute_tracking_error(history: Any, window_size: int = 100, learner: Any = None) -> np.ndarray:
+def compute_tracking_error(history: object, window_size: int = 100, learner: object = None) -> np.ndarray:
     "The running mean of the squared error, a learner's first metric, (rows,); arguments as in `extract_metric`."
     return compute_running_mean(extract_metric(history, names_of(learner)[0], learner), window_size)
 
 # %% ../../nbs/loops/02_metrics.ipynb #cace24b9
-def compute_cumulative_error(history: Any, error_key: str = "squared_error", learner: Any = None) -> np.ndarray:
+def compute_cumulative_error(history: object, error_key: str = "squared_error", learner: object = None) -> np.ndarray:
     "The sum of a metric up to and with every step, float64 (rows,); steps that were skipped (NaN) add nothing."
     values = extract_metric(history, error_key, learner)
     with np.errstate(invalid="ignore"):
@@ -107,7 +107,7 @@ def compute_cumulative_error(history: Any, error_key: str = "squared_error", lea
 
 # %% ../../nbs/loops/02_metrics.ipynb #bbeb2579
 def compare_learners(
-    results: Mapping[str, Any], metric: str = "squared_error", learner: Any = None
+    results: Mapping[str, object], metric: str = "squared_error", learner: object = None
 ) -> dict[str, dict[str, float]]:
     """Mean, standard deviation, sum, and mean of the last 100 steps of a metric, for each learner by name.
 

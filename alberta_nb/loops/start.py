@@ -120,7 +120,7 @@ def check_clock(first: int, num_steps: int) -> None:
     what = f"a stream's clock ends at 2^32 steps: it stands at {first}, and {num_steps} more were asked for"
     require(first + num_steps < MAX_STEPS, what)
 
-
+# %% ../../nbs/loops/08_start.ipynb #54cd9c9c
 def check_steps(
     stream: Experience, num_steps: int | None, first: int, record_every: int, non_finite: str
 ) -> int | None:

@@ -8,7 +8,7 @@ __all__ = ['STEP_SIZES', 'NORMALIZER', 'Result', 'StepSizeTrackingConfig', 'Norm
            'Tracked', 'run', 'run_learning_loop', 'run_learning_loop_batched']
 
 # %% ../../nbs/loops/01_supervised.ipynb #fd1ac6b4
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Self, TypeVar
 
 import jax
@@ -86,8 +86,8 @@ class LearningResult(tuple[Tree, ...]):
     metrics = property(lambda self: self[1])
 
     def __new__(
-        cls, items: Any, names: tuple[str, ...] = (), stream_state: StreamPosition | None = None, steps: int = 0,
-        skipped: Tree = 0, interrupted: bool = False,
+        cls, items: Iterable[Tree], names: tuple[str, ...] = (), stream_state: StreamPosition | None = None,
+        steps: int = 0, skipped: Tree = 0, interrupted: bool = False,
     ) -> Self:  # fmt: skip
         result = super().__new__(cls, items)
         vars(result).update(names=names, stream_state=stream_state, steps=steps, skipped=skipped)
@@ -106,7 +106,7 @@ class LearningResult(tuple[Tree, ...]):
         return type(self), (tuple(self), self.names, *ending)
 
 # %% ../../nbs/loops/01_supervised.ipynb #ce2a3d0e
-def _with_changes(result: Any, changes: dict[str, Tree]) -> Any:
+def _with_changes(result: LearningResult, changes: dict[str, Tree]) -> Tree:
     "The result with other parts."
     places = {name: k for k, name in enumerate(result.names, 2)} | dict.fromkeys(("state", "states"), 0)
     places |= dict.fromkeys(("metrics", "per_head_metrics", "per_demon_metrics"), 1)
@@ -209,13 +209,17 @@ def _check_interval(name: str, tracking: Any, kind: type[Any], num_steps: int | 
     require(fits, f"{name}.interval must be at most num_steps ({num_steps}), got {tracking.interval}")
 
 
-def _to_record(learner: Learner, tracking: dict[Tracked, Any], num_steps: int | None) -> tuple[History, ...]:
+def _to_record(
+    learner: Learner, tracking: dict[Tracked, Any], looks: Looks | None, num_steps: int | None
+) -> tuple[History, ...]:
     "What the engine has to record. Raises ValueError for an interval that does not fit, or a learner without it."
     asked = {kind: config for kind, config in tracking.items() if config is not None}
     for kind, config in asked.items():
         _check_interval(f"{kind.name}_tracking", config, kind.config, num_steps)
         fits = getattr(learner, kind.attribute, None) is not None
         require(fits, f"{kind.name}_tracking needs a learner with {kind.needs}, got a {type(learner).__name__} without")
+    if looks is not None:
+        _check_interval("diagnostics", looks, Looks, num_steps)
     return tuple(History(config.interval, kind.read) for kind, config in asked.items())
 
 # %% ../../nbs/loops/01_supervised.ipynb #5c0550b8
@@ -249,9 +253,7 @@ def run(
     check_world(learner, stream)
     began = clock_of(stream_state) if isinstance(stream_state, StreamPosition) else 0
     total = check_steps(stream, num_steps, began, record_every, non_finite)
-    histories = _to_record(learner, tracking, total)
-    if looks is not None:
-        _check_interval("diagnostics", looks, Looks, total)
+    histories = _to_record(learner, tracking, looks, total)
     many = issubclass(result, BatchedLearningResult)
     seeds = _how_seeds_run(learner) if many else None
     position, number = start_position(stream, keys, stream_state, many, seeds == "per core")

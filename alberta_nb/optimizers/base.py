@@ -130,12 +130,7 @@ class OptimizerSettings(Settings):
 
     def blank(self, kind: type[State], shape: tuple[int, ...], **starts: ArrayLike) -> Tree:
         "A first state of `kind`: () for a field that is a number here, else an array filled with its start, or with 0."
-        numbers = {f.name for f in _fields(type(self)) if f.metadata.get("in_state")} & {f.name for f in _fields(kind)}
-        arrays = {f.name: starts.get(f.name, 0.0) for f in _fields(kind) if f.name not in numbers}
-        unknown = [f.name for f in _fields(type(self)) if is_auto(getattr(self, f.name))]
-        require(not unknown, f"{', '.join(unknown)} {NEEDS_INPUTS}")
-        given = {name: filled(tuple(shape), start) for name, start in arrays.items()}
-        return kind(**given, **{name: scalar(getattr(self, name)) for name in numbers})
+        return _blank(self, kind, shape, starts)
 
     def init_for_shape(self, shape: tuple[int, ...]) -> Tree:
         "The first memory of one parameter array. Raises NotImplementedError where there is no such form."
@@ -160,6 +155,18 @@ def _for_inputs(settings: Any, inputs: int) -> Any:
     found: dict[str, Any] = {name: 0.1 / inputs for name, value in held.items() if is_auto(value)}
     found |= {name: value.for_inputs(inputs) for name, value in held.items() if isinstance(value, OptimizerSettings)}
     return dataclasses.replace(settings, **found) if any(found[name] is not held[name] for name in found) else settings
+
+# %% ../../nbs/optimizers/05_base.ipynb #0aeae06e
+def _blank(
+    settings: OptimizerSettings, kind: type[State], shape: tuple[int, ...], starts: dict[str, ArrayLike]
+) -> Tree:
+    "A memory whose fields are numbers where the settings have one of that name, and arrays elsewhere."
+    numbers = {f.name for f in _fields(type(settings)) if f.metadata.get("in_state")} & {f.name for f in _fields(kind)}
+    arrays = {f.name: starts.get(f.name, 0.0) for f in _fields(kind) if f.name not in numbers}
+    unknown = [f.name for f in _fields(type(settings)) if is_auto(getattr(settings, f.name))]
+    require(not unknown, f"{', '.join(unknown)} {NEEDS_INPUTS}")
+    given = {name: filled(tuple(shape), start) for name, start in arrays.items()}
+    return kind(**given, **{name: scalar(getattr(settings, name)) for name in numbers})
 
 # %% ../../nbs/optimizers/05_base.ipynb #2351fb8a
 Trees = Sequence[Tree]  # one for each parameter array
