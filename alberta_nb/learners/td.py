@@ -64,20 +64,20 @@ def td_step(self: Any, state: TDLearnerState, time_step: TDTimeStep) -> TDUpdate
     return TDUpdateResult(state=new, prediction=value[None], td_error=error[None], metrics=metrics)
 
 # %% ../../nbs/learners/09_td.ipynb #ab401acc
-def td_owed(self: Any, state: TDLearnerState, time_step: TDTimeStep) -> Owed:
+def td_owed(self: LinearSettings, state: TDLearnerState, time_step: TDTimeStep) -> Owed:
     "The reward, and what a transition promises."
     x, statistics = scale_input(self.normalizer, state.normalizer_state, time_step.observation)
     next_x = scale_only(self.normalizer, statistics, time_step.next_observation)
     return Owed(self.values(state, x), time_step.reward, time_step.gamma, self.values(state, next_x))
 
 
-def td_step_paid(self: Any, state: TDLearnerState, time_step: TDTimeStep, now: Array) -> TDUpdateResult:
+def td_step_paid(self: LinearSettings, state: TDLearnerState, time_step: TDTimeStep, now: Array) -> TDUpdateResult:
     "`step`, as if the reward were `now`."
     return td_step(self, state, time_step.replace(reward=now))
 
 
 def td_checked(
-    self: Any, state: TDLearnerState, observation: ArrayLike, reward: ArrayLike, next_observation: ArrayLike,
+    self: LinearSettings, state: TDLearnerState, observation: ArrayLike, reward: ArrayLike, next_observation: ArrayLike,
     gamma: ArrayLike, rho: ArrayLike | None = None, truncated: ArrayLike | None = None,
 ) -> dict[str, Tree]:  # fmt: skip
     "Both ends of a transition (d,), and what came with it, as numbers or (1,), without the parts that are None."
@@ -89,7 +89,7 @@ def td_checked(
     return ends | {name: checks.get(name, one)(name, value) for name, value in given.items()}
 
 
-def td_read(self: Any, fields: dict[str, Tree]) -> TDTimeStep:
+def td_read(self: object, fields: dict[str, Tree]) -> TDTimeStep:
     "The time step of these fields, with an importance ratio where there is one."
     kind = OffPolicyTimeStep if "rho" in fields else TDTimeStep
     return kind(**{name: floats(value, -1) for name, value in fields.items()})
