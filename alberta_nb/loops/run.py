@@ -266,8 +266,8 @@ def _gather(
         for made in blocks:
             if last.out is not None and last.start != made.start:
                 rows.add(last.spec, last.out, last.start, last.steps)  # while the block that has just begun is computed
-            bar.update(made.start + made.steps - last.start - last.steps)
-            last = made
+            before, last = last, made  # first: an end in the middle of the next line keeps this block, too
+            bar.update(made.start + made.steps - before.start - before.steps)
             look(made)
     except BaseException as error:  # of the feed, the bar, the keyboard: what was learned is kept
         last, refused = _last_good(making, last)

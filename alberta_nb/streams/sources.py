@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from ..types import State, TimeStep, Tree, check_discounts, check_int, as_numbers, require
+from ..types import State, TimeStep, check_discounts, check_int, as_numbers, require
 
 # %% ../../nbs/streams/04_sources.ipynb #f487e140
 class Source:
