@@ -50,9 +50,8 @@ network = nb.MLPLearner((8,), bounder=nb.ObGDBounding(), gamma=0.9, lamda=0.8)
 alone = nb.run_mlp_learning_loop(network, stream, 60, KEYS[1])
 batch = nb.run_mlp_learning_loop_batched(network, stream, 60, KEYS)
 np.testing.assert_allclose(batch.metrics[1], alone.metrics, rtol=1e-3, atol=1e-4)
-horde = nb.HordeLearner(
-    nb.create_horde_spec([nb.GVFSpec(n, nb.DemonType.PREDICTION, g, 0.5) for n, g in (("a", 0.9), ("b", 0.0))]), (8,)
-)
+questions = [nb.GVFSpec(n, nb.DemonType.PREDICTION, g, 0.5) for n, g in (("a", 0.9), ("b", 0.0))]
+horde = nb.HordeLearner(nb.create_horde_spec(questions), (8,), bounder=nb.ObGDBounding())
 x = np.random.default_rng(0).standard_normal((61, 5))
 run = nb.run_horde_learning_loop(horde, horde.init(5, KEYS[0]), x[:-1], x[:-1, :2], x[1:])
 assert np.isfinite(run.per_demon_metrics).all() and run.per_demon_metrics.shape == (60, 2, 3)
