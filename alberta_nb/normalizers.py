@@ -84,7 +84,7 @@ def largest_count(dtype: DTypeLike) -> float:
 
 def next_count(count: Array) -> Array:
     "One more sample; a uint32 counter that stops at its end instead of starting again."
-    return count + (count < jnp.uint32(0xFFFFFFFF))
+    return count + (count < jnp.uint32(0xFFFFFFFF)).astype(count.dtype)
 
 # %% ../nbs/01_normalizers.ipynb #bccc9a53
 class WelfordNormalizerState(State):

@@ -12,9 +12,13 @@ import numpy as np
 import pytest
 
 from alberta_nb.experiments.sweep import paired_difference, seed_averages, sweep, sweep_table
+from alberta_nb.horde.gvf import DemonType, GVFSpec, create_horde_spec
+from alberta_nb.horde.horde import HordeLearner, HordeTimeStep
+from alberta_nb.horde.multi_head import HeadsTimeStep, MultiHeadMLPLearner
 from alberta_nb.learners.bank import BankResult, LearnerBank, group_by_structure, in_order, pad_columns
 from alberta_nb.learners.linear import LinearLearner
 from alberta_nb.learners.mlp import MLPLearner
+from alberta_nb.learners.units import PopArt
 from alberta_nb.loops.mlp import run_mlp_learning_loop
 from alberta_nb.loops.supervised import (
     BatchedLearningResult,
@@ -29,7 +33,8 @@ from alberta_nb.optimizers.autostep import Autostep
 from alberta_nb.optimizers.bounders import ObGDBounding
 from alberta_nb.optimizers.idbd import IDBD
 from alberta_nb.optimizers.lms import LMS
-from alberta_nb.streams.sources import ArraySource
+from alberta_nb.optimizers.obgd import ObGD
+from alberta_nb.streams.sources import ArraySource, RowsSource
 from alberta_nb.streams.synthetic import RandomWalkStream, SuttonExperiment1Stream
 from alberta_nb.types import Settings
 
@@ -337,3 +342,104 @@ def test_a_bank_of_networks_needs_a_key() -> None:
     ):
         with pytest.raises(TypeError, match=f"key is needed, a {who} starts from random weights"):
             call()
+
+
+XS = np.random.default_rng(0).standard_normal((200, 3))
+YS = XS @ [1.0, -2.0, 0.5]
+
+
+def traced(gamma: float, lamda: float = 0.8) -> MLPLearner:
+    return MLPLearner((), LMS(0.02), gamma=gamma, lamda=lamda)
+
+
+def horde(*gammas: float) -> HordeLearner:
+    demons = [GVFSpec(str(i), DemonType.PREDICTION, gamma, 0.5) for i, gamma in enumerate(gammas)]
+    return HordeLearner(create_horde_spec(demons), (4,), LMS(0.01))
+
+
+TABLE = ArraySource(XS, YS)
+CUMULANTS = np.where(np.random.default_rng(1).random((200, 2)) < 0.3, np.nan, YS[:, None])
+TRANSITIONS = {"observation": XS[:-1], "cumulants": CUMULANTS[1:], "next_observation": XS[1:]}
+LIVES: list[Any] = [
+    ([traced(0.7), MLPLearner((5,), LMS(0.02)), traced(0.2, 0.4)], [traced(0.5)] * 3, TABLE),
+    ([PopArt(traced(0.7)), PopArt(traced(0.1))], [PopArt(traced(0.5)), PopArt(traced(0.6))], TABLE),
+    ([horde(0.9, 0.0), horde(0.2, 0.6)], [horde(0.4, 0.5)] * 2, RowsSource(HordeTimeStep, TRANSITIONS)),
+    ([PopArt(horde(0.9, 0.1)), PopArt(horde(0.2, 0.6))], [PopArt(horde(0.4, 0.5))] * 2,
+     RowsSource(HordeTimeStep, TRANSITIONS)),
+    ([MultiHeadMLPLearner(2, (4,), LMS(0.02)), MultiHeadMLPLearner(2, (), LMS(0.02), gamma=0.5, lamda=0.5)],
+     [MultiHeadMLPLearner(2, (4,)), MultiHeadMLPLearner(2, (), gamma=0.9, lamda=0.9)],
+     RowsSource(HeadsTimeStep, {"observation": XS, "targets": CUMULANTS})),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("every", [1, 40])
+@pytest.mark.parametrize("life", LIVES, ids=["traces", "units", "hordes", "hordes in units", "heads"])
+def test_learners_in_a_bank_keep_their_settings_on_states_of_others(life: Any, every: int) -> None:
+    learners, others, source = life
+    bank, key = LearnerBank(learners), jax.random.key(3)
+    others = [a if type(a) is type(b) and a.structure == b.structure else b for a, b in zip(others, learners)]
+    states = LearnerBank(others).init(3, key)
+    rows = run_learning_loop(bank, source, learner_state=states, record_every=every).metrics
+    for i, (learner, other) in enumerate(zip(learners, others, strict=True)):
+        alone = run_learning_loop(learner, source, learner_state=other.init(3, key), record_every=every).metrics
+        assert rows[:, i].shape == alone.shape
+        np.testing.assert_allclose(rows[:, i], alone, rtol=2e-3, atol=1e-4)
+    stepped = bank.step(states, source.time_step(**{name: jnp.asarray(a[5]) for name, a in source.rows.items()}))
+    for i, learner in enumerate(learners):
+        own = jax.tree.leaves(learner.own(bank.member(states, i)))
+        kept = jax.tree.leaves(bank.member(bank.own(states), i))
+        assert all(np.array_equal(a, b) for a, b in zip(kept, own, strict=True))
+    assert stepped.metrics.shape == rows.shape[1:]
+
+
+def test_a_batch_of_states_is_adopted_too() -> None:
+    bank, keys = LearnerBank([traced(0.7), traced(0.2)]), jax.random.split(jax.random.key(3), 2)
+    other = LearnerBank([traced(0.5), traced(0.6)])
+    batch = run_learning_loop_batched(bank, WORLD, 200, keys, learner_state=jax.vmap(lambda k: other.init(20, k))(keys))
+    for k in range(2):
+        one = run_learning_loop(bank, WORLD, 200, keys[k], learner_state=bank.init(20, keys[k]))
+        np.testing.assert_allclose(batch.metrics[k], one.metrics, rtol=1e-3, atol=1e-4)
+
+
+def test_heads_of_different_numbers_do_not_fit_in_one_bank() -> None:
+    for learners in ([horde(0.5), horde(0.5, 0.1)], [PopArt(horde(0.5, 0.1, 0.2)), horde(0.5, 0.1)]):
+        with pytest.raises(TypeError, match="learners must have the same number of heads"):
+            LearnerBank(learners)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_bank_under_skip_counts_what_each_learner_learned_from(native: bool) -> None:
+    targets = YS.copy()
+    targets[[30, 130]] = 3e19, np.nan
+    learners = [LinearLearner(LMS(0.002)), LinearLearner(ObGD(0.5)), LinearLearner(LMS(0.001), EMANormalizer())]
+    source = ArraySource(XS, targets)
+    with native_loops(native):
+        together = run_learning_loop(LearnerBank(learners), source, record_every=50, non_finite="skip")
+        for i, learner in enumerate(learners):
+            alone = run_learning_loop(learner, source, record_every=50, non_finite="skip")
+            columns = alone.metrics.shape[1]
+            np.testing.assert_allclose(together.metrics[:, i, :columns], alone.metrics, rtol=1e-3, atol=1e-6)
+            assert alone.skipped == (1 if i == 1 else 2)
+    assert together.skipped == 2  # steps that any of them was refused
+    assert np.isfinite(together.metrics[:, [0, 2], :3]).all() and together.metrics[0, 1, 0] == np.inf
+
+
+def test_a_batch_of_a_bank_counts_for_each_seed() -> None:
+    targets = YS.copy()
+    targets[[30, 31]] = 3e19
+    bank = LearnerBank([LinearLearner(LMS(0.02)), LinearLearner(ObGD(0.5))])
+    options: Any = {"record_every": 50, "non_finite": "skip"}
+    one = run_learning_loop(bank, ArraySource(XS, targets), **options)
+    first = jax.tree.map(lambda a: jnp.stack([a, a]), bank.init(3))
+    batch = run_learning_loop_batched(bank, ArraySource(XS, targets), keys=KEYS[:2], learner_state=first, **options)
+    assert batch.skipped.tolist() == [2, 2] and one.skipped == 2
+    np.testing.assert_allclose(batch.metrics, np.stack([one.metrics] * 2), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("every", [20, 50])
+def test_the_mean_of_a_window_with_an_infinite_square_is_infinite(every: int) -> None:
+    targets = YS.copy()
+    targets[7] = -1e25
+    rows = run_learning_loop(LinearLearner(LMS(0.0)), ArraySource(XS, targets), record_every=every).metrics
+    assert rows[0, 0] == np.inf and np.isfinite(rows[0, 1:]).all() and np.isfinite(rows[1:]).all()
+    np.testing.assert_allclose(rows[1:, 0], (YS**2).reshape(-1, every).mean(axis=1)[1:], rtol=1e-5)

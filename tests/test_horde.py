@@ -19,6 +19,7 @@ from alberta_nb import (
     HordeSpec,
     NonFiniteError,
     ObGDBounding,
+    PopArt,
     TDLambda,
     TDLinearLearner,
     TrueOnlineTD,
@@ -344,3 +345,20 @@ def test_lists_of_keys_are_keys() -> None:
     horde, keys = HordeLearner(spec(), (4,), LMS(0.01)), jax.random.split(KEY, 2)
     one, two = (run_horde_learning_loop_batched(horde, XS[:4], CS[:4], XS[1:5], k) for k in (keys, list(keys)))
     assert np.array_equal(one.td_errors, two.td_errors, equal_nan=True)
+
+
+@pytest.mark.parametrize("number", [np.inf, -np.inf, 1e300])
+@pytest.mark.parametrize("units", [False, True])
+def test_a_cumulant_that_no_question_selects_is_not_looked_at(number: float, units: bool) -> None:
+    picks: Any = HordeLearner(create_horde_spec([demon(0.9, 0.5, cumulant_index=2), demon(cumulant_index=0)]), (4,))
+    picks = PopArt(picks) if units else picks
+    with_one = CS.copy()
+    with_one[7:9, 1] = number
+    runs = [run_horde_learning_loop(picks, picks.init(5, KEY), XS[:-1], c, XS[1:]) for c in (CS, with_one)]
+    assert np.array_equal(runs[0].td_errors, runs[1].td_errors) and len(runs[1].td_errors) == STEPS
+    keys = jax.random.split(KEY, 2)
+    batch = run_horde_learning_loop_batched(picks, XS[:-1], with_one, XS[1:], keys)
+    assert np.isfinite(batch.td_errors).all()
+    with_one[11, 2] = np.inf
+    with pytest.raises(NonFiniteError, match="step 11"):
+        run_horde_learning_loop(picks, picks.init(5, KEY), XS[:-1], with_one, XS[1:])

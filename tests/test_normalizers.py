@@ -1,10 +1,15 @@
 """The normalisers: exact statistics of the prefix, exact debiasing, bounds on the output, long lives, errors."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import alberta_nb as ab
+from alberta_nb.learners.base import first_state
 from alberta_nb.normalizers import (
     EMANormalizer,
     EMANormalizerState,
@@ -373,3 +378,26 @@ def test_the_gate_stands_before_a_normaliser() -> None:
             assert float(kind().update_only(state, given).mean[0]) == 2.0**40
         with pytest.raises(TypeError, match="observation must have no mask"):
             kind().update_only(state, np.ma.array([1.0, 2.0]))
+
+
+RAMP = np.random.default_rng(0).standard_normal((12, 3))
+MAKERS: list[Callable[[Any], Any]] = [
+    lambda n: ab.LinearLearner(ab.Autostep(), n),
+    lambda n: ab.PopArt(ab.LinearLearner(ab.LMS(0.1), n)),
+    lambda n: ab.MLPLearner((4,), ab.LMS(0.1), bounder=ab.ObGDBounding(), normalizer=n),
+    lambda n: ab.PopArt(ab.MLPLearner((), ab.LMS(0.1), gamma=0.5, lamda=0.5, normalizer=n)),
+    lambda n: ab.LearnerBank([ab.LinearLearner(ab.IDBD(), n), ab.LinearLearner(ab.LMS(0.1))]),
+]
+
+
+@pytest.mark.parametrize("normalizer", [None, ab.EMANormalizer(), ab.WelfordNormalizer()])
+@pytest.mark.parametrize("kind", MAKERS)
+def test_types_of_numbers_are_never_mixed(kind: Callable[[Any], Any], normalizer: Any) -> None:
+    learner, source, key = kind(normalizer), ab.ArraySource(RAMP, RAMP[:, 0]), jax.random.key(0)
+    state = first_state(learner, 3, key)
+    free = ab.run_learning_loop(learner, source, learner_state=state, record_every=5, non_finite="skip").metrics
+    with jax.numpy_dtype_promotion("strict"):
+        strict = ab.run_learning_loop(learner, source, learner_state=state, record_every=5, non_finite="skip").metrics
+        if hasattr(learner, "update"):
+            assert np.isfinite(learner.update(state, jnp.asarray(RAMP[0]), jnp.ones(1)).metrics).all()
+    np.testing.assert_allclose(strict, free, rtol=1e-6)

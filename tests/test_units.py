@@ -670,3 +670,27 @@ def test_auto_learns_from_many_inputs_where_a_number_explodes() -> None:
     bank = ab.LearnerBank((ab.LinearLearner(ab.LMS(0.02)), ab.LinearLearner(ab.LMS("auto"))))
     errors = np.abs(np.asarray(ab.run_learning_loop(bank, source).metrics)[-100:, :, 1]).mean(axis=0)
     assert not errors[0] < 1e3 and errors[1] < 6.0
+
+
+@pytest.mark.parametrize("gammas", [(0.9, 0.2), (0.0, 0.7)])
+def test_a_step_has_the_settings_of_its_learner(gammas: tuple[float, float]) -> None:
+    def network(gamma: float) -> Any:
+        return ab.PopArt(ab.MLPLearner((), ab.LMS(0.05), gamma=gamma or 0.4, lamda=0.9))
+
+    def horde(gamma: float) -> Any:
+        demons = [ab.GVFSpec(str(i), "prediction", g, 0.5) for i, g in enumerate((gamma, 0.6))]
+        return ab.PopArt(ab.HordeLearner(ab.create_horde_spec(demons), (3,), ab.LMS(0.05)))
+
+    x, numbers = jnp.asarray(XS[0], jnp.float32), jnp.array([1.0, -2.0])
+    for make, given in ((network, (x, numbers[:1])), (horde, (x, numbers, 2.0 * x))):
+        mine, other = map(make, gammas)
+        state = other.init(D, KEY)
+        for _ in range(3):
+            state = other.update(state, *given).state
+        time_step = (
+            mine.time_step(**dict(zip(mine.inside.time_step.shapes(1), given, strict=True)))
+            if (make is network)
+            else mine.time_step(observation=given[0], cumulants=given[1], next_observation=given[2])
+        )
+        for new in (mine.step(state, time_step), jax.jit(mine.step)(state, time_step)):
+            assert gap(new, mine.update(state, *given)) < 1e-5

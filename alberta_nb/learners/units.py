@@ -128,7 +128,7 @@ def in_users_unit(result: Tree, old: PopArtState, new: PopArtState, target: Arra
 # %% ../../nbs/learners/10_units.ipynb #704e4ece
 def pop_art_step(self: Any, state: PopArtState, time_step: Tree) -> Tree:
     "`update` on a time step, unchecked, which the loops compile: look at the target, move the unit, and learn."
-    learner = self.inside
+    learner, state = self.inside, self.own(state)
     owed = learner.owed(state.learner_state, time_step)
     target = target_of(state, owed)
     error = target - (state.scale * owed.prediction + state.mean)

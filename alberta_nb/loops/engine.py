@@ -102,7 +102,8 @@ def one_step(
 
     learned = learn() if spec.policy in ("trust", "flag") else lax.cond(good, learn, pass_by)
     if spec.policy == "guard" and hasattr(spec.learner, "guard"):
-        learned = spec.learner.guard(stays, learner_state, *learned)
+        *learned, kept = spec.learner.guard(stays, learner_state, *learned)
+        good = good & kept
     elif spec.policy == "guard":
         good = good & stays(learner_state, *learned)
         learned = lax.cond(good, lambda: learned, pass_by)
@@ -110,8 +111,9 @@ def one_step(
 
 # %% ../../nbs/loops/07_engine.ipynb #b8597579
 def window_counts(spec: Spec, shape: tuple[int, ...]) -> tuple[int, ...]:
-    "The shape of the counts of a window, for metrics of this shape: one for all, or one for each head."
-    return () if contract(spec.learner).silent_column is None else (*shape[:-1], 1)
+    "The shape of the counts of a window, for metrics of this shape: one for all, or one for each head and learner."
+    several = contract(spec.learner).silent_column is not None or hasattr(spec.learner, "guard")
+    return (*shape[:-1], 1) if several else ()
 
 
 def spoken(spec: Spec, metrics: Array, good: Array) -> Array:
@@ -129,7 +131,7 @@ def add_to_window(window: Window, metrics: Array, learned: Array) -> Window:
     total = window.total + term
     return window.replace(
         total=total,
-        lost=(total - window.total) - term,
+        lost=jnp.where(jnp.isfinite(total), (total - window.total) - term, 0.0),  # of an infinite sum nothing is
         steps=window.steps + 1,
         learned=window.learned + learned.astype(jnp.int32),
     )
@@ -230,7 +232,8 @@ def page_loop(
         if spec.policy != "trust":
             bad = jnp.minimum(bad, jnp.where(good, NEVER, i))
         if spec.policy in ("skip", "guard"):
-            carry = carry.replace(skipped=carry.skipped + jnp.logical_not(good).astype(jnp.uint32))
+            passed = jnp.any(jnp.logical_not(good), axis=tuple(range(good.ndim - carry.skipped.ndim)))  # by anyone
+            carry = carry.replace(skipped=carry.skipped + passed.astype(jnp.uint32))
         carry, metrics_rows, filled = record_metrics(spec, carry, metrics, good, metrics_rows, filled, i)
         sources = zip(spec.histories, reads, kept, counts, carry.due, strict=True)
         written = [record_history(h.interval, read(learner), rows, n, due) for h, read, rows, n, due in sources]

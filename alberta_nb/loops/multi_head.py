@@ -56,7 +56,10 @@ def horde_source(
     require(fits, f"horde must be a HordeLearner, got {type(horde).__name__}", TypeError)
     x, n = table_of("observations", observations), horde.n_demons
     rows = {"observation": x, "cumulants": table_of("cumulants", cumulants, len(x))}
-    cumulants_width(horde, rows["cumulants"].shape[1])
+    cumulants_width(horde, width := rows["cumulants"].shape[1])
+    read = np.isin(np.arange(width), horde.horde_spec.places)
+    if not read.all():  # what no question selects may be anything
+        rows["cumulants"] = np.where(read, rows["cumulants"], 0.0)
     following = table_of("next_observations", next_observations, *x.shape)
     unread = more.get("gammas") is None and not horde.structure.bootstraps
     rows["next_observation"] = np.zeros_like(following) if unread else following

@@ -9,6 +9,7 @@ __all__ = ['GTD', 'GradientTDParamState', 'GradientTDState', 'tdc_direction', 'g
 from collections.abc import Mapping
 from typing import ClassVar
 
+import jax.numpy as jnp
 from jax import Array
 
 from .base import FlatMemories, inner, number
@@ -41,7 +42,7 @@ class GradientTDState(TraceState, FlatMemories):
 # %% ../../nbs/optimizers/15_gradient_td.ipynb #0d58c4f1
 def tdc_direction(delta: Array, told: Array, x: Tree, z: Tree, next_x: Tree, gamma: Array, lamda: Array) -> Array:
     "delta z - gamma (1 - lambda) (z.h) x', and `told` is z.h (Sutton and Barto 2018, Section 12.11)."
-    bootstrapped = (gamma < 0.0) + (gamma >= 0.0) * (1.0 - lamda)
+    bootstrapped = jnp.where(gamma < 0.0, 1.0, 1.0 - lamda)
     return delta * z - bootstrapped * told * discounted(gamma, next_x)
 
 

@@ -350,7 +350,8 @@ class RelevanceRing(NoisyChain):
 # %% ../../nbs/streams/07_chains.ipynb #e8d39dde
 def ring_sign(idx: Any, interval: int) -> Any:
     "+1 for the first `interval` steps, -1 for the next, and so on; `idx` a number or an array, of any kind of integer."
-    return 1.0 - 2.0 * (idx // interval % 2)
+    where: Any = jnp.where if isinstance(idx, Array) else np.where
+    return where(idx // interval % 2 == 0, 1.0, -1.0)
 
 # %% ../../nbs/streams/07_chains.ipynb #d5274ed9
 def mean_traces(

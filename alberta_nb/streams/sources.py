@@ -164,7 +164,7 @@ class _Reading:
     def __init__(self, items: Iterable[Any]):
         self.source, self.position = iter(items), 0
         self.items: list[Any] = []
-        self.failed: Exception | None = None
+        self.failed: BaseException | None = None
         only_once(items)
 
     def read(self, count: int) -> None:
@@ -172,7 +172,7 @@ class _Reading:
         if self.failed is None:
             try:
                 self.items += map(_kept, itertools.islice(self.source, max(count - len(self.items), 0)))
-            except Exception as error:
+            except BaseException as error:  # an exit or Ctrl-C in the iterator, too
                 self.failed = error
 
     def tell(self) -> None:
