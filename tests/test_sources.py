@@ -1,10 +1,10 @@
 """Experience that is given: arrays and iterators."""
 
-import array
 import collections
 import copy
 import itertools
 import pickle
+from array import array as typed_array
 from collections.abc import Iterator
 from typing import Any
 
@@ -321,7 +321,7 @@ def test_a_page_that_does_not_fit_is_named(change: dict[str, Any], error: type[E
 
 def test_items_that_are_written_over_are_read_as_they_were() -> None:
     places = [
-        array.array("d", [0.0, 0.0]),
+        typed_array("d", [0.0, 0.0]),
         pd.Series([0.0, 0.0]),
         memoryview(bytearray(16)).cast("d"),
         [np.zeros(()), np.zeros(())],

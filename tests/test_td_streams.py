@@ -818,3 +818,15 @@ def test_truncated_of_an_item_passes_the_gate() -> None:
         with pytest.raises(ValueError, match="truncated must be a finite number"):
             learner.update(learner.init(2), x, 1.0, x, 0.5, truncated=cut)
     assert learner.update(learner.init(2), x, 1.0, x, 0.5, truncated=True).state is not None
+
+
+@pytest.mark.parametrize("kind", ["bool", "boolean", "object", "csv"])
+def test_a_column_of_flags_is_no_discount(kind: str, tmp_path: Any) -> None:
+    flags = pd.Series([True, False, True, True]).astype("bool" if kind == "csv" else kind)
+    table: Any = pd.DataFrame({"x": np.arange(4.0), "r": np.ones(4), "done": flags, "g": [1, 0, 1, 1]})
+    if kind == "csv":
+        table.to_csv(tmp_path / "a.csv", index=False)
+        table = tmp_path / "a.csv"
+    with pytest.raises(TypeError, match="column 'done' must hold discounts, got flags"):
+        TDTableSource(table, "r", "done", ["x"])
+    assert TDTableSource(table, "r", "g", ["x"]).num_steps in (3, None)

@@ -255,7 +255,7 @@ class WatchedState(PackedState):
         self._large = np.full(row + self._size * 4 // kind.itemsize, 4 * most**0.2, kind)  # makes a far one infinite
 
     def _keeps(self, words: Tree, rows: np.ndarray) -> bool:
-        "Whether no number of the next state is far out, or it got there as it should: `stays`, asked where it may say no."
+        "Whether no number of the next state is far out, or it got there as it should, which `stays` says."
         top = int((np.asarray(words)[: self._size] & self._sizes).max(initial=0))
         far = self._far[bool(np.isinf(rows).any())]
         with _x64(self._wide):

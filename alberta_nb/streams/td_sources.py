@@ -91,6 +91,13 @@ def with_next(pages: Iterable[Any]) -> Iterator[tuple[np.ndarray, np.ndarray, np
         held = [(x[-1:].copy(), y[-1:].copy())]
 
 
+def _check_no_flags(table: Any, name: str) -> None:
+    "Raise TypeError where the first piece of a column of discounts holds flags alone, which would be read as 0 and 1."
+    held = next(table.frames([table.position(name)])).iloc[:, 0].dropna().to_numpy(object)
+    if len(held) and all(isinstance(cell, bool | np.bool_) for cell in held):
+        check_discounts(f"column {name!r}", held.astype(bool))
+
+
 def _one_less(name: str, source: Source) -> int | None:
     "How many transitions the rows of a source make, where that is known."
     rows = source.num_steps
@@ -142,6 +149,8 @@ class TDTableSource(TDSource):
         self.table = TableSource(opened, reward, [*seen, *known])
         self.reward, self.gamma, self.features = self.table.target, gamma, seen
         self.num_steps, self.feature_dim = _one_less(opened.name, self.table), len(seen)
+        if known:
+            _check_no_flags(opened, str(gamma))
 
     def pages(self, first: int, rows: int) -> Iterator[TDTimeStep]:
         for x, y, gammas in with_next(self.table.pages(first, rows)):
