@@ -108,7 +108,7 @@ def _compiled(
     one, many = (_Compiled(functools.partial(fn, learner, like), native, wide) for fn in (learn_packed, learn_many))
     return one, many, _Compiled(lambda words, x: learner.predict(unpack(words, like), x), False, wide)
 
-
+# %% ../../nbs/loops/03_stepper.ipynb #8b81c14b
 _stays = jax.jit(stays)
 
 
