@@ -150,9 +150,16 @@ def _is_real(dtype: np.dtype[Any]) -> bool:
     return getattr(dtype, "kind", None) != "m" and any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
+def _masked(value: object) -> bool:
+    "Whether anything is a masked array, or a list that holds one."
+    if not isinstance(value, list | tuple):
+        return isinstance(value, _Masked)
+    return any(issubclass(kind, list | tuple | _Masked) for kind in set(map(type, value))) and any(map(_masked, value))
+
+
 def _as_array(name: str, value: object) -> np.ndarray:
     "What numpy makes of anything."
-    if isinstance(value, _Masked):
+    if _masked(value):
         raise TypeError(f"{name} must have no mask, got a masked array: fill it, .filled(np.nan) for missing values")
     try:
         return np.asarray(value)
@@ -161,7 +168,7 @@ def _as_array(name: str, value: object) -> np.ndarray:
 
 # %% ../nbs/05_gate.ipynb #052880c1
 def _from_objects(name: str, objects: np.ndarray) -> np.ndarray:
-    "Real numbers of any kind as float64."
+    "Real numbers of any kind as float64; flags alone stay flags."
     reals = int, float, np.integer, np.floating, np.bool_, decimal.Decimal
     found = np.empty(objects.size)
     for k, item in enumerate(map(plain, objects.reshape(-1))):
@@ -172,7 +179,8 @@ def _from_objects(name: str, objects: np.ndarray) -> np.ndarray:
             found[k] = math.nan if missing else float(item)
         except OverflowError:
             raise ValueError(f"{name} must hold numbers that fit into a float, got {_shown(item)}") from None
-    return found.reshape(objects.shape)
+    flags = all(isinstance(item, bool | np.bool_) for item in objects.reshape(-1))
+    return found.astype(bool if flags and found.size else float, copy=False).reshape(objects.shape)
 
 # %% ../nbs/05_gate.ipynb #29c210e5
 def check_discounts(name: str, gammas: Array | np.ndarray, first: int = 0) -> None:

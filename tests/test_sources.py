@@ -1,8 +1,10 @@
 """Experience that is given: arrays and iterators."""
 
+import collections
 import copy
 import itertools
 import pickle
+from array import array as typed_array
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from alberta_nb.learners.linear import LinearLearner
 from alberta_nb.loops.supervised import run_learning_loop
 from alberta_nb.optimizers.idbd import IDBD
+from alberta_nb.optimizers.lms import LMS
 from alberta_nb.streams.sources import ArraySource, IteratorSource, RowsSource, Source
 from alberta_nb.streams.tables import TableSource
 from alberta_nb.streams.td_sources import TDArraySource, TDIteratorSource, TDSequenceSource
@@ -265,3 +268,87 @@ def test_numbers_of_numpy_describe_a_source() -> None:
     for wrong in ({"feature_dim": 10**400}, {"feature_dim": True}, {"num_steps": -1}, {"num_steps": 2.0}):
         with pytest.raises((TypeError, ValueError), match=f"^{next(iter(wrong))} must be"):
             IteratorSource(pairs, **wrong)
+
+
+# --- pages of a source that a user wrote, and items that are written over ---
+
+
+class Own(Source):
+    """Pages as they are given."""
+
+    feature_dim = 2
+
+    def __init__(self, *pages: object, num_steps: int | None = None):
+        self.given, self.num_steps = pages, num_steps
+
+    def pages(self, first: int, rows: int) -> Iterator[Any]:
+        yield from self.given
+
+
+WHOLE = np.array([[3, 1], [2, 5], [1, 1]])
+PLAIN = TimeStep(observation=WHOLE.astype(np.float32), target=np.ones((3, 1), np.float32))
+
+
+@pytest.mark.parametrize("kind", ["int64", "uint8", ">f4", ">f8", "float16", "longdouble", "object"])
+def test_pages_of_every_kind_are_read(kind: str) -> None:
+    learner = LinearLearner(LMS(0.01))
+    page = PLAIN.replace(observation=WHOLE.astype(kind), target=[[1], [1], [1]])
+    found, wanted = (run_learning_loop(learner, Own(PLAIN, p)) for p in (page, PLAIN))
+    assert np.array_equal(found.metrics, wanted.metrics) and len(found.metrics) == 6
+    large = run_learning_loop(LinearLearner(LMS(0.0)), Own(PLAIN.replace(target=np.full((3, 1), 2**40))))
+    assert np.array_equal(large.metrics[:, 1], np.full(3, 2.0**40))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"observation": np.ma.array(WHOLE, mask=WHOLE > 3)}, TypeError, "observation must have no mask"),
+        ({"target": [np.ma.array([1.0], mask=[True])] * 3}, TypeError, "target must have no mask"),
+        ({"target": np.array([["a"]] * 3)}, TypeError, "target must be numeric"),
+        ({"target": np.ones((2, 1), np.float32)}, ValueError, r"target must have shape \(3, 1\), got \(2, 1\)"),
+        ({"target": np.ones((4, 1))}, ValueError, r"target must have shape \(3, 1\), got \(4, 1\)"),
+        ({"target": np.ones(3, np.float32)}, ValueError, r"target must have shape \(3, 1\), got \(3,\)"),
+        ({"observation": np.ones((3, 5))}, ValueError, r"observation must have shape \(3, 2\), got \(3, 5\)"),
+    ],
+)
+def test_a_page_that_does_not_fit_is_named(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match="Own: the page from step 3: " + message) as caught:
+        run_learning_loop(LinearLearner(LMS(0.01)), Own(PLAIN, PLAIN.replace(**change)))
+    assert caught.value.result.metrics.shape == (3, 3)  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match="Own: the page from step 0 must be a TimeStep, got tuple"):
+        run_learning_loop(LinearLearner(LMS(0.01)), Own((WHOLE, WHOLE)))
+
+
+def test_items_that_are_written_over_are_read_as_they_were() -> None:
+    places = [
+        typed_array("d", [0.0, 0.0]),
+        pd.Series([0.0, 0.0]),
+        memoryview(bytearray(16)).cast("d"),
+        [np.zeros(()), np.zeros(())],
+        ([np.zeros(())], [np.zeros(1)]),
+        collections.deque([0.0, 0.0]),
+    ]
+
+    def feed(place: Any) -> Iterator[Any]:
+        for k in range(6):
+            for i in range(2):
+                if isinstance(place[i], np.ndarray):
+                    place[i][...] = k + i
+                elif isinstance(place[i], list):
+                    place[i][0][...] = k + i
+                else:
+                    place[i] = float(k + i)
+            yield (place, k) if not isinstance(place, tuple) else ([p[0].reshape(()) for p in place], k)
+
+    for place in places:
+        page = next(IteratorSource(feed(place), 2).pages(0, 6))
+        assert np.array_equal(page.observation, [[k, k + 1] for k in range(6)]), type(place)
+
+
+def test_masks_inside_lists_are_refused() -> None:
+    hidden = np.ma.array([1.0, 2.0], mask=[False, True])
+    for rows in ([hidden, [1.0, 2.0]], ([3.0, 4.0], hidden), [[1.0, np.ma.masked], [1.0, 2.0]], [[[hidden]]]):
+        with pytest.raises(TypeError, match="observations must have no mask"):
+            ArraySource(rows, [1.0, 2.0])
+    with pytest.raises(TypeError, match="targets must have no mask"):
+        ArraySource(WHOLE, [1.0, 2.0, np.ma.masked])

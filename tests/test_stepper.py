@@ -24,6 +24,7 @@ from alberta_nb.optimizers.autostep import Autostep
 from alberta_nb.optimizers.bounders import ObGDBounding
 from alberta_nb.optimizers.idbd import IDBD
 from alberta_nb.optimizers.lms import LMS
+from alberta_nb.optimizers.obgd import ObGD
 from alberta_nb.streams.sources import ArraySource
 
 D = 4
@@ -401,3 +402,101 @@ def test_what_is_no_learner_of_events_is_refused() -> None:
             Stepper(wrong, D)
     with pytest.raises(ValueError, match="feature_dim must be below 2\\^63"):
         Stepper(LEARNER, 10**400)
+
+
+# --- states that break ---
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("non_finite", ["raise", "skip"])
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_learner_that_runs_away_is_stopped(non_finite: str, wide: bool) -> None:
+    with jax.enable_x64(wide):
+        for learner in (LinearLearner(LMS(2.7)), LinearLearner(LMS(2.5), normalizer=EMANormalizer())):
+            stepper, refused = Stepper(learner, 2, non_finite=non_finite), 0
+            for k in range(3000):
+                try:
+                    refused += stepper.update(X[k % 7, :2], 1.0 + k % 2) is None
+                except ValueError as error:
+                    assert "state that the learner makes of it is not" in str(error)
+                    refused += 1
+                if refused > 3:
+                    break
+            weights = np.asarray(stepper.state.weights)
+            assert refused and np.abs(weights).max() < float(jnp.finfo(weights.dtype).max) ** 0.8
+            assert stepper.skipped == (refused if non_finite == "skip" else 0)
+
+
+def test_a_state_that_breaks_under_errors_that_are_not_loud_is_refused() -> None:
+    stepper = Stepper(LinearLearner(IDBD(0.05, 1.0)), 1, non_finite="skip")
+    stepper.update([100.0], 2500.0)
+    for k in range(600):
+        stepper.update([1.0], float(k % 5))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(stepper.state))
+
+
+def test_an_infinite_target_after_a_spike_that_was_kept_is_refused() -> None:
+    stepper = Stepper(LinearLearner(ObGD(0.5)), 2)
+    assert stepper.update([1.0, -1.0], 3e22) is not None
+    for x, y in (([1.0, 1.0], -np.inf), ([np.inf, 0.0], 1.0), ([1e30, np.nan], 1.0)):
+        with pytest.raises(ValueError, match="the event holds"):
+            stepper.update(x, y)
+    assert stepper.update([1.0, 2.0], 1.0) is not None
+
+
+class Counting(LinearLearner):
+    """A learner with whole numbers in its state, which are no floats when they are read as such."""
+
+    def init(self, feature_dim: int) -> Any:
+        return {"count": jnp.array([-1, 2**31 - 1, 0x7F800000], jnp.int32), "inner": super().init(feature_dim)}
+
+    def step(self, state: Any, time_step: Any) -> Any:
+        result = super().step(state["inner"], time_step)
+        return result.replace(state={"count": state["count"] ^ 1, "inner": result.state})
+
+    def predict(self, state: Any, observation: Any) -> Any:
+        return super().predict(state["inner"], observation)
+
+
+def test_whole_numbers_in_a_state_do_not_disturb() -> None:
+    counting, plain = Stepper(Counting(LMS(0.1)), D, non_finite="skip"), Stepper(LinearLearner(LMS(0.1)), D)
+    for x, y in zip(X[:9], Y[:9], strict=True):
+        assert np.array_equal(counting.update(x, y), plain.update(x, y))  # type: ignore[arg-type]
+    assert counting.update(1e18 * X[0], 1e18) is None and counting.update(X[0], 1e30) is None
+    assert same(counting.state["inner"], plain.state)
+
+
+# --- a width of its own ---
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_stepper_keeps_its_width(wide: bool, elsewhere: bool) -> None:
+    def use(stepper: Any) -> list[Any]:
+        found: list[Any] = [stepper.update(x, y).copy() for x, y in zip(X[:5], Y[:5], strict=True)]
+        found += [stepper.update_many(X[5:9], Y[5:9]), np.asarray(stepper.predict(jnp.asarray(X[9], float)))]
+        again = pickle.loads(pickle.dumps(stepper))
+        found += [again.update(X[10], 3.0).copy(), jax.tree.map(np.asarray, again.state)]
+        with pytest.raises(ValueError, match="state that the learner makes of it is not"):
+            stepper.update([1e38] * D, 1e38) if stepper.state.weights.dtype == np.float32 else stepper.update(
+                [1e300] * D, 1e300
+            )
+        return [*found, jax.tree.map(np.asarray, stepper.state)]
+
+    with jax.enable_x64(wide):
+        wanted, other = use(Stepper(SCALED, D)), Stepper(SCALED, D)
+    if elsewhere:
+        found: list[Any] = []
+
+        def work() -> None:
+            with jax.enable_x64(not wide):
+                found.extend(use(other))
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    else:
+        with jax.enable_x64(not wide):
+            found = use(other)
+    kinds = {leaf.dtype for leaf in jax.tree.leaves(found[-1]) if leaf.dtype.kind == "f"}
+    assert kinds == {np.dtype("float64" if wide else "float32")} and same(found, wanted)

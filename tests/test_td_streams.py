@@ -780,3 +780,53 @@ def test_gymnasium_itself() -> None:
     assert seen.observation[::2].tolist() == [[1, 0, 0]] * 5
     with pytest.raises(ValueError, match="env must be one environment"):
         GymSource(gymnasium.make_vec("CartPole-v1", num_envs=2))
+
+
+def test_flags_and_masks_are_no_discounts() -> None:
+    x = np.ones((3, 2))
+    for flags in (np.array([True, False, True], object), np.array(True, object), [np.bool_(True)] * 3, True):
+        with pytest.raises(TypeError, match="gammas must hold discounts, got flags"):
+            TDArraySource(x, np.ones(3), x, flags)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="gammas must hold discounts, got flags"):
+            TDSequenceSource(x, np.ones(3), flags)  # type: ignore[arg-type]
+    for masked in (np.ma.masked, np.ma.array(0.9, mask=True), [0.9, np.ma.masked, 0.5]):
+        with pytest.raises(TypeError, match="gammas must have no mask"):
+            TDArraySource(x, np.ones(3), x, masked)
+    with pytest.raises(TypeError, match="transition 0: gamma must hold discounts, got flags"):
+        TDIteratorSource([(x[0], 1.0, x[0], np.array([False], object))])
+    assert TDArraySource(x, np.ones(3), x, np.array([1, 0.5, 0], object)).rows["gamma"].ravel().tolist() == [1, 0.5, 0]
+
+
+def test_truncated_of_an_item_passes_the_gate() -> None:
+    def source(cut: Any) -> TDIteratorSource:
+        x = np.ones(2)
+        return TDIteratorSource(
+            [TDTimeStep(observation=x, reward=1.0, next_observation=x, gamma=0.5, truncated=cut)], 2
+        )  # type: ignore[arg-type]
+
+    for cut, gamma in ((True, -0.5), ([0], 0.5), (np.nan, np.nan), (np.array([2], object), -0.5), (np.inf, np.nan)):
+        assert np.array_equal(next(source(cut).pages(0, 1)).gamma, [[gamma]], equal_nan=True)
+    for cut, error, what in (
+        ("no", TypeError, "numeric"),
+        (np.ma.masked, TypeError, "no mask"),
+        ([0, 1], ValueError, "shape"),
+    ):
+        with pytest.raises(error, match=f"transition 0: truncated must .*{what}"):
+            next(source(cut).pages(0, 1))
+    learner, x = TDLinearLearner(), np.ones(2)
+    for cut in (np.nan, -np.inf):
+        with pytest.raises(ValueError, match="truncated must be a finite number"):
+            learner.update(learner.init(2), x, 1.0, x, 0.5, truncated=cut)
+    assert learner.update(learner.init(2), x, 1.0, x, 0.5, truncated=True).state is not None
+
+
+@pytest.mark.parametrize("kind", ["bool", "boolean", "object", "csv"])
+def test_a_column_of_flags_is_no_discount(kind: str, tmp_path: Any) -> None:
+    flags = pd.Series([True, False, True, True]).astype("bool" if kind == "csv" else kind)
+    table: Any = pd.DataFrame({"x": np.arange(4.0), "r": np.ones(4), "done": flags, "g": [1, 0, 1, 1]})
+    if kind == "csv":
+        table.to_csv(tmp_path / "a.csv", index=False)
+        table = tmp_path / "a.csv"
+    with pytest.raises(TypeError, match="column 'done' must hold discounts, got flags"):
+        TDTableSource(table, "r", "done", ["x"])
+    assert TDTableSource(table, "r", "g", ["x"]).num_steps in (3, None)

@@ -85,6 +85,7 @@ def td_checked(
     ends = {"observation": vector("observation", observation, d)}
     ends |= {"next_observation": vector("next_observation", next_observation, d)}
     checks: dict[str, Tree] = {"gamma": one_discount, "rho": functools.partial(ranged, low=0.0, high=math.inf)}
+    checks["truncated"] = functools.partial(ranged, low=-math.inf, high=math.inf)
     one, given = functools.partial(vector, size=1), {name: v for name, v in numbers.items() if v is not None}
     return ends | {name: checks.get(name, one)(name, value) for name, value in given.items()}
 

@@ -15,7 +15,7 @@ import numpy as np
 from .engine import Carry, Spec, levels, run_seeds
 from .guard import NEVER, NonFiniteError, Told, first_bad
 from .start import MAX_STEPS, Experience, check_clock
-from ..streams.sources import Source, aligned_empty
+from ..streams.sources import Source, aligned_empty, checked_pages
 from ..types import Tree
 
 # %% ../../nbs/loops/12_blocks.ipynb #404316e9
@@ -128,7 +128,7 @@ def _source_blocks(
 ) -> Iterator[Block]:
     "The same for given time steps, which are checked here, before they reach the compiled loop."
     done, last = 0, None
-    for page in cut_pages(source.pages(making.first, spec.rows), making.every):
+    for page in cut_pages(checked_pages(source, making.first, spec.rows), making.every):
         n = len(jax.tree.leaves(page)[0])
         n = n if num_steps is None else min(n, num_steps - done)
         check_clock(making.first + done, n)

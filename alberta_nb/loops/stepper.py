@@ -22,7 +22,8 @@ from jax.typing import ArrayLike, DTypeLike
 
 from ..native.kernel import OPTIONS, native_if, use_native
 from ..native.rewrite import short_vectors
-from ..learners.base import Learner, adopted, contract, state_like
+from ..learners.base import Learner, _settings, adopted, contract, state_like
+from .engine import _x64
 from .guard import stays
 from .start import check_instance, fit_state
 from ..streams.sources import aligned_empty
@@ -99,24 +100,30 @@ class Predicting(Learner, Protocol):
 
 
 @functools.lru_cache(maxsize=128)
-def _compiled(learner: Predicting, tree: Tree, leaves: tuple[Tree, ...], native: bool) -> tuple[Tree, Tree, Tree]:
+def _compiled(
+    learner: Predicting, tree: Tree, leaves: tuple[Tree, ...], native: bool, wide: bool
+) -> tuple["_Compiled", "_Compiled", "_Compiled"]:
     "The compiled functions of a stepper: one event, many, and a prediction."
     like = jax.tree.unflatten(tree, leaves)
-    one, many = (_Compiled(functools.partial(fn, learner, like), native) for fn in (learn_packed, learn_many))
-    return one, many, jax.jit(lambda words, x: learner.predict(unpack(words, like), x))
+    one, many = (_Compiled(functools.partial(fn, learner, like), native, wide) for fn in (learn_packed, learn_many))
+    return one, many, _Compiled(lambda words, x: learner.predict(unpack(words, like), x), False, wide)
 
-
+# %% ../../nbs/loops/03_stepper.ipynb #8b81c14b
 _stays = jax.jit(stays)
 
 
 class _Compiled:
-    "A function in its native form until the compiler refuses it, in the plain one from then on."
+    "A function in its native form until the compiler refuses it, in the plain one from then on; `wide`: in 64 bits."
 
-    def __init__(self, fn: Callable[..., Tree], native: bool):
+    def __init__(self, fn: Callable[..., Tree], native: bool, wide: bool):
+        self.wide = wide
         quick = jax.jit(native_if(True, fn), compiler_options=OPTIONS)
         self.forms: list[Tree] = [quick, jax.jit(fn)] if native else [jax.jit(fn)]
 
     def __call__(self, *args: Tree) -> Tree:
+        if _settings.jax_enable_x64 != self.wide:  # a setting of the thread that asks
+            with _x64(self.wide):
+                return self(*map(np.asarray, args))
         try:
             return self.forms[0](*args)
         except jax.errors.JaxRuntimeError:
@@ -208,8 +215,8 @@ class PackedState:
         leaves, self._tree = jax.tree.flatten(state)
         check_packable(leaves)
         self._leaves = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
-        structure, packed = contract(learner).structure, pack(leaves)
-        self._one, self._many, self._predict = _compiled(structure, self._tree, self._leaves, use_native())
+        structure, packed, self._wide = contract(learner).structure, pack(leaves), bool(_settings.jax_enable_x64)
+        self._one, self._many, self._predict = _compiled(structure, self._tree, self._leaves, use_native(), self._wide)
         self._size = len(packed)  # of the state; the last row is behind it
         self._event, self._sent = shared_vector(self.feature_dim + 1, jnp.result_type(float))
         row = jax.eval_shape(functools.partial(learn, structure), like, self._event)[1]
@@ -225,7 +232,8 @@ class PackedState:
         "The state that `words` hold, as a value of its own."
         parts = np.split(np.array(words)[: self._size], np.cumsum(list(map(word_count, self._leaves)))[:-1])
         pairs = zip(parts, self._leaves, strict=True)
-        leaves = [jnp.asarray(p.view(leaf.dtype).reshape(leaf.shape)) for p, leaf in pairs]
+        with _x64(self._wide):
+            leaves = [jnp.asarray(p.view(leaf.dtype).reshape(leaf.shape)) for p, leaf in pairs]
         return jax.tree.unflatten(self._tree, leaves)
 
     def predict(self, observation: ArrayLike) -> Array:
@@ -236,38 +244,27 @@ class PackedState:
 class WatchedState(PackedState):
     "A state that is taken over only where it survives an event."
 
-    _largest = _loudest = -1.0  # event, and squared error, so far; after a larger one the state is looked at
-    _watched = 0  # for so many events
-
     def __init__(self, learner: Predicting, feature_dim: int, state: Tree = None):
         super().__init__(learner, feature_dim, state)
-        limit = np.array(float(jnp.finfo(self._event.dtype).max) ** 0.4, self._event.dtype)
-        self._far = int(limit.reshape(1).view(np.uint32)[-1])  # a number above this one asks for a closer look
+        kind = self._event.dtype
+        most, row = float(jnp.finfo(kind).max), self._words[self._size :].view(kind).size
+        limits = np.array([most**0.8, most**0.4], kind)
+        self._far = limits.view(np.uint32).reshape(2, -1)[:, -1].tolist()  # the second where an error has burst
         self._sizes = np.concatenate([sizes_in(leaf) for leaf in self._leaves])
+        self._alike, self._row = all(leaf.dtype.itemsize == kind.itemsize for leaf in self._leaves), -row
+        self._large = np.full(row + self._size * 4 // kind.itemsize, 4 * most**0.2, kind)  # makes a far one infinite
 
-    def _is_finite(self) -> bool:
-        "Whether an event that is larger than all before is finite; then the state is looked at for a while."
-        self._watched = max(self._watched, 1)
-        return 0 not in np.isfinite(self._event).tobytes()  # `all` would take a microsecond longer
-
-    def _survives(self, words: Tree, row: np.ndarray) -> bool:
-        "Whether the next state may be kept, looked at after an event or an error that is larger than all before."
-        if not self._keeps(words, row):
-            return False
-        size, squared = float(np.vdot(self._event, self._event)), row.item(1)
-        louder = size > self._largest or not squared <= self._loudest
-        self._watched = 8 if louder else self._watched - 1
-        self._largest, self._loudest = max(self._largest, size), max(self._loudest, squared)
-        return True
-
-    def _keeps(self, words: Tree, rows: Tree) -> bool:
-        "Whether no number of the next state is farther out than any before, or it got there as it should."
+    def _keeps(self, words: Tree, rows: np.ndarray) -> bool:
+        "Whether no number of the next state is far out, or it got there as it should, which `stays` says."
         top = int((np.asarray(words)[: self._size] & self._sizes).max(initial=0))
-        kept = top <= self._far or bool(_stays(self.state, self.unpacked(words), rows))
-        self._far = max(self._far, top) if kept else self._far
-        return kept
+        far = self._far[bool(np.isinf(rows).any())]
+        with _x64(self._wide):
+            return top < far or bool(_stays(self.state, self.unpacked(words), rows))
 
 # %% ../../nbs/loops/03_stepper.ipynb #c6cb8330
+_product = np.vdot  # other products warn where they are infinite
+
+
 class EventLearner(WatchedState):
     "What a `Stepper` does with an event: learn from it, or refuse it."
 
@@ -286,12 +283,15 @@ class EventLearner(WatchedState):
         y = target if isinstance(target, (float, np.floating)) else vector("target", target, 1).reshape(())
         with self._lock:
             event[:n], event[n] = x, y
-            if not np.vdot(event, event) <= self._largest and not self._is_finite():  # other products warn
+            if 0 in np.isfinite(event).tobytes():  # `all` would take a microsecond longer
                 self._refuse("the event holds a NaN or an infinity")
                 return None
             words = self._one(self._words, self._sent)
-            row = np.asarray(words)[self._size :].view(event.dtype)  # waits: only then may the place be written again
-            if (self._watched or not row.item(1) <= self._loudest) and not self._survives(words, row):
+            found = np.asarray(words)  # waits: only then may the place be written again
+            numbers = (found if self._alike else found[self._size :]).view(event.dtype)
+            row = numbers[self._row :]
+            near = self._alike and math.isfinite(_product(numbers, self._large))
+            if not near and not self._keeps(words, row):
                 self._refuse("the event is finite, but the state that the learner makes of it is not")
                 return None
             self._words = words
@@ -337,12 +337,13 @@ def _parts_of(stepper: WatchedState) -> dict[str, Tree]:
     "What a copy or a pickle takes along: the learner, the state, and what else has a public name."
     with stepper._lock:
         public = {name: value for name, value in vars(stepper).items() if not name.startswith("_")}
-        return public | {"state": jax.tree.map(np.asarray, stepper.state)}
+        return public | {"state": jax.tree.map(np.asarray, stepper.state), "wide": stepper._wide}
 
 
 def _from_parts(stepper: WatchedState, parts: dict[str, Tree]) -> None:
     parts = dict(parts)
-    WatchedState.__init__(stepper, parts["learner"], parts["feature_dim"], parts.pop("state"))
+    with _x64(parts.pop("wide")):
+        WatchedState.__init__(stepper, parts["learner"], parts["feature_dim"], parts.pop("state"))
     vars(stepper).update(parts)
 
 # %% ../../nbs/loops/03_stepper.ipynb #cb51d1e0
@@ -354,6 +355,7 @@ class Stepper(EventsLearner):
     `non_finite`: "raise" at an event that is not finite or makes the state so, or "skip" it, learn nothing, and count
     it in `skipped`.
     Threads may share it: one event is learned after the other. It can be copied and pickled as its learner and state.
+    It keeps the float type that it was made with, whatever `jax.enable_x64` says where it is called.
     Raises ValueError and TypeError that name the argument.
     """
 

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .sources import IteratorSource, RowsSource, Source, as_column, as_table, default_float
+from .sources import checked_pages
 from .tables import TableSource, look_at, open_table
 from ..types import OffPolicyTimeStep, TDTimeStep, TimeStep, check_discounts, check_number, check_ratios
-from ..types import require
+from ..types import as_numbers, require
 
 # %% ../../nbs/streams/09_td_sources.ipynb #f2cd30ac
 class TDSource(Source):
@@ -50,7 +51,8 @@ class TDArraySource(RowsSource, TDSource):
         require(min(x.shape) > 0, f"observations must have rows and columns, got shape {x.shape}")
         r = as_column("rewards", rewards, len(x))
         require(following.shape == x.shape, f"next_observations must have shape {x.shape}, got {following.shape}")
-        g = as_column("gammas", np.full(len(x), gammas) if np.ndim(gammas) == 0 else gammas, len(x))
+        g = np.asarray(as_numbers("gammas", gammas))
+        g = as_column("gammas", np.full(len(x), g) if g.ndim == 0 else g, len(x))
         check_discounts("gammas", g)
         rows = {"observation": x, "reward": r, "next_observation": following, "gamma": g}
         if rhos is not None:
@@ -74,7 +76,8 @@ class TDSequenceSource(TDArraySource):
         x = as_table("observations", observations, 2)
         require(len(x) > 1, f"observations must have two rows or more, got shape {x.shape}")
         r = as_column("rewards", rewards, len(x))
-        g = gammas if np.ndim(gammas) == 0 else as_column("gammas", gammas, len(x))[1:]
+        g = np.asarray(as_numbers("gammas", gammas))
+        g = g if g.ndim == 0 else as_column("gammas", g, len(x))[1:]
         super().__init__(x[:-1], r[1:], x[1:], g)
 
 # %% ../../nbs/streams/09_td_sources.ipynb #a737c30a
@@ -86,6 +89,13 @@ def with_next(pages: Iterable[Any]) -> Iterator[tuple[np.ndarray, np.ndarray, np
         if len(x) > 1:
             yield x, y, np.ones((len(x) - 1, 1), y.dtype)
         held = [(x[-1:].copy(), y[-1:].copy())]
+
+
+def _check_no_flags(table: Any, name: str) -> None:
+    "Raise TypeError where the first piece of a column of discounts holds flags alone, which would be read as 0 and 1."
+    held = next(table.frames([table.position(name)])).iloc[:, 0].dropna().to_numpy(object)
+    if len(held) and all(isinstance(cell, bool | np.bool_) for cell in held):
+        check_discounts(f"column {name!r}", held.astype(bool))
 
 
 def _one_less(name: str, source: Source) -> int | None:
@@ -111,7 +121,7 @@ class ReturnSource(TDSource):
         self.num_steps = _one_less("source", source)
 
     def pages(self, first: int, rows: int) -> Iterator[TDTimeStep]:
-        for x, y, ones in with_next(self.source.pages(first, rows)):
+        for x, y, ones in with_next(checked_pages(self.source, first, rows)):
             yield self.time_step(observation=x[:-1], reward=y[:-1], next_observation=x[1:], gamma=self.gamma * ones)
 
 # %% ../../nbs/streams/09_td_sources.ipynb #508cd5fd
@@ -139,6 +149,8 @@ class TDTableSource(TDSource):
         self.table = TableSource(opened, reward, [*seen, *known])
         self.reward, self.gamma, self.features = self.table.target, gamma, seen
         self.num_steps, self.feature_dim = _one_less(opened.name, self.table), len(seen)
+        if known:
+            _check_no_flags(opened, str(gamma))
 
     def pages(self, first: int, rows: int) -> Iterator[TDTimeStep]:
         for x, y, gammas in with_next(self.table.pages(first, rows)):
@@ -179,7 +191,10 @@ class TDIteratorSource(TDSource, IteratorSource):
         require(not (fields.get("rho", np.zeros(1)) < 0).any(), f"transition {number}: rho must be 0 or more")
         cut = getattr(item, "truncated", None)
         if cut is not None:
-            fields["gamma"] = np.where(np.reshape(cut, 1) != 0.0, -np.abs(fields["gamma"]), fields["gamma"])
+            what, gamma = f"transition {number}: truncated", fields["gamma"]
+            flag = as_column(what, np.atleast_1d(as_numbers(what, cut)), 1)[0]
+            stopped = np.where(np.isfinite(flag), -np.abs(gamma), np.nan)  # a step is not finite where its flag is not
+            fields["gamma"] = np.where(flag != 0.0, stopped, gamma).astype(gamma.dtype)
         return fields
 
 # %% ../../nbs/streams/09_td_sources.ipynb #b1cb2651
