@@ -43,7 +43,7 @@ def pad_columns(parts: Sequence[Array]) -> list[Array]:
 
 # %% ../../nbs/learners/03_bank.ipynb #f7bb5252
 class BankResult(State):
-    "One step of all: the new `state`, and `metrics` (n_learners, columns), of many heads (n_learners, n_heads, columns)."
+    "One step of all: the new `state`, and `metrics` (n_learners, columns); of heads (n_learners, n_heads, columns)."
 
     state: Tree
     metrics: Array
