@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['group_by_structure', 'in_order', 'pad_columns', 'BankResult', 'own_group', 'bank_step', 'bank_guard',
-           'bank_step_sizes', 'heads_of', 'check_learners', 'LearnerBank']
+           'bank_step_sizes', 'heads_of', 'check_learners', 'bank_own', 'bank_member', 'LearnerBank']
 
 # %% ../../nbs/learners/03_bank.ipynb #e43a15b2
 import functools
@@ -113,6 +113,20 @@ def check_learners(learners: Sequence[Learner]) -> None:
     heads = [heads_of(learner) for learner in learners]
     require(len(set(heads)) == 1, f"learners must have the same number of heads, got {heads}", TypeError)
 
+# %% ../../nbs/learners/03_bank.ipynb #97289f89
+def bank_own(self: Any, state: tuple[Tree, ...]) -> tuple[Tree, ...]:
+    "The state with what is a setting of each learner from there."
+    groups = zip(self.groups.values(), state, strict=True)
+    return tuple(own_group([self.learners[i] for i in members], part) for members, part in groups)
+
+
+def bank_member(self: Any, state: tuple[Tree, ...], i: int) -> Tree:
+    "The state of learner number `i`. Of a batch of seeds, choose the seed first. Raises ValueError for another."
+    places = {i: (g, k) for g, members in enumerate(self.groups.values()) for k, i in enumerate(members)}
+    require(i in places, f"the bank has learners 0 to {len(places) - 1}, got {i}")
+    group, row = places[i]
+    return jax.tree.map(lambda leaf: leaf[row], state[group])
+
 # %% ../../nbs/learners/03_bank.ipynb #010ae818
 class LearnerBank(Settings):
     """A learner made of `learners`: every time step is given to all. A column of metrics that one does not have is NaN.
@@ -130,6 +144,7 @@ class LearnerBank(Settings):
     needs_key = property(lambda self: any(contract(learner).needs_key for learner in self.learners))
     groups = functools.cached_property(lambda self: group_by_structure(self.learners))
     step, step_sizes, guard = bank_step, bank_step_sizes, bank_guard
+    own, member = bank_own, bank_member
 
     def __post_init__(self) -> None:
         several = isinstance(self.learners, Iterable)
@@ -140,21 +155,9 @@ class LearnerBank(Settings):
     def template(self) -> Self:
         return type(self)(tuple(contract(learner).structure for learner in self.learners))
 
-    def own(self, state: tuple[Tree, ...]) -> tuple[Tree, ...]:
-        "The state with what is a setting of each learner from there."
-        groups = zip(self.groups.values(), state, strict=True)
-        return tuple(own_group([self.learners[i] for i in members], part) for members, part in groups)
-
     def init(self, feature_dim: int, key: Array | None = None) -> tuple[Tree, ...]:
         "The first state: one stacked state for each group of learners. Networks need a `key`, one for all."
         feature_dim = check_int("feature_dim", feature_dim)
         states = [first_state(learner, feature_dim, key) for learner in self.learners]
         groups = ([states[i] for i in members] for members in self.groups.values())
         return tuple(jax.tree.map(lambda *leaves: jnp.stack(leaves), *group) for group in groups)
-
-    def member(self, state: tuple[Tree, ...], i: int) -> Tree:
-        "The state of learner number `i`. Of a batch of seeds, choose the seed first. Raises ValueError for another."
-        places = {i: (g, k) for g, members in enumerate(self.groups.values()) for k, i in enumerate(members)}
-        require(i in places, f"the bank has learners 0 to {len(places) - 1}, got {i}")
-        group, row = places[i]
-        return jax.tree.map(lambda leaf: leaf[row], state[group])
