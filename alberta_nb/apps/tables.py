@@ -139,6 +139,10 @@ class LaggedSource(Source):
         self.origin = np.full(len(self.columns), np.nan)
         self.report = TableReport.begin(self.table)
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes = super().shapes()
+        return shapes | {name: (len(self.targets),) for name in ("target", "reward") if name in shapes}
+
     def pages(self, first: int, rows: int) -> Iterator[Tree]:
         return _lagged_pages(self, first, rows)
 
