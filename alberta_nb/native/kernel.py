@@ -54,16 +54,15 @@ OPTIONS: dict[str, str | int] = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 # %% ../../nbs/native/01_kernel.ipynb #4a3fabbb
 def loop_options(drawn: bool, short: bool) -> dict[str, str | int]:
-    "Options for the outermost jit of a native loop: whether it draws noise, and holds short vectors only."
+    "Options for the outermost jit of a native loop: whether it draws noise, and whether all its vectors are short."
     wide: dict[str, str | int] = {"xla_cpu_prefer_vector_width": 512} if drawn else {}
     level: dict[str, str | int] = {"xla_backend_optimization_level": 2} if short else {}
     return OPTIONS | wide | level
 
 
 def holds_short_vectors(state: Any) -> bool:
-    "Whether a learner's state has several vectors, and none of more than 64 numbers."
-    sizes = [np.size(leaf) for leaf in jax.tree.leaves(state)]
-    return sum(size > 1 for size in sizes) > 1 and max(sizes) <= 64
+    "Whether no array of a learner's state has more than 64 numbers."
+    return all(np.size(leaf) <= 64 for leaf in jax.tree.leaves(state))
 
 # %% ../../nbs/native/01_kernel.ipynb #c481ab43
 NATIVE_JAX = "0.8.2"  # the first that is known to compile such loops
