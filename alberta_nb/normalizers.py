@@ -13,7 +13,19 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from .types import Settings, State, Tree, check_int, check_number, filled, floats, in_state, scalar, vector
+from alberta_nb.types import (
+    MAX_SIZE,
+    Settings,
+    State,
+    Tree,
+    check_int,
+    check_number,
+    filled,
+    floats,
+    in_state,
+    scalar,
+    vector,
+)
 
 # %% ../nbs/01_normalizers.ipynb #7d6e3395
 def _checked(observation: object, feature_dim: int) -> Array:
@@ -112,7 +124,7 @@ class WelfordNormalizer(Normalizer):
     clip: float | None = dataclasses.field(default=10.0, kw_only=True)
 
     def init(self, feature_dim: int) -> WelfordNormalizerState:
-        feature_dim = check_int("feature_dim", feature_dim)
+        feature_dim = check_int("feature_dim", feature_dim, 1, MAX_SIZE)
         zeros, ones = filled((feature_dim,), 0.0), filled((feature_dim,), 1.0)
         return WelfordNormalizerState(mean=zeros, var=ones, sample_count=jnp.uint32(0))
 
@@ -161,7 +173,7 @@ class EMANormalizer(Normalizer):
         check_number("decay", self.decay, 0.0, 1.0, open_low=True)
 
     def init(self, feature_dim: int) -> EMANormalizerState:
-        feature_dim = check_int("feature_dim", feature_dim)
+        feature_dim = check_int("feature_dim", feature_dim, 1, MAX_SIZE)
         zeros, weights = filled((feature_dim,), 0.0), {"decay": scalar(self.decay), "weight_sum": scalar(0.0)}
         return EMANormalizerState(mean=zeros, var=zeros, sample_count=jnp.uint32(0), **weights)
 

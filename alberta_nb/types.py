@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from .gate import MAX_SIZE as MAX_SIZE
 from .gate import as_numbers as as_numbers
 from .gate import check_discounts as check_discounts
 from .gate import check_int as check_int

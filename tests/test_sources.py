@@ -352,3 +352,29 @@ def test_masks_inside_lists_are_refused() -> None:
             ArraySource(rows, [1.0, 2.0])
     with pytest.raises(TypeError, match="targets must have no mask"):
         ArraySource(WHOLE, [1.0, 2.0, np.ma.masked])
+
+
+class Refilled(Source):
+    "Every page lies in the same memory."
+
+    feature_dim, num_steps = 2, 64
+
+    def __init__(self, observations: np.ndarray):
+        self.rows = observations
+
+    def pages(self, first: int, rows: int) -> Iterator[TimeStep]:
+        page = TimeStep(observation=np.zeros((4, 2), np.float32), target=np.ones((4, 1), np.float32))
+        for start in range(first, 64, 4):
+            page.observation[...] = self.rows[start : start + 4]
+            yield page
+            page.observation[...] = np.nan
+
+
+@pytest.mark.parametrize("record_every", [1, 3, 16])
+def test_a_source_may_fill_the_same_page_again(record_every: int) -> None:
+    rows, learner = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32), LinearLearner(LMS(0.1))
+    found, wanted = (
+        run_learning_loop(learner, source, record_every=record_every)
+        for source in (Refilled(rows), ArraySource(rows, np.ones(64)))
+    )
+    assert np.array_equal(found.metrics, wanted.metrics) and found.skipped == 0

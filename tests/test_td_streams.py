@@ -592,6 +592,7 @@ def test_borders_of_pieces_and_pages(tmp_path: Any, frame: pd.DataFrame, first: 
 
 def test_table_columns(frame: pd.DataFrame) -> None:
     assert TDTableSource(frame, "rain", "keep").features == ["u", "v", "rain"]
+    assert TDTableSource(frame, "rain", 0.9, (name for name in "vu")).features == ["v", "u"]
     source = TDTableSource(frame, "rain", 0.9)
     assert source.features == ["u", "v", "rain", "keep"] and (source.num_steps, source.feature_dim) == (59, 4)
 

@@ -593,3 +593,22 @@ def test_a_time_step_is_still_a_pytree_of_anything() -> None:
     assert jax.vmap(lambda x: TimeStep(observation=x, target=x.sum()))(step.observation).target.shape == (3, 1)
     assert jax.eval_shape(lambda x: TimeStep(observation=x, target=x.sum()), jnp.ones(2)).target.shape == (1,)
     assert jax.tree.leaves(jax.tree.map(np.ndim, step)) == [2, 2]
+
+
+@pytest.mark.parametrize("size", [2**24 + 1, 10**18, 2**63])
+def test_sizes_that_no_memory_holds_are_told_before_it_runs_out(size: int) -> None:
+    "XLA aborts the process where a product of sizes leaves 63 bits."
+    key, learner = jax.random.key(0), nb.LinearLearner(nb.LMS(0.1))
+    network = nb.MLPLearner(hidden_sizes=(8,), step_size=0.1)
+    for make in (
+        lambda: nb.MLPLearner(hidden_sizes=(8, size)),
+        lambda: nb.MLPLearner.from_config(network.to_config() | {"hidden_sizes": [size]}),
+        lambda: network.init(size, key),
+        lambda: learner.init(size),
+        lambda: nb.MultiHeadMLPLearner(n_heads=size),
+        lambda: nb.sparse_init(key, (size, 3)),
+        lambda: nb.WelfordNormalizer().init(size),
+        lambda: nb.Stepper(learner, size),
+    ):
+        with pytest.raises(ValueError, match="must be 16777216 or less"):
+            make()

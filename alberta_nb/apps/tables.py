@@ -21,7 +21,7 @@ from ..streams.dialect import TableError
 from ..streams.sources import Source, default_float
 from ..streams.tables import CSVTable, Table, look_at, numeric_names, open_table, several
 from ..streams.td_sources import with_next
-from ..types import TDTimeStep, TimeStep, Tree, check_int, require
+from ..types import MAX_SIZE, TDTimeStep, TimeStep, Tree, check_int, require
 
 GivenTable: TypeAlias = pd.DataFrame | str | Path | Table | None  # None: the shipped weather
 
@@ -128,7 +128,7 @@ class LaggedSource(Source):
         self, table: GivenTable, target: str | Sequence[str] | None, features: Sequence[str] | None = None,
         lags: int = 24, piece_rows: int | None = None,
     ):  # fmt: skip
-        lags = check_int("lags", lags)
+        lags = check_int("lags", lags, 1, MAX_SIZE)
         self.table, self.lags = opened(table, piece_rows), lags
         numeric, self.first_piece = look_at(self.table)
         self.targets, self.columns = _wanted_columns(self.table, numeric, target, features)

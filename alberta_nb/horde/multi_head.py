@@ -27,7 +27,7 @@ from ..learners.network import Layer, MLPParams, hidden_forward, hidden_gradient
 from ..optimizers.base import Optimizer, mean_size
 from ..optimizers.td_lambda import TDOptimizer
 from ..native.outer import RankOne, add_row, after_reading, dense, move_in_place
-from ..types import Settings, State, Tree, check_int, check_number, filled, require, vector
+from ..types import MAX_SIZE, Settings, State, Tree, check_int, check_number, filled, require, vector
 
 # %% ../../nbs/horde/02_multi_head.ipynb #40585ddb
 class MultiHeadMLPState(State):
@@ -252,7 +252,7 @@ def _for_each(n: int, a: Array) -> Array:
 # %% ../../nbs/horde/02_multi_head.ipynb #fd33cc51
 def check_heads(self: Any) -> None:
     "Raise TypeError or ValueError unless the settings of a learner with many heads are what they should be."
-    check_int("n_heads", self.n_heads)
+    check_int("n_heads", self.n_heads, 1, MAX_SIZE)
     kind = TDOptimizer if isinstance(self.optimizer, TDOptimizer) else Optimizer
     if kind is TDOptimizer:
         what = f"optimizer: {type(self.optimizer).__name__} works on linear heads only:"

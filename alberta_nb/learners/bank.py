@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from .base import Learner, adopted, contract, first_state
-from ..types import Settings, State, Tree, check_int, require
+from ..types import MAX_SIZE, Settings, State, Tree, check_int, require
 
 # %% ../../nbs/learners/03_bank.ipynb #7015a835
 def group_by_structure(learners: Sequence[Learner]) -> dict[Tree, list[int]]:
@@ -157,7 +157,7 @@ class LearnerBank(Settings):
 
     def init(self, feature_dim: int, key: Array | None = None) -> tuple[Tree, ...]:
         "The first state: one stacked state for each group of learners. Networks need a `key`, one for all."
-        feature_dim = check_int("feature_dim", feature_dim)
+        feature_dim = check_int("feature_dim", feature_dim, 1, MAX_SIZE)
         states = [first_state(learner, feature_dim, key) for learner in self.learners]
         groups = ([states[i] for i in members] for members in self.groups.values())
         return tuple(jax.tree.map(lambda *leaves: jnp.stack(leaves), *group) for group in groups)

@@ -21,7 +21,19 @@ from .base import check_own, state_like
 from ..normalizers import Normalizer
 from ..optimizers.base import Optimizer, OptimizerUpdate
 from ..optimizers.lms import LMS
-from ..types import Settings, State, TimeStep, Tree, check_int, filled, floats, require, scalar, vector
+from alberta_nb.types import (
+    MAX_SIZE,
+    Settings,
+    State,
+    TimeStep,
+    Tree,
+    check_int,
+    filled,
+    floats,
+    require,
+    scalar,
+    vector,
+)
 
 # %% ../../nbs/learners/01_linear.ipynb #3d9cb5d1
 class LearnerState(State):
@@ -183,7 +195,7 @@ class LinearSettings(LearnerSettings):
 
     def init(self, feature_dim: int) -> Tree:
         "The first state for `feature_dim` inputs, all weights 0."
-        feature_dim = check_int("feature_dim", feature_dim)
+        feature_dim = check_int("feature_dim", feature_dim, 1, MAX_SIZE)
         return self.state_kind(
             weights=filled((feature_dim,), 0.0),
             bias=scalar(0.0),

@@ -33,7 +33,7 @@ from ..optimizers.bounders import Bounder
 from ..optimizers.lms import LMS
 from ..native.outer import dense, move_in_place
 from ..native.rewrite import cured_alone, short_vectors
-from ..types import State, TimeStep, Tree, filled, floats, in_state
+from ..types import MAX_SIZE, State, TimeStep, Tree, filled, floats, in_state
 from ..types import check_int, check_number, one_discount, require, vector
 
 # %% ../../nbs/learners/07_mlp.ipynb #0fd3cb2e
@@ -151,7 +151,7 @@ def mlp_step(
 # %% ../../nbs/learners/07_mlp.ipynb #18360b87
 def first_params(learner: NetworkFields, feature_dim: int, outputs: int, key: Array) -> MLPParams:
     "Sparse weights, biases 0, for so many inputs and outputs."
-    feature_dim = check_int("feature_dim", feature_dim)
+    feature_dim = check_int("feature_dim", feature_dim, 1, MAX_SIZE)
     key_data(key)  # TypeError for something that is no key
     sizes = (feature_dim, *learner.hidden_sizes, outputs)
     shapes = list(zip(sizes[1:], sizes[:-1], strict=True))
@@ -165,7 +165,7 @@ def check_network(self: NetworkFields, optimizer_kind: type = Optimizer) -> None
     sizes, norm = self.hidden_sizes, self.use_layer_norm
     require(isinstance(sizes, tuple), f"hidden_sizes must be a tuple of whole numbers, got {sizes!r}", TypeError)
     for i, size in enumerate(sizes):
-        check_int(f"hidden_sizes[{i}]", size)
+        check_int(f"hidden_sizes[{i}]", size, 1, MAX_SIZE)
     for name, high in {"gamma": 1.0, "lamda": 1.0, "sparsity": 1.0, "leaky_relu_slope": float("inf")}.items():
         check_number(name, getattr(self, name), 0.0, high)
     require(isinstance(norm, bool), f"use_layer_norm must be True or False, got {norm!r}", TypeError)

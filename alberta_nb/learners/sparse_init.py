@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from ..native.noise import key_data
-from ..types import check_int, check_number, require
+from ..types import MAX_SIZE, check_int, check_number, require
 
 # %% ../../nbs/learners/05_sparse_init.ipynb #3452ad2a
 def zeros_per_row(fan_in: int, sparsity: float) -> int:
@@ -36,7 +36,7 @@ def sparse_init(key: Array, shape: tuple[int, int], sparsity: float = 0.9, init_
     """
     fits = isinstance(shape, tuple | list) and len(shape) == 2
     require(fits, f"shape must be a pair (fan_out, fan_in), got {shape!r}")
-    shape = check_int("fan_out", shape[0]), check_int("fan_in", shape[1])
+    shape = check_int("fan_out", shape[0], 1, MAX_SIZE), check_int("fan_in", shape[1], 1, MAX_SIZE)
     sparsity = check_number("sparsity", sparsity, 0.0, 1.0)
     require(init_type in ("uniform", "normal"), f"init_type must be 'uniform' or 'normal', got {init_type!r}")
     key_data(key)  # TypeError for something that is no key

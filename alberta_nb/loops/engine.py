@@ -84,7 +84,7 @@ def next_time_step(
     action = spec.learner.act(learner_state, spec.stream.observe(stream_state), chances)
     return spec.stream.advance(stream_state, noise, idx, action)
 
-
+# %% ../../nbs/loops/07_engine.ipynb #e13922db
 def one_step(
     spec: Spec, learner_state: Tree, stream_state: Tree, given: Tree, idx: Array
 ) -> tuple[Tree, Tree, Array, Array]:

@@ -30,8 +30,8 @@ from alberta_nb.loops.supervised import (
 )
 from ..native.noise import key_data
 from ..streams.base import ScanStream, World
-from ..streams.sources import IteratorSource, Source
-from ..types import Settings, TimeStep, Tree, check_int, require
+from ..streams.sources import IteratorSource, Source, checked_pages
+from ..types import MAX_SIZE, Settings, TimeStep, Tree, check_int, require
 
 # %% ../../nbs/loops/04_mlp.ipynb #c41a0731
 def _check_network(learner: Learner, stream: Experience) -> None:
@@ -39,7 +39,7 @@ def _check_network(learner: Learner, stream: Experience) -> None:
     fits = isinstance(learner, Learner) and contract(learner).needs_key
     what = "learner must have init(feature_dim, key) and step, and say needs_key, as an MLPLearner does"
     require(fits, f"{what}, got {type(learner).__name__}", TypeError)
-    check_int("stream.feature_dim", getattr(stream, "feature_dim", None))
+    check_int("stream.feature_dim", getattr(stream, "feature_dim", None), 1, MAX_SIZE)
 
 
 _split = jax.jit(jax.vmap(jax.random.split))
@@ -112,7 +112,7 @@ def coming_steps(stream: Experience, position: StreamPosition, rows: int) -> Tim
     if not isinstance(stream, Source):
         return _coming(stream, position.state, position.steps, rows)
     pages, missing = [], rows
-    for page in stream.pages(int(position.steps), rows):
+    for page in checked_pages(stream, int(position.steps), rows):
         pages.append(jax.tree.map(lambda a, n=missing: a[:n], page))
         missing -= len(pages[-1].target)
         if missing == 0:

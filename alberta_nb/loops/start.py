@@ -23,7 +23,7 @@ from ..learners.base import Acting, Learner, adopted, contract, first_state, sta
 from ..native.noise import key_data
 from ..streams.base import ScanStream, Stream, World
 from ..streams.sources import Source
-from ..types import Settings, State, Tree, check_int, require
+from ..types import MAX_SIZE, Settings, State, Tree, check_int, require
 
 # %% ../../nbs/loops/08_start.ipynb #de42baee
 Experience: TypeAlias = ScanStream | Source  # what a learner can live on
@@ -91,7 +91,7 @@ def check_world(learner: Learner, stream: Experience) -> None:
     fits = isinstance(stream, Source | Stream | ScanStream)  # a protocol is asked last: it looks at every name
     what = f"got {type(stream).__name__}"
     require(fits, f"stream must have feature_dim, init and step, or be a Source, {what}", TypeError)
-    check_int("stream.feature_dim", stream.feature_dim)
+    check_int("stream.feature_dim", stream.feature_dim, 1, MAX_SIZE)
     acts = not isinstance(stream, World) or isinstance(learner, Acting)
     what = "stream is moved by actions, so learner must have noise(key, idx, rows) and act(state, observation, noise)"
     require(acts, f"{what}, got {type(learner).__name__}", TypeError)

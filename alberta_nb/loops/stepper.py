@@ -27,7 +27,7 @@ from .engine import _x64
 from .guard import stays
 from .start import check_instance, fit_state
 from ..streams.sources import aligned_empty
-from ..types import TimeStep, Tree, check_int, as_numbers, require, vector
+from ..types import MAX_SIZE, TimeStep, Tree, check_int, as_numbers, require, vector
 
 # %% ../../nbs/loops/03_stepper.ipynb #f5af41e5
 def pack(state: Tree) -> np.ndarray:
@@ -209,7 +209,7 @@ class PackedState:
 
     def __init__(self, learner: Predicting, feature_dim: int, state: Tree = None):
         check_event_learner(learner)
-        self.learner, self.feature_dim = learner, check_int("feature_dim", feature_dim)
+        self.learner, self.feature_dim = learner, check_int("feature_dim", feature_dim, 1, MAX_SIZE)
         like = like_of(learner, self.feature_dim, state)
         state = like if state is None else adopted(learner, fit_state("state", state, like))
         leaves, self._tree = jax.tree.flatten(state)
@@ -217,11 +217,10 @@ class PackedState:
         self._leaves = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
         structure, packed, self._wide = contract(learner).structure, pack(leaves), bool(_settings.jax_enable_x64)
         self._one, self._many, self._predict = _compiled(structure, self._tree, self._leaves, use_native(), self._wide)
-        self._size = len(packed)  # of the state; the last row is behind it
+        self._size, self._lock = len(packed), threading.RLock()  # the size of the state; the last row is behind it
         self._event, self._sent = shared_vector(self.feature_dim + 1, jnp.result_type(float))
         row = jax.eval_shape(functools.partial(learn, structure), like, self._event)[1]
         self._words = np.append(packed, np.zeros(word_count(row), np.uint32))
-        self._lock = threading.RLock()
 
     @property
     def state(self) -> Tree:

@@ -21,7 +21,19 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ..native.outer import size_sum
-from ..types import Settings, State, Tree, check_int, check_number, filled, floats, require, scalar, vector
+from alberta_nb.types import (
+    MAX_SIZE,
+    Settings,
+    State,
+    Tree,
+    check_int,
+    check_number,
+    filled,
+    floats,
+    require,
+    scalar,
+    vector,
+)
 
 # %% ../../nbs/optimizers/05_base.ipynb #827a7d37
 class OptimizerUpdate(State):
@@ -238,7 +250,7 @@ def no_form(optimizer: object) -> str:
 
 def first_memories(rule: OptimizerSettings, feature_dim: int) -> tuple[Tree, Tree]:
     "What a rule remembers first of `feature_dim` weights, and of their bias."
-    feature_dim = check_int("feature_dim", feature_dim)
+    feature_dim = check_int("feature_dim", feature_dim, 1, MAX_SIZE)
     rule = rule.for_inputs(feature_dim)
     return rule.init_for_shape((feature_dim,)), rule.init_for_shape(())
 

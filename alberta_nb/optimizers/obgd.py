@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .base import FlatMemories, Optimizer, OptimizerUpdate, number
-from ..types import check_int, floats, scalar, vector
+from ..types import MAX_SIZE, check_int, floats, scalar, vector
 
 # %% ../../nbs/optimizers/04_obgd.ipynb #0770fe9f
 def obgd_bound(error: Array, trace_size: Array, step_size: Array, kappa: Array) -> Array:
@@ -46,7 +46,7 @@ class ObGD(Optimizer):
 
     def init(self, feature_dim: int) -> ObGDState:
         "The first state, with empty traces."
-        feature_dim = check_int("feature_dim", feature_dim)
+        feature_dim = check_int("feature_dim", feature_dim, 1, MAX_SIZE)
         return self.blank(ObGDState, (feature_dim,)).replace(bias_trace=scalar(0.0))
 
     def update(self, state: ObGDState, error: Array, observation: Array, bias_input: float = 1.0) -> OptimizerUpdate:

@@ -24,7 +24,7 @@ from jax.typing import ArrayLike
 from .base import Optimizer, OptimizerUpdate, Trees, times
 from .idbd import IDBD
 from .lms import LMS
-from ..types import State, Tree, check_int, filled, require
+from ..types import MAX_SIZE, State, Tree, check_int, filled, require
 
 # %% ../../nbs/optimizers/09_optax.ipynb #845cc39c
 def load_optax() -> Any:
@@ -171,7 +171,7 @@ class OptaxOptimizer(OptaxSettings):
     "An optax transform as an optimizer of this book; made by `from_optax`."
 
     def init(self, feature_dim: int) -> OptaxState:
-        feature_dim = check_int("feature_dim", feature_dim)
+        feature_dim = check_int("feature_dim", feature_dim, 1, MAX_SIZE)
         return OptaxState(inner=self.tx.init((filled((feature_dim,), 0.0), filled((), 0.0))))
 
     def update(self, state: OptaxState, error: Array, observation: Array, bias_input: float = 1.0) -> OptimizerUpdate:

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from ..native import noise
 from .base import Stream
-from ..types import State, TDTimeStep, Tree, check_int, check_number, check_settings, floats, require
+from ..types import MAX_SIZE, State, TDTimeStep, Tree, check_int, check_number, check_settings, floats, require
 
 # %% ../../nbs/streams/07_chains.ipynb #fa42df3c
 class ChainModel(NamedTuple):
@@ -246,7 +246,7 @@ class RandomWalkChain(Chain):
     right_reward: float = 1.0
 
     def __post_init__(self) -> None:
-        check_settings(self, n_states=1, left_reward=-np.inf, right_reward=-np.inf)
+        check_settings(self, MAX_SIZE, n_states=1, left_reward=-np.inf, right_reward=-np.inf)
 
     @functools.cached_property
     def model(self) -> ChainModel:
@@ -327,7 +327,8 @@ class RelevanceRing(NoisyChain):
     gamma: float = 0.9
 
     def __post_init__(self) -> None:
-        check_settings(self, n_states=2, num_noise=0, flip_interval=1)
+        check_settings(self, MAX_SIZE, n_states=2, num_noise=0)
+        check_settings(self, flip_interval=1)
         check_number("forward", self.forward, 0.0, 1.0, open_low=True)
         check_chain(self.model)
 

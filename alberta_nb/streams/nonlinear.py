@@ -21,7 +21,7 @@ from ..native import noise
 from .base import Stream, step_numbers
 from .sources import Source, as_table, owned
 from .synthetic import flips
-from ..types import State, TimeStep, Tree, check_int, check_number, check_settings, require
+from ..types import MAX_SIZE, State, TimeStep, Tree, check_int, check_number, check_settings, require
 
 # %% ../../nbs/streams/06_nonlinear.ipynb #699ba545
 class TeacherState(State):
@@ -54,7 +54,8 @@ class DriftingTeacherStream(Stream):
     feature_std: float = 1.0
 
     def __post_init__(self) -> None:
-        check_settings(self, feature_dim=1, hidden_units=1, turn_interval=1, noise_std=0.0)
+        check_settings(self, MAX_SIZE, feature_dim=1, hidden_units=1)
+        check_settings(self, turn_interval=1, noise_std=0.0)
         check_number("feature_std", self.feature_std, 0.0, open_low=True)
 
     def start(self, key: Array) -> TeacherState:
@@ -101,7 +102,8 @@ class FlippingBits(Stream):
     beta: float = 0.7
 
     def __post_init__(self) -> None:
-        check_settings(self, feature_dim=1, slow_bits=1, flip_interval=1, hidden_units=1)
+        check_settings(self, MAX_SIZE, feature_dim=1, slow_bits=1, hidden_units=1)
+        check_settings(self, flip_interval=1)
         slow, bits = self.slow_bits, self.feature_dim
         require(slow < bits, f"slow_bits must be below feature_dim ({bits}), whose last bit is constant, got {slow}")
         check_number("beta", self.beta, 0.0, 1.0)

@@ -17,7 +17,17 @@ from numpy.typing import ArrayLike
 from ..native import noise
 from .base import Stream
 from .chains import Chain, ChainModel, check_chain
-from ..types import State, TDTimeStep, check_int, check_number, check_settings, floats, as_numbers, require
+from alberta_nb.types import (
+    MAX_SIZE,
+    State,
+    TDTimeStep,
+    check_int,
+    check_number,
+    check_settings,
+    floats,
+    as_numbers,
+    require,
+)
 
 # %% ../../nbs/streams/08_returns.ipynb #653b6c40
 def ideal_returns(rewards: ArrayLike, gammas: ArrayLike, tail: ArrayLike = 0.0) -> np.ndarray:
@@ -86,7 +96,7 @@ class TraceConditioningStream(Chain):
     trace_decay: float = 0.9
 
     def __post_init__(self) -> None:
-        check_settings(self, cue_steps=1, silence=0, min_pause=0, units=1)
+        check_settings(self, MAX_SIZE, cue_steps=1, silence=0, min_pause=0, units=1)
         check_int("max_pause", self.max_pause, self.min_pause)
         known = self.representation in REPRESENTATIONS
         require(known, f"representation must be one of {REPRESENTATIONS}, got {self.representation!r}")

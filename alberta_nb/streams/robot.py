@@ -10,7 +10,7 @@ __all__ = ['LAP', 'LAMP', 'ROBOT_SENSORS', 'leaky', 'wander', 'course', 'drive',
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..types import check_int, check_number, as_numbers, require
+from ..types import MAX_SIZE, check_int, check_number, as_numbers, require
 
 # %% ../../nbs/streams/10_robot.ipynb #86f2d4d8
 def leaky(inputs: np.ndarray, rate: float, start: float = 0.0) -> np.ndarray:
@@ -113,7 +113,7 @@ def tile_code(readings: ArrayLike, tiles: int = 8, tilings: int = 2) -> np.ndarr
 
     Tiling k is shifted by k / tilings of a tile. Source: Sutton and Barto 2018, Section 9.5.4, each sensor by itself.
     """
-    tiles, tilings = check_int("tiles", tiles), check_int("tilings", tilings)
+    tiles, tilings = check_int("tiles", tiles, 1, MAX_SIZE), check_int("tilings", tilings, 1, MAX_SIZE)
     x = np.asarray(as_numbers("readings", readings), np.float64)
     require(x.ndim == 2 and x.size > 0, f"readings must have shape (rows, n), got {x.shape}")
     inside = bool((x >= 0).all() and (x <= 1).all())

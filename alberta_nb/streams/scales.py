@@ -19,7 +19,7 @@ from jax.typing import ArrayLike
 from ..native import noise
 from .base import ScanStream, Stream
 from .synthetic import LinearWorld, LinearWorldState, hold
-from ..types import TimeStep, Tree, check_int, check_number, check_settings, require
+from ..types import MAX_SIZE, TimeStep, Tree, check_int, check_number, check_settings, require
 
 # %% ../../nbs/streams/03_scales.ipynb #e5f3f68e
 def make_scale_range(
@@ -30,7 +30,7 @@ def make_scale_range(
     Raises ValueError or TypeError for a dimension below 1, or scales in the wrong order, below 0, or 0 where a
     logarithm is taken.
     """
-    feature_dim = check_int("feature_dim", feature_dim)
+    feature_dim = check_int("feature_dim", feature_dim, 1, MAX_SIZE)
     low, high = _check_scales(min_scale, max_scale, log_spaced)
     spaced = (np.geomspace if log_spaced else np.linspace)(low, high, feature_dim)
     return jnp.asarray(spaced, dtype=jnp.result_type(float))
@@ -195,7 +195,7 @@ class ScaleDriftStream(ScaledWorld):
     noise_std: float = 0.1
 
     def __post_init__(self) -> None:
-        check_settings(self, feature_dim=1, weight_drift_rate=0.0, scale_drift_rate=0.0, noise_std=0.0)
+        check_settings(self, MAX_SIZE, feature_dim=1, weight_drift_rate=0.0, scale_drift_rate=0.0, noise_std=0.0)
         low, high = self.log_range
         check_number("min_log_scale", low, -80.0, 80.0)
         check_number("max_log_scale", high, -80.0, 80.0)

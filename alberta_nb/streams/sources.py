@@ -20,7 +20,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike, DTypeLike
 
-from ..types import State, TimeStep, check_discounts, check_int, as_numbers, require
+from ..types import MAX_SIZE, State, TimeStep, check_discounts, check_int, as_numbers, require
 
 # %% ../../nbs/streams/04_sources.ipynb #f487e140
 class Source:
@@ -35,7 +35,7 @@ class Source:
 
     @functools.cached_property
     def finite(self) -> bool:
-        "Whether all numbers are known to be finite: then pages are not looked at again."
+        "Whether all numbers are known, to be finite and to stay: then pages are neither looked at again nor copied."
         return False
 
     @property
@@ -80,15 +80,15 @@ def owned(array: np.ndarray) -> np.ndarray:
     return copy
 
 # %% ../../nbs/streams/04_sources.ipynb #e8d6cdf7
-def _page_field(what: str, value: object, shape: tuple[int, ...], discounts: bool) -> np.ndarray:
-    "A field of a page as an array of `shape` in the loops' float type. The errors begin with `what`."
+def _page_field(what: str, value: object, shape: tuple[int, ...], discounts: bool, stays: bool) -> np.ndarray:
+    "A field of a page as an array of `shape` in the loops' float type, copied unless it `stays` as it is."
     kind = default_float()
     own = type(value) is np.ndarray and value.dtype == kind
     array = np.asarray(value if own else as_numbers(what, value))
     require(array.shape == shape, f"{what} must have shape {shape}, got {array.shape}")
     if discounts:
         check_discounts(what, array)
-    return array if own or array.dtype == kind else owned(array)
+    return array if stays and array.dtype == kind else owned(array)
 
 
 def checked_pages(source: Source, first: int, rows: int) -> Iterator[Any]:
@@ -101,7 +101,9 @@ def checked_pages(source: Source, first: int, rows: int) -> Iterator[Any]:
         given = {name: value for name, value in vars(page).items() if value is not None}
         n = len(np.atleast_1d(given["observation"]))
         fields = {
-            name: _page_field(f"{what}: {name}", value, (n, *shapes.get(name, (1,))), name in ("gamma", "gammas"))
+            name: _page_field(
+                f"{what}: {name}", value, (n, *shapes.get(name, (1,))), name in ("gamma", "gammas"), source.finite
+            )
             for name, value in given.items()
         }
         yield page if all(fields[name] is value for name, value in given.items()) else page.replace(**fields)
@@ -288,7 +290,7 @@ class IteratorSource(Source):
         self.num_steps = None if num_steps is None else check_int("num_steps", num_steps, 0)
         if feature_dim is None:
             feature_dim = len(self.read(self.waiting.first(), 0, None)["observation"])
-        self.feature_dim = check_int("feature_dim", feature_dim)
+        self.feature_dim = check_int("feature_dim", feature_dim, 1, MAX_SIZE)
 
     __getstate__ = _cannot_be_copied
 

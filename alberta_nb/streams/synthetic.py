@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 
 from ..native import noise
 from .base import Stream, step_numbers
-from ..types import State, TimeStep, Tree, check_settings
+from ..types import MAX_SIZE, State, TimeStep, Tree, check_settings
 
 # %% ../../nbs/streams/02_synthetic.ipynb #99d2e770
 class LinearWorldState(State):
@@ -36,7 +36,7 @@ class LinearWorld(Stream):
     """
 
     def __post_init__(self) -> None:
-        counts = {"feature_dim": 1, "change_interval": 1, "cycle_length": 1, "num_configurations": 1, "period": 1}
+        counts = {"change_interval": 1, "cycle_length": 1, "period": 1, "feature_dim": 1, "num_configurations": 1}
         sizes = {"noise_std": 0.0, "feature_std": 0.0, "drift_rate": 0.0, "amplitude": 0.0}
         check_settings(self, **{name: low for name, low in (counts | sizes).items() if hasattr(self, name)})
 
@@ -180,7 +180,8 @@ class SuttonExperiment1Stream(LinearWorld):
     feature_std = 1.0
 
     def __post_init__(self) -> None:
-        check_settings(self, num_relevant=1, num_irrelevant=0, change_interval=1)
+        check_settings(self, MAX_SIZE, num_relevant=1, num_irrelevant=0)
+        check_settings(self, change_interval=1)
 
     @property
     def feature_dim(self) -> int:

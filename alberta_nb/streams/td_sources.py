@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from .sources import IteratorSource, RowsSource, Source, as_column, as_table, default_float
 from .sources import checked_pages
-from .tables import TableSource, look_at, open_table
+from .tables import TableSource, look_at, open_table, several
 from ..types import OffPolicyTimeStep, TDTimeStep, TimeStep, check_discounts, check_number, check_ratios
 from ..types import as_numbers, require
 
@@ -142,12 +142,12 @@ class TDTableSource(TDSource):
         piece_rows: int | None = None,
     ):  # fmt: skip
         opened, known = open_table(table, piece_rows), [gamma] if isinstance(gamma, str) else []
-        gamma = gamma if isinstance(gamma, str) else check_number("gamma", gamma, 0.0, 1.0)
-        named = [features] if isinstance(features, str) else features
-        seen = [c for c in look_at(opened)[0] if c not in known] if named is None else list(map(str, named))
+        self.gamma = gamma if known else check_number("gamma", gamma, 0.0, 1.0)
+        given = features is not None
+        seen = several("features", features) if given else [c for c in look_at(opened)[0] if c not in known]
         require(len(seen) > 0, f"features must name a column of {opened.name}, got {seen}")
         self.table = TableSource(opened, reward, [*seen, *known])
-        self.reward, self.gamma, self.features = self.table.target, gamma, seen
+        self.reward, self.features = self.table.target, self.table.features[: len(seen)]
         self.num_steps, self.feature_dim = _one_less(opened.name, self.table), len(seen)
         if known:
             _check_no_flags(opened, str(gamma))
