@@ -12,22 +12,22 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from .engine import Carry, Spec, levels, run_seeds
-from .guard import NEVER, NonFiniteError, Told, first_bad
+from .engine import Carry, Spec, run_seeds
+from .guard import NonFiniteError, first_bad, levels
 from .start import MAX_STEPS, Experience, check_clock
 from ..streams.sources import Source, aligned_empty, checked_pages
 from ..types import Tree
 
 # %% ../../nbs/loops/12_blocks.ipynb #404316e9
 class Block(NamedTuple):
-    "A block that was begun: how, from where and on what, its end, its rows, what it says, and its place in the run."
+    "A block that was begun: how, from where, on what; its end, its rows, its first bad step; its place in the run."
 
     spec: Spec
     before: list[Carry]
     given: Tree
     carries: list[Carry]
     out: Tree
-    told: Told
+    bad: Tree
     start: int
     steps: int
 
@@ -46,16 +46,13 @@ class Making(NamedTuple):
         return Block(spec, before, given, *made, start, steps)
 
 # %% ../../nbs/loops/12_blocks.ipynb #4094f496
-_levels = jax.jit(levels, static_argnums=0)
-
-
 def _left(block: Block) -> bool:
     "Whether a part of the state has left the numbers in this block."
-    if int(block.told.far) == 0:
+    after = [level for carry in block.carries for level in levels(carry.learner, block.spec.seeds)]
+    if not any(level.any() for level in after):
         return False
-    states = [[_levels(block.spec, carry.learner) for carry in part] for part in (block.before, block.carries)]
-    before, after = map(jax.tree.leaves, states)
-    return any(bool((np.asarray(a) > np.asarray(b)).any()) for b, a in zip(before, after, strict=True))
+    before = [level for carry in block.before for level in levels(carry.learner, block.spec.seeds)]
+    return any((a > b).any() for b, a in zip(before, after, strict=True))
 
 # %% ../../nbs/loops/12_blocks.ipynb #fcfd016f
 def mended(making: Making, block: Block) -> tuple[Block, NonFiniteError | None]:
@@ -65,9 +62,9 @@ def mended(making: Making, block: Block) -> tuple[Block, NonFiniteError | None]:
         return block, None
     guard = block.spec._replace(policy="guard")
     guarded = making.block(guard, block.before, block.start, block.steps, block.given)
-    good = min(int(guarded.told.bad), block.steps)
+    good = min(int(guarded.bad), block.steps)
     if making.policy == "skip" or good == block.steps:
-        return guarded._replace(told=Told(NEVER, 0)), None
+        return guarded, None
     shorter = making.block(block.spec, block.before, block.start, good, block.given)
     if _left(shorter):  # the last digits of the guarded form are others
         shorter = making.block(guard, block.before, block.start, good, block.given)
@@ -90,7 +87,7 @@ def _stream_blocks(making: Making, spec: Spec, carries: list[Carry], num_steps: 
     while done < num_steps:
         steps = min(size, num_steps - done, making.every - done % making.every)
         block = making.block(spec, carries, done, steps)
-        good = min(int(block.told.bad), steps) if making.policy != "skip" else steps
+        good = min(int(block.bad), steps) if making.policy != "skip" else steps
         if good < steps:  # states are values: run again, up to the step that was bad
             block = making.block(spec, carries, done, good)
         carries = yield from settle(making, block, shown=False)
@@ -135,9 +132,11 @@ def _source_blocks(
         page = jax.tree.map(lambda a, n=n: a[:n], page)
         good = n if source.finite else first_bad(page)
         steps, policy = (n, "skip") if good < n and making.policy == "skip" else (good, "trust")
-        if last is not None:
-            carries = yield from settle(making, last)
-        last = making.block(spec._replace(policy=policy), carries, done, steps, _pad(page, spec.rows))
+        this, rest, before = spec._replace(policy=policy), (done, steps, _pad(page, spec.rows)), last
+        carries = carries if before is None else before.carries
+        last = making.block(this, carries, *rest)  # is begun before the one before it is looked at, which takes time
+        if before is not None and (found := (yield from settle(making, before))) is not carries:
+            last = making.block(this, found, *rest)
         if making.every < MAX_STEPS:  # somebody looks at its end
             carries, last = (yield from settle(making, last, shown=False)), None
         else:

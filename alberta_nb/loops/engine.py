@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['seeds_last', 'seeds_first', 'History', 'Spec', 'Window', 'Carry', 'next_time_step', 'one_step', 'window_counts',
-           'spoken', 'add_to_window', 'record_metrics', 'record_history', 'blank_buffers', 'levels', 'worst',
-           'page_loop', 'is_paged', 'noise_page', 'stepped_page', 'native_page', 'numbered_page', 'block_loop',
-           'run_block', 'on_all_cores', 'run_seeds']
+           'spoken', 'add_to_window', 'record_metrics', 'record_history', 'blank_buffers', 'page_loop', 'is_paged',
+           'noise_page', 'stepped_page', 'native_page', 'numbered_page', 'block_loop', 'run_block', 'on_all_cores',
+           'run_seeds']
 
 # %% ../../nbs/loops/07_engine.ipynb #4d7acc88
 import contextvars
@@ -25,7 +25,7 @@ import numpy as np
 from jax import Array, lax
 
 from ..learners.base import Learner, contract
-from .guard import NEVER, Told, all_far_out, is_finite, stays
+from .guard import NEVER, is_finite, stays
 from ..native.kernel import holds_short_vectors, loop_options, native_if, use_native, without_jit
 from ..native.rewrite import short_vectors
 from ..native.vmap_last import vmap_last, whole_lanes
@@ -200,21 +200,11 @@ def _fast(spec: Spec, fn: Callable[..., Tree], *in_axes: int | None) -> Callable
     "The same for what is done at every step: a single seed's short vectors get the forms that are fast."
     return _seed_axis(spec, fn, *in_axes) if spec.seeds else short_vectors(fn)
 
-
-def levels(spec: Spec, state: Tree) -> list[Array]:
-    "`far_out` of each array of a learner's state, for each seed by itself."
-    return _seed_axis(spec, all_far_out, -1)(state)
-
-
-def worst(spec: Spec, state: Tree) -> Array:
-    "The highest of them ()."
-    return functools.reduce(jnp.maximum, map(jnp.max, levels(spec, state)), jnp.int32(0))
-
 # %% ../../nbs/loops/07_engine.ipynb #e08bc701
 def page_loop(
     spec: Spec, own_rows: bool, carry: Carry, given: Tree, idx: Array, steps: Array
-) -> tuple[Carry, Tree, Told]:
-    """`steps` steps from time `idx`: the next carry, the buffers, and what they say of themselves.
+) -> tuple[Carry, Tree, Array]:
+    """`steps` steps from time `idx`: the next carry, the buffers, and the first bad step, or NEVER.
 
     `given` has a row for each step: noise of the stream, or time steps. With `own_rows`, each seed has rows of its own.
     """
@@ -244,7 +234,7 @@ def page_loop(
     buffers = blank_buffers(spec, like, [jax.eval_shape(read, carry.learner) for read in reads])
     start = (carry, buffers, (jnp.int32(0),) * len(buffers), jnp.full(good.shape, NEVER))
     carry, buffers, _, bad = lax.fori_loop(0, steps, body, start)
-    return carry, buffers, Told(jnp.min(bad), worst(spec, carry.learner))
+    return carry, buffers, jnp.min(bad)
 
 # %% ../../nbs/loops/07_engine.ipynb #22ac00d0
 def is_paged(stream: ScanStream) -> bool:
@@ -285,21 +275,21 @@ def native_page(spec: Spec, native: bool, own_rows: bool, carry: Carry, rows: Tr
 
 def numbered_page(
     spec: Spec, native: bool, idx: Array, steps: Array, carry: Carry, rows: Tree, k: Array
-) -> tuple[Carry, Tree, Told]:
+) -> tuple[Carry, Tree, Array]:
     "Page `k` of a block of `steps` steps from time `idx`; page -1 has none. `rows`: its noise, where that is paged."
     first = k * spec.rows
     start, here = idx + first.astype(jnp.uint32), jnp.where(k < 0, 0, jnp.minimum(spec.rows, steps - first))
     if not is_paged(spec.stream):
         carry, rows = stepped_page(spec, carry, start, here)
     page_spec = spec if is_paged(spec.stream) else spec._replace(stream=None)
-    carry, out, told = native_page(page_spec, native, spec.seeds, carry, rows, start, here)
-    return carry, out, told._replace(bad=jnp.where(told.bad < here, first + told.bad, NEVER))
+    carry, out, bad = native_page(page_spec, native, spec.seeds, carry, rows, start, here)
+    return carry, out, jnp.where(bad < here, first + bad, NEVER)
 
 # %% ../../nbs/loops/07_engine.ipynb #f7d4fedb
 def block_loop(
     spec: Spec, native: bool, carry: Carry, idx: Array, steps: Array, given: Tree = None
-) -> tuple[Carry, Tree, Told]:
-    """Up to `rows * pages` steps from time `idx`: the next carry, the buffers of all pages, and what they say.
+) -> tuple[Carry, Tree, Array]:
+    """Up to `rows * pages` steps from time `idx`: the next carry, the buffers of all pages, and the first bad step.
 
     While the loop learns from one page, the other cores draw the next one: noise depends on keys and time only.
     """
@@ -314,18 +304,17 @@ def block_loop(
     drawn = jax.jit(drawn, inline=True)
 
     def body(k: Array, state: Tree) -> Tree:
-        carry, rows, outs, told = state
+        carry, rows, outs, bad = state
         k = jnp.asarray(k, jnp.int32)  # without jit, a number of Python
         following = lax.cond(k + 1 < pages, lambda: drawn(carry, k + 1), lambda: rows) if paged else rows
         carry, out, now = run_page(carry, rows, k)
-        return carry, following, _put(outs, out, jnp.maximum(k, 0)), now._replace(bad=jnp.minimum(told.bad, now.bad))
+        return carry, following, _put(outs, out, jnp.maximum(k, 0)), jnp.minimum(bad, now)
 
     # Page -1 has no steps: it is there to draw page 0 with the code that draws all others.
     rows = jax.tree.map(jnp.zeros_like, jax.eval_shape(drawn, carry, jnp.int32(0)) if paged else ())
     outs = _blank(spec.pages, jax.eval_shape(run_page, carry, rows, jnp.int32(0))[1])
-    start = carry, rows, outs, Told(NEVER, jnp.int32(0))
-    carry, _, outs, told = lax.fori_loop(-1 if paged else 0, pages, body, start)
-    return carry, outs, told
+    carry, _, outs, bad = lax.fori_loop(-1 if paged else 0, pages, body, (carry, rows, outs, NEVER))
+    return carry, outs, bad
 
 # %% ../../nbs/loops/07_engine.ipynb #c3c2a391
 def _jitted(options: dict[str, str | int] | None) -> Callable[..., Tree]:
@@ -337,7 +326,7 @@ _native = {kind: _jitted(loop_options(*kind)) for kind in itertools.product((Fal
 _refused: set[Spec] = set()
 
 
-def run_block(spec: Spec, carry: Carry, idx: int, steps: int, given: Tree = None) -> tuple[Carry, Tree, Told]:
+def run_block(spec: Spec, carry: Carry, idx: int, steps: int, given: Tree = None) -> tuple[Carry, Tree, Array]:
     "One block; where the compiler refuses the native form, the plain one, from then on."
     args = (carry, np.uint32(idx & 0xFFFFFFFF), np.int32(steps), given)
     if use_native() and (not _refused or spec not in _refused):
@@ -378,11 +367,10 @@ def on_all_cores(run: Callable[[Carry], Tree], carries: Sequence[Carry]) -> list
 
 def run_seeds(
     spec: Spec, per_core: bool, carries: Sequence[Carry], idx: int, steps: int, given: Tree = None
-) -> tuple[list[Carry], Tree, Told]:
-    "One block of each carry: the next carries, the rows (with `per_core`, seeds last), and what they say together."
+) -> tuple[list[Carry], Tree, Array | int]:
+    "One block of each carry: the next carries, the rows (with `per_core`, seeds last), and the first bad step of all."
     ended = on_all_cores(lambda carry: run_block(spec, carry, idx, steps, given), carries)
     if not per_core:
         return [ended[0][0]], ended[0][1], ended[0][2]
     rows = jax.tree.map(lambda *parts: np.stack(parts, axis=-1), *(out for _, out, _ in ended))
-    told = Told(min(int(told.bad) for _, _, told in ended), max(int(told.far) for _, _, told in ended))
-    return [carry for carry, _, _ in ended], rows, told
+    return [carry for carry, _, _ in ended], rows, min(int(bad) for _, _, bad in ended)

@@ -31,7 +31,7 @@ from alberta_nb.loops.engine import (
     seeds_last,
     window_counts,
 )
-from .guard import NEVER, NonFiniteError, Told, with_result
+from .guard import NEVER, NonFiniteError, with_result
 from .start import MAX_STEPS, Experience, StreamPosition, check_steps, clock_of, time_step_like
 from ..native.vmap_last import whole_lanes
 from ..streams.base import ScanStream, Stream, World
@@ -298,7 +298,7 @@ def run_loop(
     look = functools.partial(_take_look, looks, seen, first, num_steps)
     blocks, nothing = run_blocks(making, spec, carries, stream, num_steps), (carries, None, carries, None)
     with tqdm(total=num_steps, unit="step", unit_scale=True, disable=not progress) as bar:
-        last, stopped = _gather(making, blocks, Block(spec, *nothing, Told(NEVER, 0), 0, 0), rows, look, bar)
+        last, stopped = _gather(making, blocks, Block(spec, *nothing, NEVER, 0, 0), rows, look, bar)
     columns = None
     with contextlib.suppress(*(() if stopped is None else (Exception,))):  # what stops a learner stops its rows too
         columns = _no_rows(spec, per_core, carries, stream) if rows.blank else rows.joined(last.start + last.steps)

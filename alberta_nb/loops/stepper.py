@@ -76,8 +76,8 @@ def learn(learner: Learner, state: Tree, event: Array) -> tuple[Tree, Array]:
 
 
 def learn_packed(learner: Learner, like: Tree, words: Array, event: Array) -> Array:
-    "The same for a packed state with room for a row behind it."
-    return _write(learn(learner, unpack(words, like), event))
+    "The same for a packed state with room behind it for a row and the event."
+    return _write((learn(learner, unpack(words, like), event), event))
 
 
 def learn_many(learner: Learner, like: Tree, words: Array, events: Array, count: Array) -> tuple[Array, Array]:
@@ -87,10 +87,11 @@ def learn_many(learner: Learner, like: Tree, words: Array, events: Array, count:
 
     def body(i: Array, carry: Tree) -> Tree:
         state, row = learn(learner, carry[0], lax.dynamic_index_in_dim(events, i, 0, keepdims=False))
-        return state, lax.dynamic_update_index_in_dim(carry[1], row, i, 0)
+        return state, jnp.maximum(carry[1], jnp.abs(row)), lax.dynamic_update_index_in_dim(carry[2], row, i, 0)
 
-    state, rows = lax.fori_loop(0, count, body, (state, jnp.zeros((len(events), row.size), row.dtype)))
-    return _write((state, jnp.zeros(row.shape, row.dtype))), rows
+    start = state, jnp.zeros(row.shape, row.dtype), jnp.zeros((len(events), row.size), row.dtype)
+    state, largest, rows = lax.fori_loop(0, count, body, start)
+    return _write((state, largest, jnp.zeros_like(events[0]))), rows
 
 # %% ../../nbs/loops/03_stepper.ipynb #8b81c14a
 class Predicting(Learner, Protocol):
@@ -217,10 +218,10 @@ class PackedState:
         self._leaves = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
         structure, packed, self._wide = contract(learner).structure, pack(leaves), bool(_settings.jax_enable_x64)
         self._one, self._many, self._predict = _compiled(structure, self._tree, self._leaves, use_native(), self._wide)
-        self._size, self._lock = len(packed), threading.RLock()  # the size of the state; the last row is behind it
+        self._size, self._lock = len(packed), threading.RLock()  # behind the state: the last row, the last event
         self._event, self._sent = shared_vector(self.feature_dim + 1, jnp.result_type(float))
         row = jax.eval_shape(functools.partial(learn, structure), like, self._event)[1]
-        self._words = np.append(packed, np.zeros(word_count(row), np.uint32))
+        self._words = np.append(packed, np.zeros(word_count(row) + word_count(self._event), np.uint32))
 
     @property
     def state(self) -> Tree:
@@ -246,24 +247,26 @@ class WatchedState(PackedState):
     def __init__(self, learner: Predicting, feature_dim: int, state: Tree = None):
         super().__init__(learner, feature_dim, state)
         kind = self._event.dtype
-        most, row = float(jnp.finfo(kind).max), self._words[self._size :].view(kind).size
+        most, behind = float(jnp.finfo(kind).max), self._words[self._size :].view(kind).size
         limits = np.array([most**0.8, most**0.4], kind)
         self._far = limits.view(np.uint32).reshape(2, -1)[:, -1].tolist()  # the second where an error has burst
         self._sizes = np.concatenate([sizes_in(leaf) for leaf in self._leaves])
-        self._alike, self._row = all(leaf.dtype.itemsize == kind.itemsize for leaf in self._leaves), -row
-        self._large = np.full(row + self._size * 4 // kind.itemsize, 4 * most**0.2, kind)  # makes a far one infinite
+        self._row = slice(self._size, len(self._words) - word_count(self._event))
+        self._alike = all(leaf.dtype.itemsize == kind.itemsize for leaf in self._leaves)  # words are of one kind
+        self._large = np.full(behind + self._size * 4 // kind.itemsize, 4 * most**0.2, kind)  # makes a far one infinite
 
-    def _keeps(self, words: Tree, rows: np.ndarray) -> bool:
+    def _near(self, words: np.ndarray) -> bool:
+        "Whether it is plain that no number is far out. Of all products, this one alone does not warn of an infinity."
+        return self._alike and math.isfinite(np.vdot(words.view(self._large.dtype), self._large))
+
+    def _keeps(self, words: np.ndarray, rows: np.ndarray) -> bool:
         "Whether no number of the next state is far out, or it got there as it should, which `stays` says."
-        top = int((np.asarray(words)[: self._size] & self._sizes).max(initial=0))
+        top = int((words[: self._size] & self._sizes).max(initial=0))
         far = self._far[bool(np.isinf(rows).any())]
         with _x64(self._wide):
             return top < far or bool(_stays(self.state, self.unpacked(words), rows))
 
 # %% ../../nbs/loops/03_stepper.ipynb #c6cb8330
-_product = np.vdot  # other products warn where they are infinite
-
-
 class EventLearner(WatchedState):
     "What a `Stepper` does with an event: learn from it, or refuse it."
 
@@ -274,6 +277,15 @@ class EventLearner(WatchedState):
         require(self.non_finite == "skip", f"{what}; nothing was learned from it")
         self.skipped += 1
 
+    def _look(self, words: np.ndarray | None, row: np.ndarray | None) -> np.ndarray | None:
+        "The row, after a closer look; or None, and the event is refused."
+        finite = bool(np.isfinite(self._event).all())
+        if finite and words is not None and row is not None and self._keeps(words, row):
+            return row
+        state = "is finite, but the state that the learner makes of it is not"
+        self._refuse(f"the event {state if finite else 'holds a NaN or an infinity'}")
+        return None
+
     def update(self, observation: ArrayLike, target: ArrayLike) -> np.ndarray | None:
         "Learn from one event: [prediction, metrics...] (4,) or (5,), or None for an event that was skipped."
         event, n = self._event, self.feature_dim
@@ -282,16 +294,14 @@ class EventLearner(WatchedState):
         y = target if isinstance(target, (float, np.floating)) else vector("target", target, 1).reshape(())
         with self._lock:
             event[:n], event[n] = x, y
-            if 0 in np.isfinite(event).tobytes():  # `all` would take a microsecond longer
-                self._refuse("the event holds a NaN or an infinity")
-                return None
-            words = self._one(self._words, self._sent)
+            try:
+                words = self._one(self._words, self._sent)
+            except FloatingPointError:  # within jax.debug_nans
+                return self._look(None, None)
             found = np.asarray(words)  # waits: only then may the place be written again
-            numbers = (found if self._alike else found[self._size :]).view(event.dtype)
-            row = numbers[self._row :]
-            near = self._alike and math.isfinite(_product(numbers, self._large))
-            if not near and not self._keeps(words, row):
-                self._refuse("the event is finite, but the state that the learner makes of it is not")
+            row = found[self._row].view(event.dtype)
+            near = self._alike and math.isfinite(np.vdot(found.view(event.dtype), self._large))  # as `_near`
+            if not near and self._look(found, row) is None:
                 return None
             self._words = words
         return row
@@ -317,15 +327,16 @@ class EventsLearner(EventLearner):
     def update_many(self, observations: ArrayLike, targets: ArrayLike) -> np.ndarray:
         "Learn from events (n, feature_dim) and targets (n,), in order: rows [prediction, metrics...], NaN if skipped."
         events = event_table(observations, targets, self.feature_dim, self._event.dtype)
-        good = np.isfinite(events).all(axis=1)
-        clean = good.all()
+        finite = np.isfinite(events)
+        clean = finite.all()
+        good = np.ones(len(events), bool) if clean else finite.all(axis=1)
         if not clean and self.non_finite == "raise":
             raise ValueError(f"event {np.argmin(good)} holds a NaN or an infinity; nothing of this call was learned")
-        n = int(good.sum())
+        n = len(events) if clean else int(good.sum())
         with self._lock:
-            words, found = self._many(self._words, padded(events if clean else events[good]), np.int32(n))
-            rows = np.asarray(found)[:n]
-            if not self._keeps(words, rows):
+            words, table = self._many(self._words, padded(events if clean else events[good]), np.int32(n))
+            found, rows = np.asarray(words), np.asarray(table)[:n]
+            if not self._near(found) and not self._keeps(found, rows):
                 return learn_one_by_one(self, events, rows.shape[1])
             self._words = words
             self.skipped += len(good) - n
