@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from .engine import Carry, Spec, run_seeds
-from .guard import NonFiniteError, first_bad, levels
+from .guard import NonFiniteError, first_bad, is_near, levels
 from .start import MAX_STEPS, Experience, check_clock
 from ..streams.sources import Source, aligned_empty, checked_pages
 from ..types import Tree
@@ -48,10 +48,12 @@ class Making(NamedTuple):
 # %% ../../nbs/loops/12_blocks.ipynb #4094f496
 def _left(block: Block) -> bool:
     "Whether a part of the state has left the numbers in this block."
-    after = [level for carry in block.carries for level in levels(carry.learner, block.spec.seeds)]
-    if not any(level.any() for level in after):
+    if all(is_near(carry.learner) for carry in block.carries):
         return False
-    before = [level for carry in block.before for level in levels(carry.learner, block.spec.seeds)]
+    before, after = (
+        [level for carry in part for level in levels(carry.learner, block.spec.seeds)]
+        for part in (block.before, block.carries)
+    )
     return any((a > b).any() for b, a in zip(before, after, strict=True))
 
 # %% ../../nbs/loops/12_blocks.ipynb #fcfd016f
@@ -103,7 +105,7 @@ def cut_pages(pages: Iterable[Tree], every: int) -> Iterator[Tree]:
         n, start = len(jax.tree.leaves(page)[0]), 0
         while start < n:
             end = min(n, start + every - done % every)
-            yield jax.tree.map(lambda a, s=start, e=end: a[s:e], page)
+            yield jax.tree.map(lambda a, s=start, e=end: a[s:e], page) if end - start < n else page
             done, start = done + end - start, end
 
 # %% ../../nbs/loops/12_blocks.ipynb #c49e216a
@@ -126,10 +128,10 @@ def _source_blocks(
     "The same for given time steps, which are checked here, before they reach the compiled loop."
     done, last = 0, None
     for page in cut_pages(checked_pages(source, making.first, spec.rows), making.every):
-        n = len(jax.tree.leaves(page)[0])
+        n = whole = len(jax.tree.leaves(page)[0])
         n = n if num_steps is None else min(n, num_steps - done)
         check_clock(making.first + done, n)
-        page = jax.tree.map(lambda a, n=n: a[:n], page)
+        page = page if n == whole else jax.tree.map(lambda a, n=n: a[:n], page)
         good = n if source.finite else first_bad(page)
         steps, policy = (n, "skip") if good < n and making.policy == "skip" else (good, "trust")
         this, rest, before = spec._replace(policy=policy), (done, steps, _pad(page, spec.rows)), last

@@ -80,9 +80,10 @@ def owned(array: np.ndarray) -> np.ndarray:
     return copy
 
 # %% ../../nbs/streams/04_sources.ipynb #e8d6cdf7
-def _page_field(what: str, value: object, shape: tuple[int, ...], discounts: bool, stays: bool) -> np.ndarray:
-    "A field of a page as an array of `shape` in the loops' float type, copied unless it `stays` as it is."
-    kind = default_float()
+def _page_field(
+    what: str, value: object, shape: tuple[int, ...], discounts: bool, stays: bool, kind: np.dtype[Any]
+) -> np.ndarray:
+    "A field of a page as an array of `shape` in the loops' float type `kind`, copied unless it `stays` as it is."
     own = type(value) is np.ndarray and value.dtype == kind
     array = np.asarray(value if own else as_numbers(what, value))
     require(array.shape == shape, f"{what} must have shape {shape}, got {array.shape}")
@@ -93,7 +94,7 @@ def _page_field(what: str, value: object, shape: tuple[int, ...], discounts: boo
 
 def checked_pages(source: Source, first: int, rows: int) -> Iterator[Any]:
     "The pages of a source, whoever wrote it, checked. Raises TypeError or ValueError with its class, field and step."
-    shapes = source.shapes()
+    shapes, stays, kind = source.shapes(), source.finite, default_float()
     for page in source.pages(first, rows):
         what = f"{type(source).__name__}: the page from step {first}"
         fits, wanted = isinstance(page, State) and set(shapes) <= set(vars(page)), source.time_step.__name__
@@ -102,7 +103,7 @@ def checked_pages(source: Source, first: int, rows: int) -> Iterator[Any]:
         n = len(np.atleast_1d(given["observation"]))
         fields = {
             name: _page_field(
-                f"{what}: {name}", value, (n, *shapes.get(name, (1,))), name in ("gamma", "gammas"), source.finite
+                f"{what}: {name}", value, (n, *shapes.get(name, (1,))), name in ("gamma", "gammas"), stays, kind
             )
             for name, value in given.items()
         }
