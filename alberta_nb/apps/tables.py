@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['GivenTable', 'SHIPPED', 'MOST_INPUTS', 'MOST_PREDICTIONS', 'weather_path', 'opened', 'load_weather', 'fill_forward',
-           'lag_features', 'lag_names', 'TableReport', 'LaggedSource', 'TransitionSource', 'guess_rows']
+           'lag_features', 'lag_names', 'in_order', 'TableReport', 'LaggedSource', 'Rows', 'all_rows',
+           'TransitionSource', 'guess_rows']
 
 # %% ../../nbs/apps/01_tables.ipynb #706a59a6
 import dataclasses
@@ -12,7 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -59,9 +60,10 @@ def lag_features(rows: np.ndarray, at: np.ndarray, lags: int) -> np.ndarray:
     return np.concatenate([past[last], *(changes[last - k] for k in range(1, lags))], axis=1)
 
 
-def lag_names(columns: Sequence[str], lags: int) -> list[str]:
-    "A name for each feature: temp[-1] is the last value, temp[-1]-[-2] the last change."
-    return [f"{c}[-1]" for c in columns] + [f"{c}[-{k}]-[-{k + 1}]" for k in range(1, lags) for c in columns]
+def lag_names(columns: Sequence[str], lags: int, horizon: int = 1) -> list[str]:
+    "A name for each feature: temp[-1] is the last value, temp[-1]-[-2] the last change; the last is `horizon` ago."
+    last = [f"{c}[-{horizon}]" for c in columns if lags]
+    return last + [f"{c}[-{k}]-[-{k + 1}]" for k in range(horizon, horizon + lags - 1) for c in columns]
 
 # %% ../../nbs/apps/01_tables.ipynb #2046ebb2
 MOST_INPUTS = 1_000_000
@@ -74,8 +76,21 @@ def _wanted_columns(
     targets = numeric if target is None else list(dict.fromkeys(numeric_names(table, several("target", target))))
     require(len(targets) > 0, f"{table.name} has no column to predict", TableError)
     seen = numeric if features is None else numeric_names(table, several("features", features))
-    wanted = {*targets, *seen}
-    return targets, [name for name in table.columns if name in wanted]
+    return targets, in_order(table, targets, seen)
+
+
+def in_order(table: Table, *names: Sequence[str]) -> list[str]:
+    "Names, each once, as their columns stand in the table."
+    wanted = {name for some in names for name in some}
+    return [name for name in table.columns if name in wanted]
+
+
+def _known_columns(table: Table, targets: list[str], known: Sequence[str]) -> list[str]:
+    "The columns that are known when their row is predicted. Raises TableError for a target among them."
+    found = list(dict.fromkeys(numeric_names(table, several("known", known))))
+    both = sorted({*found} & {*targets})
+    require(not both, f"{table.name}: known must not name what is to be predicted, got {both}", TableError)
+    return found
 
 # %% ../../nbs/apps/01_tables.ipynb #d710eb46
 @dataclasses.dataclass
@@ -111,13 +126,16 @@ class TableReport:
 
 # %% ../../nbs/apps/01_tables.ipynb #53438a82
 class LaggedSource(Source):
-    """Row t of a table as a time step: the `lags` rows before it as observation (eq. 1), column `target` as target.
+    """Row t of a table as a time step: what was known before it as observation (eq. 1 and 2), `target` as target.
 
     Several columns can be predicted: `target` is then a list, or None for all numeric ones; `targets` has them.
 
     Args:
         table: a data frame, or the path of a CSV or Parquet file, read in pieces; the shipped weather when None.
         features: columns whose past is seen; all numeric ones when None. The target's own past always is.
+        lags: how many rows of the past; 0 for none, then `known` has all the inputs.
+        known: columns whose value in row t is known when row t is predicted.
+        horizon: how many rows ahead: the last row that is seen is that many before row t.
 
     `feature_names` names the inputs, `report` counts what the last reading met; columns are counted from `origin`.
     Missing values are carried forward, and a row without a target is left out.
@@ -126,16 +144,20 @@ class LaggedSource(Source):
 
     def __init__(
         self, table: GivenTable, target: str | Sequence[str] | None, features: Sequence[str] | None = None,
-        lags: int = 24, piece_rows: int | None = None,
+        lags: int = 24, piece_rows: int | None = None, known: Sequence[str] = (), horizon: int = 1,
     ):  # fmt: skip
-        lags = check_int("lags", lags, 1, MAX_SIZE)
-        self.table, self.lags = opened(table, piece_rows), lags
+        self.table = opened(table, piece_rows)
+        self.lags, self.horizon = check_int("lags", lags, 0, MAX_SIZE), check_int("horizon", horizon, 1, MAX_SIZE)
         numeric, self.first_piece = look_at(self.table)
-        self.targets, self.columns = _wanted_columns(self.table, numeric, target, features)
-        self.feature_dim = self.lags * len(self.columns)
-        size = f"lags {lags} times {len(self.columns)} columns are {self.feature_dim:,} inputs"
+        self.targets, lagged = _wanted_columns(self.table, numeric, target, features)
+        self.lagged = lagged if lags else []
+        self.known = _known_columns(self.table, self.targets, known)
+        self.columns = in_order(self.table, self.lagged, self.targets, self.known)
+        self.feature_dim = self.lags * len(self.lagged) + len(self.known)
+        size = f"lags {lags} times {len(self.lagged)} columns are {self.lags * len(self.lagged):,} inputs"
         require(self.feature_dim <= MOST_INPUTS, f"{size}; {MOST_INPUTS:,} are the most")
-        self.feature_names = lag_names(self.columns, self.lags)
+        require(self.feature_dim > 0, "lags 0 needs columns that are known when their row is predicted: name them")
+        self.feature_names = lag_names(self.lagged, self.lags, self.horizon) + self.known
         self.origin = np.full(len(self.columns), np.nan)
         self.report = TableReport.begin(self.table)
 
@@ -147,27 +169,54 @@ class LaggedSource(Source):
         return _lagged_pages(self, first, rows)
 
 # %% ../../nbs/apps/01_tables.ipynb #c415f809
-def _lagged_pages(source: LaggedSource, first: int, rows: int) -> Iterator[Tree]:
-    """Pages of observations (n, feature_dim) and targets (n, len(source.targets)) from time step `first` on.
+class Rows(NamedTuple):
+    "Some rows of a table: their numbers (n,), inputs (n, feature_dim), targets, and the last targets known (n, k)."
 
-    The rows with a target, each with its past, which may lie in an earlier piece.
+    numbers: np.ndarray
+    inputs: np.ndarray
+    targets: np.ndarray
+    before: np.ndarray
+
+
+def all_rows(source: LaggedSource, rows: int, every: bool = True) -> Iterator[Rows]:
+    """At most `rows` rows at a time, each with its past, which may lie in an earlier piece; targets are NaN if missing.
+
+    All rows from the first on that can be judged, or only those with a target.
     """
-    past, dtype, lags = None, default_float(), source.lags
-    for values, targets in _counted_pieces(source):
-        past = np.repeat(values[:1], lags, axis=0) if past is None else past
+    past, done, reach = None, 0, source.horizon + max(source.lags - 1, 0)
+    roles = source.lagged, source.known, source.targets
+    columns = [[source.columns.index(name) for name in names] for names in roles]
+    for values, targets, start in _counted_pieces(source):
+        past = np.repeat(values[:1], reach, axis=0) if past is None else past
         whole: Tree = np.vstack([past, values])
-        known = np.flatnonzero(np.isfinite(targets).any(axis=1))
-        known, first = known[first:], max(first - len(known), 0)
-        for start in range(0, len(known), rows):
-            at = known[start : start + rows]
-            observation: Tree = lag_features(whole, at + lags, lags).astype(dtype)
-            target: Tree = targets[at].astype(dtype)
-            yield TimeStep(observation=observation, target=target)
-        past = whole[-lags:]
+        wanted = np.arange(start, len(values)) if every else np.flatnonzero(np.isfinite(targets).any(axis=1))
+        for first in range(0, len(wanted), rows):
+            at = wanted[first : first + rows]
+            yield Rows(done + at, _inputs(source, whole, at + reach, columns), targets[at],
+                       whole[at + reach - source.horizon][:, columns[2]])  # fmt: skip
+        past, done = whole[len(whole) - reach :], done + len(values)
+
+
+def _inputs(source: LaggedSource, whole: np.ndarray, at: np.ndarray, columns: list[list[int]]) -> np.ndarray:
+    "The observations of the rows numbered `at`: eq. 2."
+    lagged, known, _ = columns
+    past = [lag_features(whole[:, lagged], at - source.horizon + 1, source.lags)] if source.lags else []
+    return np.concatenate([*past, whole[at][:, known]], axis=1).astype(default_float())
+
+
+def _lagged_pages(source: LaggedSource, first: int, rows: int) -> Iterator[Tree]:
+    "Pages of observations (n, feature_dim) and targets (n, len(source.targets)), without the `first` time steps."
+    for page in all_rows(source, rows, every=False):
+        here, first = slice(min(first, len(page.numbers)), None), max(first - len(page.numbers), 0)
+        if len(page.numbers[here]):
+            target: Tree = page.targets[here].astype(default_float())
+            yield TimeStep(observation=page.inputs[here], target=target)  # type: ignore[arg-type]
 
 # %% ../../nbs/apps/01_tables.ipynb #0cdd894e
-def _counted_pieces(source: LaggedSource) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    "Pieces (rows, columns) without holes, counted from first values; targets (rows, n), NaN where none is to predict."
+def _counted_pieces(source: LaggedSource) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """Pieces (rows, columns) without holes, counted from first values; targets (rows, n), NaN where none is to predict;
+    and the first row that can be judged.
+    """
     report = source.report = TableReport.begin(source.table)
     every, at = np.arange(len(source.columns)), [source.columns.index(name) for name in source.targets]
     origin, last, moved = np.full(len(every), np.nan), np.full(len(every), np.nan), np.zeros(len(every), bool)
@@ -186,7 +235,8 @@ def _counted_pieces(source: LaggedSource) -> Iterator[tuple[np.ndarray, np.ndarr
         report.no_target += int(np.isnan(values[start:, at]).all(axis=1).sum())
         filled = fill_forward(values, last)
         last = filled[-1]
-        yield np.nan_to_num(filled), np.where(np.arange(len(values))[:, None] < starts, np.nan, values[:, at])
+        early = np.arange(len(values))[:, None] < starts
+        yield np.nan_to_num(filled), np.where(early, np.nan, values[:, at]), start
     nothing = f"{source.table.name}: column {', '.join(map(repr, source.targets))} has no value at all"
     require(not set(source.targets) <= set(report.empty), nothing, TableError)
 
