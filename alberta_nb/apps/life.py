@@ -18,7 +18,7 @@ import pyarrow as pa
 from pyarrow import csv
 from scipy.stats import bootstrap
 
-from .tables import LaggedSource, Rows, all_rows
+from .tables import LaggedSource, Rows
 from ..learners.base import Learner, first_state
 from ..loops.supervised import run_learning_loop
 from ..streams.sources import Source
@@ -127,20 +127,21 @@ class Lives:
         return self.learners[name].metric_names[-1] == "half_width"  # type: ignore[attr-defined]
 
 # %% ../../nbs/apps/09_life.ipynb #2642393b
-COUNTED = "rows", "squares", "sizes", "inside", "step_size"
+COUNTED = "known", "squares", "sizes", "inside", "step_size", "rows"
 
 
 def counted(told: Told, name: str) -> np.ndarray:
-    "What is counted of each row and target (n, k, 5): whether it has one, and of the error the names in COUNTED."
+    "What is counted of each row and target (n, k, 6), by the names in COUNTED; of a row without a target, itself."
     error = told.actual - told.said[name]
     known, size = np.isfinite(told.actual), np.abs(error)
     inside = size <= told.widths[name] if name in told.widths else np.full(known.shape, np.nan)
     step_size = told.sizes.get(name, np.zeros(known.shape))
-    return np.where(known[..., None], np.stack([known, size**2, size, inside, step_size], axis=-1), 0.0)
+    of_known = np.where(known[..., None], np.stack([known, size**2, size, inside, step_size], axis=-1), 0.0)
+    return np.concatenate([of_known, np.ones((*known.shape, 1))], axis=-1)
 
 
 class Windows:
-    "Sums of what is `counted` in windows of `every` rows, by learner: (windows, k, 5)."
+    "Sums of what is `counted` in windows of `every` rows, by learner: (windows, k, 6)."
 
     def __init__(self, every: int):
         self.every, self.rows = every, 0
@@ -164,7 +165,7 @@ class Windows:
 
 # %% ../../nbs/apps/09_life.ipynb #224925f2
 def advantage(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
-    """The part of the second's RMSE that the first takes away, and its 95% interval, from sums (windows, 5) of each.
+    """The part of the second's RMSE that the first takes away, and its 95% interval, from sums (windows, 6) of each.
 
     The interval is (nan, nan) for fewer than 10 windows.
     """

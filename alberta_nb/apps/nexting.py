@@ -28,7 +28,7 @@ from ..types import check_int, require
 def next_everything(
     table: GivenTable = None, columns: Sequence[str] | None = None, gammas: Sequence[float] = (0.0, 0.8, 0.95),
     features: Sequence[str] | None = None, lags: int = 24, optimizers: Sequence[str] = ("autotdidbd",),
-    normalizer: str | None = "ema", step_size: float | None = None, meta_step_size: float = 0.01,
+    normalizer: str | None = "ema", step_size: float | None = None, meta_step_size: float | None = None,
     trace_decay: float = 0.8, record_every: int | None = None, window: int = 500, progress: bool = False,
 ) -> TableResult:  # fmt: skip
     """Predict every column at every discount before each row, then learn from the row; all demons in one pass.
@@ -146,7 +146,8 @@ def _draw_demon(axes: Axes, here: pd.DataFrame) -> None:
 # %% ../../nbs/apps/06_nexting.ipynb #3b10f18e
 COMMAND = Command(
     column="columns", about="the columns to predict, with commas between (default: all that hold numbers)",
-    several=True, optimizers=["autotdidbd"], more=["tdlambda", "tdidbd", "trueonline"], job=next_everything,
+    several=True, named=False, optimizers=["autotdidbd"], more=["tdlambda", "tdidbd", "trueonline"],
+    job=next_everything,
     describe=describe, picture="nexting.png", draw=draw, answers=lambda found: {"gammas": told_gammas(found)},
     tables={"errors.csv": "scores", "metrics.csv": "windows", "predictions.csv": "predictions"},
     gammas=("gammas", "0,0.8,0.95", "0 is the next row, 0.95 looks 20 rows ahead"),

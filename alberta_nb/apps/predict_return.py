@@ -128,7 +128,7 @@ def _first(learner: DiscountedMeanLearner, feature_dim: int) -> DiscountedMeanSt
 def predict_returns(
     table: GivenTable = None, cumulant: str = "temp", gammas: Sequence[float] = (0.9,),
     features: Sequence[str] | None = None, lags: int = 24, optimizers: Sequence[str] = TD_OPTIMIZERS,
-    normalizer: str | None = "ema", step_size: float | None = None, meta_step_size: float = 0.01,
+    normalizer: str | None = "ema", step_size: float | None = None, meta_step_size: float | None = None,
     trace_decay: float = 0.8, record_every: int | None = None, window: int = 500, progress: bool = False,
 ) -> TableResult:  # fmt: skip
     """Predict the return of column `cumulant` before each row, then learn from the row; all learners in one pass.
