@@ -7,7 +7,6 @@ import pytest
 from alberta_nb.apps.job import (
     OPTIMIZERS,
     TD_OPTIMIZERS,
-    _window_of,
     check_gammas,
     choose,
     hold_against,
@@ -16,6 +15,7 @@ from alberta_nb.apps.job import (
     scores_of,
     skill_over,
     tidy,
+    window_of,
     windows_of,
 )
 from alberta_nb.apps.tables import LaggedSource, TransitionSource, weather_path
@@ -47,10 +47,10 @@ def test_names_and_starts() -> None:
 
 
 def test_windows_are_a_200th_of_a_table(tmp_path) -> None:
-    assert _window_of(LaggedSource(TABLE, "a"), None) == 2 and _window_of(LaggedSource(TABLE, "a"), 7) == 7
-    assert 20 < _window_of(LaggedSource(weather_path(), "temp", piece_rows=100), None) < 90
+    assert window_of(LaggedSource(TABLE, "a"), None) == 2 and window_of(LaggedSource(TABLE, "a"), 7) == 7
+    assert 20 < window_of(LaggedSource(weather_path(), "temp", piece_rows=100), None) < 90
     with pytest.raises(ValueError, match="record_every must be 1 or more"):
-        _window_of(LaggedSource(TABLE, "a"), 0)
+        window_of(LaggedSource(TABLE, "a"), 0)
 
 
 @pytest.mark.parametrize("kind", [LaggedSource, TransitionSource])

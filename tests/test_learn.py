@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from alberta_nb.apps import learn
+from alberta_nb.apps import learn, life
 from alberta_nb.apps.job import TableResult
 from alberta_nb.apps.learn import describe, draw, learn_table, save
 from alberta_nb.apps.report import load_learners
-from alberta_nb.apps.tables import weather_path
+from alberta_nb.apps.tables import all_rows, weather_path
 from alberta_nb.learners.bank import LearnerBank
 from alberta_nb.learners.baselines import ChangeLearner, LastValue, RunningMean, Scored, score
+from alberta_nb.learners.interval import Interval
 from alberta_nb.learners.linear import LinearLearner
 from alberta_nb.loops.supervised import run_learning_loop
 from alberta_nb.normalizers import EMANormalizer
@@ -265,7 +266,7 @@ def test_divergence_is_named(tmp_path) -> None:
         ({"step_size": float("nan")}, "step_size"),
         ({"meta_step_size": -0.1}, "meta_step_size"),
         ({"record_every": 0}, "record_every must be 1 or more"),
-        ({"lags": 0}, "lags must be 1 or more"),
+        ({"lags": 0}, "lags 0 needs columns"),
         ({"target": "nope"}, "has no column 'nope'"),
         ({"features": ["nope"]}, "has no column 'nope'"),
     ],
@@ -289,9 +290,10 @@ def test_the_configuration_rebuilds_the_learners(made, tmp_path) -> None:
     assert [p.name for p in paths] == ["learn.png", "metrics.csv", "features.csv", "config.json"]
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in paths)
     learners = load_learners(paths[3])
-    assert learners == made.learners and isinstance(learners["idbd"], ChangeLearner)
+    assert learners == made.learners and isinstance(learners["idbd"], Interval)
     config = json.loads(paths[3].read_text())
     assert config["scores"]["lms"] == pytest.approx(made.scores.loc["lms"].to_dict())
+    assert config["inputs"]["predicted"] == "the change since the last value known"
     assert config["inputs"]["counted_from"]["y"] == make_table(4000).y[0]
     features = pd.read_csv(paths[2])
     assert len(features) == 3 * 6 and set(features.learner) == {"lms", "idbd", "autostep"}
@@ -300,18 +302,18 @@ def test_the_configuration_rebuilds_the_learners(made, tmp_path) -> None:
 
 def test_rebuilt_learners_learn_the_same(made, tmp_path) -> None:
     learner = load_learners(save(made, tmp_path, "made")[3])["autostep"]
-    source = learn.LaggedSource(make_table(4000), "y", lags=2)
-    rmse = np.sqrt(np.mean(np.asarray(run_learning_loop(learner, source).metrics)[:, 0]))
-    assert np.isclose(rmse, made.scores.rmse["autostep"], rtol=1e-4)
+    (page,) = all_rows(learn.LaggedSource(make_table(4000), "y", lags=2), 4000)
+    metrics = run_learning_loop(learner, ArraySource(page.inputs, page.targets - page.before)).metrics
+    assert np.isclose(np.sqrt(np.mean(metrics[:, 0])), made.scores.rmse["autostep"], rtol=1e-4)
 
 
 def test_the_figure_shows_what_it_should(made) -> None:
     errors, *maps = draw(made).axes
     labels = [t.get_text() for t in errors.get_legend().get_texts()]
     assert [label.split(":")[0] for label in labels] == NAMES
-    titles = [ax.get_title() for ax in maps if ax.get_title()]
-    assert [title.split(":")[0] for title in titles] == ["idbd", "autostep"]
-    assert len(draw(learn_table(make_table(100), "y", lags=1, optimizers=["lms"])).axes) == 1
+    assert len(maps) == 2 and maps[0].get_title().endswith(": the step sizes that moved most")
+    assert [text.get_text() for text in maps[1].get_legend().get_texts()][0] == "interval"
+    assert len(draw(learn_table(make_table(100), "y", lags=1, optimizers=["lms"])).axes) == 2
 
 
 # --- what is given, in every form ---
@@ -358,7 +360,8 @@ def test_columns_that_are_no_inputs_are_told_one_by_one() -> None:
 def test_defaults_give_numbers_on_targets_in_any_unit(scale) -> None:
     table = make_table(2000).assign(y=lambda t: scale * t.y + 3 * scale, z=lambda t: t.z / scale)
     found = learn_table(table, "y", lags=2)
-    assert np.isfinite(found.scores.to_numpy()).all() and np.isfinite(found.windows.value).all()
+    assert np.isfinite(found.scores.iloc[:, :3].to_numpy()).all() and np.isfinite(found.windows.value).all()
+    assert (found.scores.inside[2:] - 0.9).abs().max() < 0.02
     assert (found.scores.skill[2:] > 0.5).all()
 
 
@@ -367,24 +370,153 @@ def test_defaults_give_numbers_on_targets_in_any_unit(scale) -> None:
 
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_an_interrupt_keeps_what_was_learned(tmp_path, monkeypatch, after) -> None:
-    pages = learn.LaggedSource.pages
-
-    def interrupted(self, first, rows):  # a real signal, while the next page is being read
-        for k, page in enumerate(pages(self, first, 500)):
-            if k == after and self.table.num_rows > 3:  # not while it compiles, on three rows of zeros
+    def interrupted(pages):  # a real signal, where the next page is waited for
+        for k, page in enumerate(pages):
+            if k == after:
                 signal.raise_signal(signal.SIGINT)
             yield page
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(learn.LaggedSource, "pages", interrupted)
-            learned = learn_table(make_table(4000), "y", lags=2)
+            patch.setattr(learn, "read_ahead", interrupted)
+            patch.setattr(learn, "_page_rows", lambda source: 500)
+            if not after:
+                with pytest.raises(KeyboardInterrupt):
+                    learn_table(make_table(4000), "y", lags=2, predictions=tmp_path / "p.csv")
+                assert not list(tmp_path.iterdir())
+                return
+            learned = learn_table(make_table(4000), "y", lags=2, predictions=tmp_path / "p.csv")
     finally:
         signal.signal(signal.SIGINT, before)
-    assert learned.interrupted and learned.steps == 500 * after
+    assert learned.interrupted and learned.steps == 500 * after and len(pd.read_csv(tmp_path / "p.csv")) == 500 * after
     assert list(learned.scores.index) == NAMES
-    if after:
-        whole = learn_table(make_table(4000)[: 500 * after + 1], "y", lags=2)
-        pd.testing.assert_frame_equal(learned.scores, whole.scores, rtol=1e-4)
-        assert json.loads(save(learned, tmp_path, "t")[3].read_text())["interrupted"] is True
+    whole = learn_table(make_table(4000)[: 500 * after + 1], "y", lags=2)
+    pd.testing.assert_frame_equal(learned.scores, whole.scores, rtol=1e-4)
+    assert json.loads(save(learned, tmp_path, "t")[3].read_text())["interrupted"] is True
+
+
+@pytest.mark.parametrize("run", [2, 5])
+def test_an_interrupt_within_a_page_leaves_all_learners_at_one_row(monkeypatch, run) -> None:
+    calls, plain = [0], life.run_learning_loop
+
+    def interrupted(learner, source, **options):
+        calls[0] += 1
+        if calls[0] != run:
+            return plain(learner, source, **options)
+        short = plain(learner, life.Page(source.inputs[:123], source.target[:123]), **options)
+        short.interrupted = True
+        return short
+
+    source = learn.LaggedSource(make_table(2000), "y", lags=2)
+    learners = learn.participants(source, "linear", ["lms", "idbd", "autostep"], "ema", None, None, 0.9)
+    lives, wanted = life.Lives(source, learners), life.Lives(source, learners)
+    pages = list(all_rows(source, 500))
+    with monkeypatch.context() as patch:
+        patch.setattr(life, "run_learning_loop", interrupted)
+        said = [lives.learn(page) for page in pages[: -(-run // 3)]]
+    assert lives.interrupted and lives.rows == (run - 1) // 3 * 500 + 123 and len(said[-1].numbers) == 123
+    for page in all_rows(source, lives.rows):
+        wanted.learn(page)
+        break
+    for a, b in zip(jax.tree.leaves(lives.states), jax.tree.leaves(wanted.states), strict=True):
+        assert np.allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+# --- columns of the row, horizons, several targets, rows without a target, networks ---
+
+
+def regression(rows: int = 3000) -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame(rng.normal(size=(rows, 3)), columns=list("abc"))
+    return table.assign(y=10 + 2 * table.a - table.b + 0.1 * rng.normal(size=rows))
+
+
+def test_columns_of_the_row_are_plain_regression() -> None:
+    found = learn_table(regression(), "y", lags=0, known=["a", "b", "c"])
+    assert (found.scores.rmse[2:] < 0.5).all() and found.scores.rmse["last value"] > 2
+    assert found.features.feature.unique().tolist() == ["a", "b", "c"] and found.steps == 2999
+    assert "from 3 columns known with the row" in describe(found, "t")
+    first, second, gain, low, high = found.contests["y"]
+    assert {first, second} < set(NAMES[2:]) and low <= gain <= high
+
+
+def test_nothing_of_the_future_is_used() -> None:
+    table = regression()
+    late = table.copy()
+    late.loc[2000:, ["y", "c"]] = 1e6  # what cannot be known at row 2,000 - 5
+    settings = {"features": ["y", "c"], "lags": 3, "known": ["a", "b"], "horizon": 5, "record_every": 100}
+    one, other = (learn_table(t, "y", window=3000, **settings).predictions for t in (table, late))
+    same = np.isclose(one.prediction, other.prediction, rtol=1e-6) & (one.row == other.row)
+    assert same[one.row <= 2005].all() and not same[one.row > 2006].all()
+
+
+def test_a_horizon_is_learned_when_its_value_is_there() -> None:
+    "A process of five rows: who learned at once what comes five rows later would know more."
+    rng = np.random.default_rng(2)
+    walk = pd.DataFrame({"y": np.cumsum(rng.normal(size=4000))})
+    near, far = (learn_table(walk, "y", lags=2, horizon=h, optimizers=["lms"]).scores for h in (1, 9))
+    assert near.rmse["last value"] == pytest.approx(1.0, abs=0.05)
+    assert far.rmse["last value"] == pytest.approx(
+        3, abs=0.2
+    )
+    assert (far.rmse["lms"] > 0.97 * far.rmse["last value"]) and far.inside["lms"] == pytest.approx(0.9, abs=0.02)
+
+
+def test_rows_without_a_target_are_predicted_and_teach_nothing(tmp_path) -> None:
+    table = regression()
+    table.loc[100:199, "y"] = None
+    found = learn_table(table, "y", lags=0, known=["a", "b", "c"], predictions=tmp_path / "p.csv", interval=None)
+    written = pd.read_csv(tmp_path / "p.csv")
+    assert list(written) == ["row", "y", *NAMES[2:]] and written.row.tolist() == list(range(2, 3001))
+    there = written.y.notna()
+    assert found.steps == there.sum() == 2899 and np.allclose(written.y[there], table.y[1:].dropna())
+    assert np.sqrt(np.mean((written.autostep - written.y)[there] ** 2)) == pytest.approx(found.scores.rmse["autostep"])
+    whole = table.dropna()
+    alone = learn_table(whole, "y", lags=0, known=["a", "b", "c"], interval=None)
+    assert np.allclose(alone.scores.rmse[2:], found.scores.rmse[2:], rtol=1e-4)
+    guess = 10 + 2 * table.a - table.b
+    assert np.abs(written.autostep - guess[1:].to_numpy())[~there].mean() < 1.0
+
+
+def test_several_targets_are_learned_as_each_alone(tmp_path) -> None:
+    table = regression().assign(w=lambda t: t.c - t.a)
+    settings = {"lags": 0, "known": ["a", "b", "c"], "optimizers": ["lms", "idbd"]}
+    both = learn_table(table, ["y", "w"], predictions=tmp_path / "p.csv", **settings)
+    for target in ("y", "w"):
+        alone = learn_table(table, target, **settings)
+        pd.testing.assert_frame_equal(both.scores.loc[target], alone.scores, check_names=False)
+        assert both.contests[target] == pytest.approx(alone.contests[target], nan_ok=True)
+    assert list(pd.read_csv(tmp_path / "p.csv"))[:4] == ["row", "y", "y: lms", "y: lms low"]
+    assert both.windows.columns[0] == both.features.columns[0] == "target"
+    text = describe(both, "t")
+    assert "predicting 'y' and 'w'" in text and len(draw(both).axes) >= 2
+    config = json.loads(save(both, tmp_path, "t")[-1].read_text())
+    assert {"lms, y", "idbd, w"} < set(config["scores"]) and config["table"]["targets"] == ["y", "w"]
+
+
+def test_a_network_learns_what_no_line_can() -> None:
+    rng = np.random.default_rng(3)
+    table = pd.DataFrame(rng.uniform(-2, 2, size=(6000, 2)), columns=["a", "b"])
+    table["y"] = 5 * np.sin(2 * table.a) + table.b**2
+    found = learn_table(table, "y", lags=0, known=["a", "b"], kinds=["linear", "network"])
+    assert found.scores.rmse["network"] < 0.6 * found.scores.rmse["autostep"] and found.contests["y"][0] == "network"
+    assert set(found.features.learner) == {"lms", "idbd", "autostep"}
+    with pytest.raises(ValueError, match=r"kinds must be of linear, network, got \['forest'\]"):
+        learn_table(table, "y", kinds="forest")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"known": ["y"]}, "known must not name what is to be predicted"),
+        ({"known": ["nope"]}, "has no column 'nope'"),
+        ({"horizon": 0}, "horizon must be 1 or more, got 0"),
+        ({"interval": 1.0}, "level must be a finite number"),
+        ({"interval": -0.1}, "level must be a finite number"),
+        ({"window": 0}, "window must be 1 or more"),
+    ],
+)
+def test_what_cannot_be_is_said(arguments, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        learn_table(regression(50), "y", **arguments)

@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'COMMAND', 'add_arguments', 'run', 'save', 'participants', 'read_ahead', 'Heard', 'learned', 'live',
            'compile_for', 'learn_table', 'told_contest', 'describe', 'draw']
 
-# %% ../../nbs/apps/04_learn.ipynb #b035098b
+# %% ../../nbs/apps/04_learn.ipynb #f5f29536
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ from ..streams.sources import default_float
 from ..streams.tables import several
 from ..types import Tree, check_int, require
 
-# %% ../../nbs/apps/04_learn.ipynb #5546e1ab
+# %% ../../nbs/apps/04_learn.ipynb #506b3248
 KINDS = "linear", "network"
 
 
@@ -58,7 +58,7 @@ def participants(
     late = {name: Late(PopArt(learner), source.horizon - 1) for name, learner in inside.items()}
     return late if level is None else {name: Interval(learner, level) for name, learner in late.items()}
 
-# %% ../../nbs/apps/04_learn.ipynb #66115dc5
+# %% ../../nbs/apps/04_learn.ipynb #0071687c
 def read_ahead(pages: Iterator[Rows]) -> Iterator[Rows]:
     "The same pages, of which one is read while the one before it is used."
     with ThreadPoolExecutor(1) as reader:
@@ -95,7 +95,7 @@ def learned(learner: Any, state: Tree) -> tuple[np.ndarray, np.ndarray] | None:
         return None
     return np.asarray(state.weights), np.asarray(learner.step_sizes(state)["step_sizes"])
 
-# %% ../../nbs/apps/04_learn.ipynb #89583d21
+# %% ../../nbs/apps/04_learn.ipynb #4a13a5e3
 def live(
     source: LaggedSource, learners: Mapping[str, Any], heard: Heard, written: Written | None, progress: bool
 ) -> Lives:
@@ -131,7 +131,7 @@ def compile_for(source: LaggedSource, learners: Mapping[str, Any]) -> None:
     if lives.interrupted:
         raise KeyboardInterrupt
 
-# %% ../../nbs/apps/04_learn.ipynb #71950664
+# %% ../../nbs/apps/04_learn.ipynb #6bbcf605
 def learn_table(
     table: GivenTable = None, target: str | Sequence[str] = "temp", features: Sequence[str] | None = None,
     lags: int = 24, optimizers: Sequence[str] = ("lms", "idbd", "autostep"), normalizer: str | None = "ema",
@@ -180,14 +180,14 @@ def learn_table(
         )  # fmt: skip
         return _collect(found, heard, lives)
 
-# %% ../../nbs/apps/04_learn.ipynb #8fa9505b
+# %% ../../nbs/apps/04_learn.ipynb #1d29820a
 def _collect(found: TableResult, heard: Heard, lives: Lives) -> TableResult:
     "The result with scores, recorded windows, learned step sizes, and the last rows."
     sums = {name: heard.windows.of(name) for name in heard.windows.sums}
     few = f"a prediction needs two rows with a value in {', '.join(map(repr, found.targets))}"
-    require(bool(sums), f"{lives.source.table.name}: {few}", TableError)
     totals = {name: parts.sum(axis=0) for name, parts in sums.items()}
-    found.steps = int(totals[BASELINES[0]][:, 0].max())
+    found.steps = int(totals[BASELINES[0]][:, 0].max()) if totals else 0
+    require(found.steps > 0, f"{lives.source.table.name}: {few}", TableError)
     parts = range(len(found.targets))
     scores = {found.targets[k]: _scores({name: total[k] for name, total in totals.items()}) for k in parts}
     windows = {found.targets[k]: _windows(found, {n: rows[:, k] for n, rows in sums.items()}) for k in parts}
@@ -211,7 +211,8 @@ def _scores(totals: Mapping[str, np.ndarray]) -> pd.DataFrame:
     with np.errstate(invalid="ignore", divide="ignore"):
         rows = {n: [(t[1] / t[0]) ** 0.5, t[2] / t[0], np.nan, t[3] / t[0]] for n, t in totals.items()}
     table = pd.DataFrame(rows, ["rmse", "mae", "skill", "inside"]).T
-    return table.assign(skill=skill_over(table.rmse, table.rmse[BASELINES[0]])).dropna(axis=1, how="all")
+    table = table.assign(skill=skill_over(table.rmse, table.rmse[BASELINES[0]]))
+    return table if np.isfinite(table.inside).any() else table.drop(columns="inside")
 
 
 def _windows(found: TableResult, sums: Mapping[str, np.ndarray]) -> pd.DataFrame:
@@ -223,7 +224,7 @@ def _windows(found: TableResult, sums: Mapping[str, np.ndarray]) -> pd.DataFrame
     kept = {"rmse": means[..., 1] ** 0.5, "mae": means[..., 2], "mean_step_size": means[..., 4]}
     return errors_over_time(list(full), kept, found.record_every * (1 + np.arange(len(count))))
 
-# %% ../../nbs/apps/04_learn.ipynb #88d8103b
+# %% ../../nbs/apps/04_learn.ipynb #c4d1a2b6
 def _features(lives: Lives, k: int) -> pd.DataFrame:
     "Weight and step size of each input, of each linear learner."
     both = {name: learned(learner, lives.states[name, k]) for name, learner in lives.learners.items()}
@@ -273,7 +274,7 @@ def _last_rows(found: TableResult, heard: Heard) -> pd.DataFrame:
         tables.append(pd.DataFrame(columns | {"low": said - width, "high": said + width}).tail(heard.last))
     return pd.concat(tables, ignore_index=True)
 
-# %% ../../nbs/apps/04_learn.ipynb #b58d6f77
+# %% ../../nbs/apps/04_learn.ipynb #21140b61
 def told_contest(found: TableResult) -> list[str]:
     "Who won and by how much, one line for each target."
     lines = []
@@ -314,7 +315,7 @@ def _score_of(found: TableResult, target: str) -> pd.DataFrame:
 def _feature_of(found: TableResult, target: str) -> pd.DataFrame:
     return found.features[found.features.target == target] if "target" in found.features else found.features
 
-# %% ../../nbs/apps/04_learn.ipynb #77c77293
+# %% ../../nbs/apps/04_learn.ipynb #571f7a2c
 def draw(found: TableResult) -> Figure:
     "A matplotlib figure: running errors, step sizes over time, and a window of predictions with their interval."
     rows = 2 + bool(len(found.sizes))
@@ -347,7 +348,7 @@ def _draw_window(axes: Axes, found: TableResult) -> None:
     axes.set(xlabel="row", ylabel=plain(found.target))
     axes.legend(fontsize=7, frameon=False, ncols=3)
 
-# %% ../../nbs/apps/04_learn.ipynb #ba4ba944
+# %% ../../nbs/apps/04_learn.ipynb #ece3f829
 COMMAND = Command(
     column="target", about="the column to predict, or several (of the weather: temp)", several=True, named=True,
     optimizers=["lms", "idbd", "autostep"], more=["obgd"], job=learn_table, describe=describe,

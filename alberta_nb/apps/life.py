@@ -19,7 +19,7 @@ from pyarrow import csv
 from scipy.stats import bootstrap
 
 from .tables import LaggedSource, Rows
-from ..learners.base import Learner, first_state
+from ..learners.base import first_state
 from ..loops.supervised import run_learning_loop
 from ..streams.sources import Source
 from ..types import TimeStep, Tree
@@ -81,7 +81,7 @@ class Means:
 class Lives:
     "Learners, by name, that live on the rows of a source; one of each for every target, with their `states`."
 
-    def __init__(self, source: LaggedSource, learners: Mapping[str, Learner], states: Tree = None):
+    def __init__(self, source: LaggedSource, learners: Mapping[str, Any], states: Tree = None):
         self.source, self.learners, self.interrupted, self.rows = source, dict(learners), False, 0
         self.means, self.every = Means(len(source.targets)), range(len(source.targets))
         key, pairs = jax.random.key(0), [(name, k) for name in learners for k in self.every]
@@ -100,7 +100,7 @@ class Lives:
                 break
         self.states = {key: run.state for key, run in runs.items()}
         self.rows += len(page.numbers)
-        return self.told(page, wanted, {key: np.asarray(run.metrics) for key, run in runs.items()})
+        return self.told(page, {key: np.asarray(run.metrics) for key, run in runs.items()})
 
     def wanted(self, page: Rows) -> np.ndarray:
         "What the learners have to predict (n, k): the change since the last value known, or the value."
@@ -109,22 +109,23 @@ class Lives:
 
     def _run(self, name: str, k: int, inputs: np.ndarray, wanted: np.ndarray) -> Any:
         source, state = Page(inputs, wanted[:, k : k + 1].copy()), self.states[name, k]
-        return run_learning_loop(self.learners[name], source, learner_state=state)
+        return run_learning_loop(self.learners[name], source, learner_state=state, non_finite="show")
 
-    def told(self, page: Rows, wanted: np.ndarray, metrics: Mapping[tuple[str, int], np.ndarray]) -> Told:
+    def told(self, page: Rows, metrics: Mapping[tuple[str, int], np.ndarray]) -> Told:
         "What the learners said, from their metrics of a page."
         at = [self.source.columns.index(name) for name in self.source.targets]
-        origin, n = self.source.origin[at], len(page.numbers)
-        base, there = (page.before if self.source.lags else 0.0) + origin, np.nan_to_num(wanted[:n])
+        origin = self.source.origin[at]
+        base = (page.before if self.source.lags else 0.0) + origin
+        place = {name: learner.metric_names.index("prediction") for name, learner in self.learners.items()}
         columns = {name: np.stack([metrics[name, k] for k in self.every], axis=1) for name in self.learners}
-        said = {name: base + there - rows[..., 1].astype(np.float64) for name, rows in columns.items()}
+        said = {name: base + rows[..., place[name]].astype(np.float64) for name, rows in columns.items()}
         naive = dict(zip(BASELINES, (page.before + origin, self.means.before(page.targets) + origin), strict=True))
         widths = {name: rows[..., -1] for name, rows in columns.items() if self._widened(name)}
         sizes = {name: rows[..., 2] for name, rows in columns.items()}
         return Told(page.numbers, page.targets + origin, naive | said, widths, sizes)
 
     def _widened(self, name: str) -> bool:
-        return self.learners[name].metric_names[-1] == "half_width"  # type: ignore[attr-defined]
+        return bool(self.learners[name].metric_names[-1] == "half_width")
 
 # %% ../../nbs/apps/09_life.ipynb #2642393b
 COUNTED = "known", "squares", "sizes", "inside", "step_size", "rows"

@@ -258,7 +258,8 @@ def told_gammas(found: TableResult) -> list[dict[str, float]]:
 
 def _configuration(command: "Command", found: TableResult, name: str) -> dict[str, object]:
     "A run as JSON can hold it: what was asked of the table is told with it, what was found behind the learners."
-    asked = {"targets": found.targets} if command.several else {"target": found.target}
+    several = len(found.targets) > 1 or not command.named
+    asked = {"targets": found.targets} if several else {"target": found.target}
     return {
         "alberta_nb": alberta_nb.__version__,
         "table": {"name": name, "rows": found.report.rows} | asked | {"columns": found.columns},
@@ -268,7 +269,8 @@ def _configuration(command: "Command", found: TableResult, name: str) -> dict[st
             "horizon": found.horizon,
             "order": "last row, then changes from newest to oldest, each with the columns in their order, then known",
             "counted_from": finite_or_none(found.origin),
-        },
+        }
+        | ({"predicted": "the change since the last value known" if found.lags else "value"} if command.spoken else {}),
         "treatment": [line.strip() for line in treatment(found.report)],
         "learners": {name: learner.to_config() for name, learner in found.learners.items()},
         **command.answers(found),
@@ -288,7 +290,7 @@ def _save(command: "Command", found: TableResult, folder: Path, name: str) -> li
             getattr(found, table).to_csv(path, index=False, float_format="%.7g")
     with replacing(folder / "config.json") as path:
         path.write_text(json.dumps(_configuration(command, found, name), indent=2) + "\n", encoding="utf-8")
-    said = [command.spoken] if command.spoken else []
+    said = [command.spoken] if command.spoken and (folder / command.spoken).exists() else []
     return [folder / file for file in (*command.files, *said, "config.json")]
 
 

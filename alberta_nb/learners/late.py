@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LateState', 'foretold', 'exchanged', 'Late']
 
-# %% ../../nbs/learners/11_late.ipynb #909ba4fc
+# %% ../../nbs/learners/11_late.ipynb #e5b6ddcb
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from .linear import UpdateResult, scale_only
 from .units import Around
 from ..types import State, TimeStep, Tree, check_int, require
 
-# %% ../../nbs/learners/11_late.ipynb #652b47d6
+# %% ../../nbs/learners/11_late.ipynb #99a1440f
 class LateState(State):
     "The state of the learner inside, its last `delay` states, each leaf (delay, ...), and the number of rows ()."
 
@@ -40,13 +40,13 @@ def exchanged(past: Tree, state: Tree, place: Array) -> tuple[Tree, Tree]:
     put = jax.lax.dynamic_update_index_in_dim
     return old, jax.tree.map(lambda ring, leaf: put(ring, leaf, place, 0), past, state)
 
-# %% ../../nbs/learners/11_late.ipynb #3f89fdad
+# %% ../../nbs/learners/11_late.ipynb #a5f3a103
 class Late(Around):
     """`learner`, whose targets arrive `delay` rows after they could be learned at once, and teach nothing where NaN.
 
-    A prediction is that of the state of its time (eq. 1). Metrics are those of `learner`, their first two columns of
-    this prediction; where the target is NaN the error is minus the prediction. Raises ValueError for a negative delay,
-    TypeError for a learner that is asked of another kind of time steps.
+    A prediction is that of the state of its time (eq. 1). Metrics are those of `learner`, the first two columns of this
+    prediction, 0 where the target is NaN, and the prediction. Raises ValueError for a negative delay, TypeError for a
+    learner that is asked of another kind of time steps.
     """
 
     delay: int = 0
@@ -57,6 +57,10 @@ class Late(Around):
         kind = self.time_step.__name__
         require(self.time_step is TimeStep, f"learner must learn from TimeSteps, got one for {kind}s", TypeError)
         check_int("delay", self.delay, 0)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return (*super().metric_names, "prediction")
 
     def init(self, feature_dim: int, *key: Array) -> LateState:
         "The first state, which all first rows are predicted from; a network needs a `key`."
@@ -76,7 +80,7 @@ class Late(Around):
         if self.delay:
             old, past = exchanged(past, state.learner_state, state.rows % jnp.uint32(self.delay))
             prediction = foretold(self.inside, old, time_step.observation)
-        error = target - prediction
-        metrics = jnp.concatenate([error * error, error, result.metrics[2:]])
+        error = jnp.where(known, target - prediction, 0.0)
+        metrics = jnp.concatenate([error * error, error, result.metrics[2:], prediction])
         new = LateState(learner_state=new, past=past, rows=state.rows + jnp.uint32(1))
         return UpdateResult(state=new, prediction=prediction, error=error, metrics=metrics)
