@@ -37,7 +37,7 @@ from ..types import Tree, check_int, check_number, require
 
 # %% ../../nbs/apps/02_job.ipynb #bf467e54
 OPTIMIZERS, TD_OPTIMIZERS = ("lms", "idbd", "autostep", "obgd"), ("tdlambda", "trueonline", "tdidbd", "autotdidbd")
-NORMALIZERS: dict[str, Normalizer | None] = {"ema": EMANormalizer(), "welford": WelfordNormalizer(), "none": None}
+NORMALIZERS: dict[str, Normalizer | None] = {"ema": EMANormalizer(clip=10.0), "welford": WelfordNormalizer(), "none": None}
 
 
 def check_different(what: str, given: Sequence[object], kind: str = "names") -> None:
@@ -109,6 +109,7 @@ class TableResult:
     predictions: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)  # of the last rows with a known future
     sizes: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)  # step sizes over time, of some inputs
     contests: dict[str, Any] = dataclasses.field(default_factory=dict)  # by target: who won, and how surely
+    outliers: dict[str, Any] = dataclasses.field(default_factory=dict)  # by target: a row that makes most of its error
     states: Tree = None  # of the learners, after the pass
 
     target = property(lambda self: self.targets[0])

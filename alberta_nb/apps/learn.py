@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'COMMAND', 'add_arguments', 'run', 'save', 'participants', 'read_ahead', 'Heard', 'learned', 'live',
-           'compile_for', 'learn_table', 'told_contest', 'describe', 'draw']
+           'compile_for', 'learn_table', 'told_contest', 'told_outliers', 'innermost_robust', 'describe', 'draw']
 
-# %% ../../nbs/apps/04_learn.ipynb #f5f29536
+# %% ../../nbs/apps/04_learn.ipynb #62d20ada
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +29,7 @@ from ..learners.interval import Interval
 from ..learners.late import Late
 from ..learners.linear import LinearLearner
 from ..learners.mlp import MLPLearner
+from ..learners.robust import Robust
 from ..learners.units import PopArt
 from ..optimizers.autostep import Autostep
 from ..optimizers.bounders import ObGDBounding
@@ -37,13 +38,13 @@ from ..streams.sources import default_float
 from ..streams.tables import several
 from ..types import Tree, check_int, require
 
-# %% ../../nbs/apps/04_learn.ipynb #506b3248
+# %% ../../nbs/apps/04_learn.ipynb #f3cf3d4c
 KINDS = "linear", "network"
 
 
 def participants(
     source: LaggedSource, kinds: Sequence[str], optimizers: Sequence[str], normalizer: str | None,
-    step_size: float | None, meta_step_size: float | None, level: float | None,
+    step_size: float | None, meta_step_size: float | None, level: float | None, robust: bool,
 ) -> dict[str, Any]:  # fmt: skip
     "The learners by name. Raises ValueError for an unknown name or a bad number."
     kinds = several("kinds", kinds)
@@ -55,10 +56,11 @@ def participants(
         start, meta = "auto" if step_size is None else step_size, 0.1 if meta_step_size is None else meta_step_size
         how = Autostep(start, meta)
         inside["network"] = MLPLearner((64,), how, bounder=ObGDBounding(), normalizer=scaler)
-    late = {name: Late(PopArt(learner), source.horizon - 1) for name, learner in inside.items()}
+    units = {name: Robust(PopArt(learner)) if robust else PopArt(learner) for name, learner in inside.items()}
+    late = {name: Late(learner, source.horizon - 1) for name, learner in units.items()}
     return late if level is None else {name: Interval(learner, level) for name, learner in late.items()}
 
-# %% ../../nbs/apps/04_learn.ipynb #0071687c
+# %% ../../nbs/apps/04_learn.ipynb #b5c9b95b
 def read_ahead(pages: Iterator[Rows]) -> Iterator[Rows]:
     "The same pages, of which one is read while the one before it is used."
     with ThreadPoolExecutor(1) as reader:
@@ -74,9 +76,14 @@ class Heard:
     def __init__(self, every: int, last: int):
         self.windows, self.last, self.sizes = Windows(every), last, list[tuple[int, str, np.ndarray]]()
         self.tail: list[Told] = []
+        self.worst: dict[tuple[str, int], tuple[float, int]] = {}
 
     def add(self, told: Told, lives: Lives) -> None:
         self.windows.add(told)
+        for name, k in lives.states if len(told.numbers) else ():
+            squares = np.nan_to_num((told.actual[:, k] - told.said[name][:, k]) ** 2)
+            largest = float(squares.max()), int(told.numbers[squares.argmax()])
+            self.worst[name, k] = max(self.worst.get((name, k), largest), largest)
         self.tail = [*self.tail, told]
         while sum(len(part.numbers) for part in self.tail[1:]) >= self.last:
             self.tail = self.tail[1:]
@@ -95,7 +102,7 @@ def learned(learner: Any, state: Tree) -> tuple[np.ndarray, np.ndarray] | None:
         return None
     return np.asarray(state.weights), np.asarray(learner.step_sizes(state)["step_sizes"])
 
-# %% ../../nbs/apps/04_learn.ipynb #4a13a5e3
+# %% ../../nbs/apps/04_learn.ipynb #0741ade7
 def live(
     source: LaggedSource, learners: Mapping[str, Any], heard: Heard, written: Written | None, progress: bool
 ) -> Lives:
@@ -131,13 +138,13 @@ def compile_for(source: LaggedSource, learners: Mapping[str, Any]) -> None:
     if lives.interrupted:
         raise KeyboardInterrupt
 
-# %% ../../nbs/apps/04_learn.ipynb #6bbcf605
+# %% ../../nbs/apps/04_learn.ipynb #cc0342fa
 def learn_table(
     table: GivenTable = None, target: str | Sequence[str] = "temp", features: Sequence[str] | None = None,
     lags: int = 24, optimizers: Sequence[str] = ("lms", "idbd", "autostep"), normalizer: str | None = "ema",
     step_size: float | None = None, meta_step_size: float | None = None, record_every: int | None = None,
     progress: bool = False, *, known: Sequence[str] = (), horizon: int = 1, kinds: Sequence[str] = ("linear",),
-    interval: float | None = 0.9, window: int = 300, predictions: str | Path | None = None,
+    robust: bool = False, interval: float | None = 0.9, window: int = 300, predictions: str | Path | None = None,
 ) -> TableResult:  # fmt: skip
     """Predict column `target` of each row from what is known before it, then learn it; all learners in one pass.
 
@@ -151,6 +158,7 @@ def learn_table(
         known: columns whose value in a row is known when the row is predicted.
         horizon: how many rows ahead a row is predicted; what it teaches is learned when it is there.
         kinds: "linear" for one learner of each optimizer, "network" for one of 64 units.
+        robust: whether an error teaches no more than three usual ones: for targets with absurd values among them.
         interval: the share of targets that intervals are to hold; None for no intervals.
         window: how many of the last rows go into the result's `predictions`.
         predictions: a CSV file for all that was said, of every row from the first that can be predicted.
@@ -159,7 +167,7 @@ def learn_table(
     Raises TableError for a table that cannot be used, ValueError for an unknown name or a bad number.
     """
     source = LaggedSource(table, target, features, lags, known=known, horizon=horizon)
-    learners = participants(source, kinds, optimizers, normalizer, step_size, meta_step_size, interval)
+    learners = participants(source, kinds, optimizers, normalizer, step_size, meta_step_size, interval, robust)
     every, start = window_of(source, record_every), time.perf_counter()
     heard = Heard(every, check_int("window", window))
     compile_for(source, learners)
@@ -180,7 +188,7 @@ def learn_table(
         )  # fmt: skip
         return _collect(found, heard, lives)
 
-# %% ../../nbs/apps/04_learn.ipynb #1d29820a
+# %% ../../nbs/apps/04_learn.ipynb #11c1727e
 def _collect(found: TableResult, heard: Heard, lives: Lives) -> TableResult:
     "The result with scores, recorded windows, learned step sizes, and the last rows."
     sums = {name: heard.windows.of(name) for name in heard.windows.sums}
@@ -195,6 +203,11 @@ def _collect(found: TableResult, heard: Heard, lives: Lives) -> TableResult:
     found.scores, found.windows, found.features = (_joined(tables) for tables in (scores, windows, features))
     found.contests = {found.targets[k]: _contest(list(found.learners), totals, sums, k) for k in parts}
     found.sizes, found.predictions = _sizes(found, heard), _last_rows(found, heard)
+    best = {k: contest[0] for k, contest in enumerate(found.contests.values())}
+    found.outliers = {
+        found.targets[k]: (heard.worst[name, k][1] + 1, heard.worst[name, k][0] / totals[name][k, 1])
+        for k, name in best.items() if 0.25 * totals[name][k, 1] < heard.worst[name, k][0] < np.inf
+    }  # fmt: skip
     return found
 
 
@@ -224,7 +237,7 @@ def _windows(found: TableResult, sums: Mapping[str, np.ndarray]) -> pd.DataFrame
     kept = {"rmse": means[..., 1] ** 0.5, "mae": means[..., 2], "mean_step_size": means[..., 4]}
     return errors_over_time(list(full), kept, found.record_every * (1 + np.arange(len(count))))
 
-# %% ../../nbs/apps/04_learn.ipynb #c4d1a2b6
+# %% ../../nbs/apps/04_learn.ipynb #1345364d
 def _features(lives: Lives, k: int) -> pd.DataFrame:
     "Weight and step size of each input, of each linear learner."
     both = {name: learned(learner, lives.states[name, k]) for name, learner in lives.learners.items()}
@@ -274,7 +287,7 @@ def _last_rows(found: TableResult, heard: Heard) -> pd.DataFrame:
         tables.append(pd.DataFrame(columns | {"low": said - width, "high": said + width}).tail(heard.last))
     return pd.concat(tables, ignore_index=True)
 
-# %% ../../nbs/apps/04_learn.ipynb #21140b61
+# %% ../../nbs/apps/04_learn.ipynb #b5085d9b
 def told_contest(found: TableResult) -> list[str]:
     "Who won and by how much, one line for each target."
     lines = []
@@ -290,6 +303,23 @@ def told_contest(found: TableResult) -> list[str]:
     return lines
 
 
+def told_outliers(found: TableResult) -> list[str]:
+    "One line for each target of whose squared error a single row makes most."
+    helps = "" if isinstance(innermost_robust(found), Robust) else "; --robust learns less from such rows"
+    return [
+        f"row {row:,} alone makes {part:.0%} of the squared error of {target}{helps}"
+        for target, (row, part) in found.outliers.items()
+    ]
+
+
+def innermost_robust(found: TableResult) -> Any:
+    "The robust learner among those around the first one, or the innermost."
+    learner = next(iter(found.learners.values()))
+    while hasattr(learner, "around") and not isinstance(learner, Robust):
+        learner = learner.around
+    return learner
+
+
 def describe(found: TableResult, name: str) -> str:
     "What the table was like, how each thing was treated, the scores, who won, and where step sizes are largest."
     held = "inside: the part of targets within the learner's interval" if "inside" in found.scores else ""
@@ -298,6 +328,7 @@ def describe(found: TableResult, name: str) -> str:
         "rmse, mae: errors of predictions made before the row was learned from, in units of the target",
         "skill: the part of the last value's rmse that is gone" + (f"; {held}" if held else ""),
         *told_contest(found),
+        *told_outliers(found),
         *unfilled(found),
         speed(found, len(found.learners)),
         *(f"{target}: {line}" if len(found.targets) > 1 else line
@@ -315,7 +346,7 @@ def _score_of(found: TableResult, target: str) -> pd.DataFrame:
 def _feature_of(found: TableResult, target: str) -> pd.DataFrame:
     return found.features[found.features.target == target] if "target" in found.features else found.features
 
-# %% ../../nbs/apps/04_learn.ipynb #571f7a2c
+# %% ../../nbs/apps/04_learn.ipynb #5596c234
 def draw(found: TableResult) -> Figure:
     "A matplotlib figure: running errors, step sizes over time, and a window of predictions with their interval."
     rows = 2 + bool(len(found.sizes))
@@ -348,7 +379,7 @@ def _draw_window(axes: Axes, found: TableResult) -> None:
     axes.set(xlabel="row", ylabel=plain(found.target))
     axes.legend(fontsize=7, frameon=False, ncols=3)
 
-# %% ../../nbs/apps/04_learn.ipynb #ece3f829
+# %% ../../nbs/apps/04_learn.ipynb #9f635b80
 COMMAND = Command(
     column="target", about="the column to predict, or several (of the weather: temp)", several=True, named=True,
     optimizers=["lms", "idbd", "autostep"], more=["obgd"], job=learn_table, describe=describe,

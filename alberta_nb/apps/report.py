@@ -351,6 +351,7 @@ def _add_for_rows(add: Callable[..., Any]) -> None:
     add("--horizon", type=int, default=1, metavar="H", help="how many rows ahead (default: %(default)s)")
     add("--learner", dest="kinds", type=split_names, default="linear", metavar="KINDS",
         help="linear, network, or both with a comma between (default: %(default)s)")  # fmt: skip
+    add("--robust", action="store_true", help="learn from an error no more than from three usual ones")
     add("--interval", type=float, default=0.9, metavar="P",
         help="the part of targets that intervals hold; 0 for no intervals (default: %(default)s)")  # fmt: skip
 

@@ -166,11 +166,12 @@ class Around(LearnerSettings):
     learner: Learner
 
     around = property(lambda self: self.learner)
-    inside = property(lambda self: contract(self.learner).structure)
-    needs_key = property(lambda self: contract(self.learner).needs_key)
-    time_step = property(lambda self: contract(self.learner).time_step)
-    seeds = property(lambda self: contract(self.learner).seeds)
-    silent_column = property(lambda self: contract(self.learner).silent_column)
+    says = functools.cached_property(lambda self: contract(self.learner))  # else each layer would ask all below it
+    inside = property(lambda self: self.says.structure)
+    needs_key = property(lambda self: self.says.needs_key)
+    time_step = property(lambda self: self.says.time_step)
+    seeds = property(lambda self: self.says.seeds)
+    silent_column = property(lambda self: self.says.silent_column)
     n_outputs = property(lambda self: self.inside.n_outputs)
     normalizer = property(lambda self: self.inside.normalizer)
     metric_names = property(lambda self: self.learner.metric_names)
