@@ -457,9 +457,7 @@ def test_a_horizon_is_learned_when_its_value_is_there() -> None:
     walk = pd.DataFrame({"y": np.cumsum(rng.normal(size=4000))})
     near, far = (learn_table(walk, "y", lags=2, horizon=h, optimizers=["lms"]).scores for h in (1, 9))
     assert near.rmse["last value"] == pytest.approx(1.0, abs=0.05)
-    assert far.rmse["last value"] == pytest.approx(
-        3, abs=0.2
-    )
+    assert far.rmse["last value"] == pytest.approx(3, abs=0.2)
     assert (far.rmse["lms"] > 0.97 * far.rmse["last value"]) and far.inside["lms"] == pytest.approx(0.9, abs=0.02)
 
 

@@ -17,7 +17,7 @@ import alberta_nb
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(alberta_nb.__file__).parent
-RUN_TIME = {"jax", "numpy", "pandas", "matplotlib", "tqdm"}
+RUN_TIME = {"jax", "numpy", "scipy", "pandas", "pyarrow", "matplotlib", "tqdm"}
 EXTRAS = {"notebook", "data", "gym", "optax", "dev"}
 # What belongs to the making of the book, and what only an extra brings.
 FOREIGN = ("nbdev", "fastcore", "execnb", "pytest", "nbval", "numba", "sympy", "sklearn", "ipywidgets", "IPython")
@@ -74,7 +74,7 @@ def test_run_time_requirements(distribution: metadata.Distribution) -> None:
 def test_extras(distribution: metadata.Distribution) -> None:
     assert set(distribution.metadata.get_all("Provides-Extra") or []) == EXTRAS
     assert requirements(distribution, "notebook") == {"ipywidgets", "jupyterlab"}
-    assert requirements(distribution, "data") == {"pyarrow", "scikit-learn"}
+    assert requirements(distribution, "data") == {"scikit-learn"}
     assert requirements(distribution, "gym") == {"gymnasium"}
     assert requirements(distribution, "optax") == {"optax", "equinox"}
     assert {"numba", "nbval", "pytest", "ruff", "mypy"} <= requirements(distribution, "dev")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LateState', 'foretold', 'exchanged', 'Late']
 
-# %% ../../nbs/learners/11_late.ipynb #e5b6ddcb
+# %% ../../nbs/learners/11_late.ipynb #a887ebd4
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from .linear import UpdateResult, scale_only
 from .units import Around
 from ..types import State, TimeStep, Tree, check_int, require
 
-# %% ../../nbs/learners/11_late.ipynb #99a1440f
+# %% ../../nbs/learners/11_late.ipynb #19f0b3b6
 class LateState(State):
     "The state of the learner inside, its last `delay` states, each leaf (delay, ...), and the number of rows ()."
 
@@ -40,7 +40,7 @@ def exchanged(past: Tree, state: Tree, place: Array) -> tuple[Tree, Tree]:
     put = jax.lax.dynamic_update_index_in_dim
     return old, jax.tree.map(lambda ring, leaf: put(ring, leaf, place, 0), past, state)
 
-# %% ../../nbs/learners/11_late.ipynb #a5f3a103
+# %% ../../nbs/learners/11_late.ipynb #f7c43c68
 class Late(Around):
     """`learner`, whose targets arrive `delay` rows after they could be learned at once, and teach nothing where NaN.
 
