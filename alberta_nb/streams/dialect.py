@@ -153,10 +153,14 @@ def _names_at(lines: Sequence[str], marks: tuple[str, ...]) -> tuple[int, str]:
     below = next((k for k in filled if not lines[k].startswith(marks)), filled[0])
     above = [k for k in filled if k < below]
     if above:  # a comment, or the names themselves, as numpy writes them
-        fields = [re.split(r"[,;\t|]|\s+", lines[k].lstrip("".join(marks)).strip()) for k in (above[-1], below)]
+        fields = [re.split(r"[,;\t|]|\s+", _uncommented(lines[k]).strip()) for k in (above[-1], below)]
         numbers = any(map(signs_of, fields[1]))
         below = above[-1] if numbers and len(fields[0]) == len(fields[1]) else below
     return below, told[1] if told else ""
+
+
+def _uncommented(line: str) -> str:
+    return re.sub(r"^(#+|(%+|//)(?=\s))", "", line)
 
 # %% ../../nbs/streams/11_dialect.ipynb #d31ac649
 def _cut(lines: Sequence[str], separator: str) -> list[list[str]]:
@@ -169,11 +173,11 @@ def _cut(lines: Sequence[str], separator: str) -> list[list[str]]:
 
 def _score(lines: Sequence[str], separator: str) -> tuple[int, int]:
     "Into how many fields a separator cuts names and rows alike, and how many of them are numbers; (0, 0): it does not."
-    if separator != BLANKS and separator not in lines[0]:
-        return 0, 0
     try:
         names, *rows = _cut(lines, separator)
     except csv.Error:  # a line is too long to be one field: another separates
+        return 0, 0
+    if len(names) < 2:
         return 0, 0
     even = {len(row) for row in rows[:-1] or rows} <= {len(names), len(names) + 1}  # the last row may be cut off
     numbers = sum(bool(signs_of(cell)) for row in rows for cell in row)
@@ -194,7 +198,7 @@ def _prose_above(lines: Sequence[str], at: int, separators: Sequence[str]) -> in
     for k in [k for k in range(at, min(at + 60, len(lines) - 1)) if lines[k].strip()]:
         for separator in separators:
             fields, numbers = _score(lines[k : k + 30], separator)
-            names = _cut(lines[k : k + 1], separator)[0] if numbers else []
+            names = _cut(lines[k : k + 30], separator)[0] if numbers else []
             words = all(names) and len(set(names)) == len(names) and not any(map(signs_of, names))
             if fields > 1 and (k == at or (names and words)):
                 return k
@@ -277,7 +281,7 @@ def _told(found: Dialect, guessed: str) -> dict[str, bool]:
     }
 
 # %% ../../nbs/streams/11_dialect.ipynb #356ed439
-_MARKS = "#", "%", "//"
+_MARKS = "#", "%", "//", '"TOA5",', "TOA5,"  # the last of a line that loggers write above the names
 
 
 def dialect_of(path: Path, reading: Reading = GUESS) -> Dialect:
@@ -295,7 +299,7 @@ def dialect_of(path: Path, reading: Reading = GUESS) -> Dialect:
     at, separator = at + skipped, reading.sep or separator
     if reading.skip_rows is None and reading.names:
         at = _prose_above(lines, at, [separator] if separator else [*",;\t|"])
-    lines = [lines[at].lstrip("".join(marks)), *(n for n in lines[at + 1 : at + 30] if not n.startswith(marks))]
+    lines = [_uncommented(lines[at]), *(n for n in lines[at + 1 : at + 30] if not n.startswith(marks))]
     found = _dialect_of(lines, reading, separator or _separator_of(lines))
     found.encoding, found.above, found.packed = encoding, at, packed
     return found

@@ -168,14 +168,7 @@ _MISSING = [r"\N", "?", "-", "--", ".", "n.a.", "N.A.", "#DIV/0!", "#NV"]  # bes
 class CSVTable(Table):
     "A CSV file, compressed or not, of which one piece at a time is in memory."
 
-    def __init__(
-        self,
-        path: Path,
-        piece_rows: int | None = None,
-        reading: Reading = GUESS,
-        name: str = "",
-        kept: object = None,
-    ):
+    def __init__(self, path: Path, piece_rows: int | None, reading: Reading, name: str = "", kept: object = None):
         self.path, self.kept, name = path, kept, name or str(path)
         with explained(name):
             self.dialect = dialect_of(path, reading)
@@ -202,9 +195,11 @@ def _pandas_options(table: CSVTable) -> dict[str, Any]:
     decimal, comma = told.decimal, told.separator == ","  # which pandas does not take for both
     if told.decimal == "," and comma:  # where it was said to be, a point is none
         decimal = "\x1f" if given.decimal else "."
+    begun = given.names and not told.below and not given.comment  # with skipped lines pandas is slower
     return {
-        "names": range(max(told.width, len(table.columns))), "header": None, "index_col": False, "low_memory": False,
-        "skiprows": told.above + given.names + told.below, "sep": told.separator, "decimal": decimal,
+        "names": range(max(told.width, len(table.columns))), "index_col": False, "low_memory": False,
+        "header": 0 if begun else None, "skiprows": told.above + (0 if begun else given.names + told.below),
+        "sep": told.separator, "decimal": decimal,
         "encoding": told.encoding, "encoding_errors": "replace", "comment": given.comment,
         "na_values": [*_MISSING, *map(str, given.na)],
     }  # fmt: skip
@@ -218,16 +213,14 @@ class _ParquetTable(Table):
         self.parquet = arrow("pyarrow.parquet", f"{name}: Parquet")
         with explained(name), self.parquet.ParquetFile(path) as file:
             schema, num_rows = file.schema_arrow, file.metadata.num_rows
-        leaves = [leaves(field.type) for field in schema]
-        self.leaves = [
-            range(sum(leaves[:k]), sum(leaves[: k + 1])) for k in range(len(leaves) * (sum(leaves) > len(leaves)))
-        ]
+        ends = itertools.accumulate((leaves(field.type) for field in schema), initial=0)
+        self.leaves = [range(*pair) for pair in itertools.pairwise(ends)]
         super().__init__(name, schema.names, num_rows, piece_rows, reading)
 
     def frames(self, positions: list[int]) -> Iterator[Frame]:
         with explained(self.name), self.parquet.ParquetFile(self.path) as file:
             # by number: names may repeat, and one with a point would choose what is inside another column
-            wanted = [leaf for k in positions for leaf in self.leaves[k]] if self.leaves else positions
+            wanted = [leaf for k in positions for leaf in self.leaves[k]]
             groups = list(range(file.num_row_groups))
             for batch in file.reader.iter_batches(self.piece_rows, row_groups=groups, column_indices=wanted):
                 yield without(to_frame(batch), self.reading.na)
@@ -377,8 +370,9 @@ def look_at(table: Table) -> tuple[list[str], int]:
     blank = [k for k, name in enumerate(table.given) if not name.strip() and not frame.iloc[:, k].notna().any()]
     held |= {table.columns[k]: "no name and no values" for k in blank}  # what separators at the end of lines make
     table.refused = {name: what for name, what in held.items() if what}
-    filled = {name: frame[name].dropna() for name in table.refused}
-    table.refused_cells = {name: str(cells.iloc[0]) for name, cells in filled.items() if len(cells)}
+    for name in table.refused:
+        cells = frame[name][frame[name].notna() & np.isnan(to_numbers(frame[name], table.decimal))]
+        table.refused_cells |= dict.fromkeys([name] if len(cells) else [], str(next(iter(cells), "")))
     return [name for name, what in held.items() if not what], len(frame)
 
 
@@ -386,9 +380,9 @@ def numeric_names(table: Table, names: Iterable[object]) -> list[str]:
     "Names as the table has them. Raises TableError for one that it has not, or that `look_at` found not numeric."
     found = [table.columns[table.position(name)] for name in names]
     for name in found:
-        like = f", like {table.refused_cells[name]!r}" if table.refused.get(name) == "no numbers" else ""
-        holds = f"column {name!r} holds {table.refused.get(name)}{like}"
-        require(name not in table.refused, f"{table.name}: {holds}", TableError)
+        what = table.refused.get(name, "")
+        like = f", like {table.refused_cells[name]!r}" if what == "no numbers" and name in table.refused_cells else ""
+        require(not what, f"{table.name}: column {name!r} holds {what}{like}", TableError)
     return found
 
 # %% ../../nbs/streams/05_tables.ipynb #bc64affa
