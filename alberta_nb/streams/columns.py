@@ -140,9 +140,13 @@ def kind_of(column: Column, name: str = "", decimal: str = ".", known_sign: bool
     known = column.dropna()
     empty = Kind(name="empty", rows=len(column), missing=len(column) - len(known))
     form, why = time_form(known, name) if len(known) else ("", "")
-    if not len(known) or form:
+    if form:
         kind = dataclasses.replace(empty, name="time", form=form, zone=_zone(known, form))
-        return dataclasses.replace(kind, order=order_of(read_times(column, kind))) if form else empty
+        times = read_times(column, kind)
+        if times.count() >= 0.9 * len(known):
+            return dataclasses.replace(kind, order=order_of(times))
+    if not len(known):
+        return empty
     words = known.map(str).str.strip()
     counts = words.value_counts()
     pair = next((p for p in _PAIRS if set(p) == {str(word).lower() for word in counts.index}), ())
@@ -169,6 +173,7 @@ def _number_or_category(
         held = f"numbers beside {len(bad):,} cells like {example!r}"
     if held == "no numbers" and not why and all(isinstance(cell, str) for cell in bad):
         return {"name": "category", "values": values, "example": example}
+    held = f"{held}, like {example!r}" if held == "no numbers" else held
     return {"name": "refused", "why": why or held, "example": example}
 
 
@@ -202,14 +207,12 @@ def time_form(known: Column, name: str = "") -> tuple[str, str]:
         )
         units = [unit for unit, low in _UNITS.items() if called and np.all((values >= low) & (values < 41 * low))]
         return ("%Y%m%d" if solid and kind != "f" else f"epoch {units[0]}" if units else ""), ""
-    first = known.iloc[0]
-    if kind == "b" or not isinstance(first, str) or not _TIME.fullmatch(first.strip()):
-        return "", ""
-    return _text_form(known, called)
+    some = [] if kind == "b" else [cell for cell in known.iloc[:20] if isinstance(cell, str)]
+    return _text_form(known, called) if any(_TIME.fullmatch(cell.strip()) for cell in some) else ("", "")
 
 # %% ../../nbs/streams/12_columns.ipynb #36ea445e
 def _text_form(known: Column, called: bool) -> tuple[str, str]:
-    "The form of times in text, of which the first is one."
+    "The form of times in text, of which one of the first is one."
     found = [_TIME.fullmatch(cell.strip()) for cell in dict.fromkeys(known) if isinstance(cell, str)]
     fits = [match for match in found if match]
     if len(fits) < 0.9 * len(found) or fits[0]["solid"] and not called:
@@ -220,7 +223,7 @@ def _text_form(known: Column, called: bool) -> tuple[str, str]:
     if first["a"]:
         days = [max(int(match[k] or 0) for match in fits) for k in ("a", "b")]
         if min(days) > 12:
-            return "", ""
+            return "", f"times that begin with the day and with the month, like {first[0]!r}"
         if max(days) <= 12 and first["s"] != ".":
             return "", f"times whose day and month could be either, like {first[0]!r}"
         order = ("%m", "%d") if days[1] > 12 else ("%d", "%m")
@@ -260,12 +263,9 @@ def _zone(known: Column, form: str) -> str:
     own = getattr(known.dtype, "tz", None)
     if own is not None or form.startswith("epoch"):
         return str(own or "UTC")
-    ends = [
-        re.search(r"(Z|UTC|(?<=[\d ])[+-]\d{2}(:?\d{2})?)$", str(c).strip()) for c in (known if form != "dates" else ())
-    ]
-    zones = dict.fromkeys(
-        "UTC" if z and z[1] in ("Z", "UTC", "+00", "+00:00", "+0000") else z[1] if z else "" for z in ends
-    )
+    found = [_TIME.fullmatch(str(cell).strip()) for cell in (known if form != "dates" else ())]
+    ends = [match["zone"] or "" for match in found if match]
+    zones = dict.fromkeys("UTC" if end in ("Z", "+00", "+00:00", "+0000") else end for end in ends)
     return " and ".join(list(zones)[:3]) if any(zones) else ""
 
 # %% ../../nbs/streams/12_columns.ipynb #87a62818
@@ -310,11 +310,17 @@ def _told(kind: Kind) -> str:
         "category": f"category, {many} values: {some}{more}",
         "constant": f"constant, always {some}",
         "refused": f"refused, {kind.why}",
-        "time": f"time, written {kind.form}, {kind.zone or 'no zone said'}",
+        "time": f"time, written {_form_told(kind.form)}, {kind.zone or 'no zone said'}",
     }.get(kind.name, kind.name)
     if kind.order:
         text += _order_told(kind.order)
     return text + (f"; {kind.missing:,} missing" if kind.missing else "")
+
+
+def _form_told(form: str) -> str:
+    for sign, word in {"%d": "day", "%m": "month", "%b": "month", "%Y": "year", "%y": "year"}.items():
+        form = form.replace(sign, word)
+    return form.strip()
 
 
 def _order_told(order: Order) -> str:

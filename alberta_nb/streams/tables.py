@@ -389,7 +389,6 @@ def numeric_names(table: Table, names: Iterable[object]) -> list[str]:
 def explain(table: Table, most: int = 200) -> str:
     "How a table is read, and what each of its columns holds, judged by the first piece; nothing is learned."
     frame = table.first()
-    look_at(table)
     kinds = column_kinds(frame, table.decimal, table.reading.decimal is not None)
     told = table.dialect.whole() if isinstance(table, CSVTable) else ""
     lines = [
