@@ -12,6 +12,7 @@ import pytest
 from alberta_nb.learners.linear import LinearLearner
 from alberta_nb.loops.supervised import run_learning_loop
 from alberta_nb.optimizers.idbd import IDBD
+from alberta_nb.streams.columns import column_kinds
 from alberta_nb.streams.dialect import TableError
 from alberta_nb.streams.sources import ArraySource
 from alberta_nb.streams.tables import (
@@ -269,3 +270,156 @@ def test_parquet_without_pyarrow(frame, tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(TableError, match=r"alberta_nb\[data\]"):
         open_table(path)
+
+
+# --- files that nobody here wrote, as the programs make them ---
+
+K = range(30)
+X, NO = [k + 0.5 for k in K], float("nan")
+HOLED = [NO if k % 5 == 0 else k / 4 for k in K]
+
+
+def lines(form, end: str = "\n") -> str:
+    return "".join(form(k) + end for k in K)
+
+
+def cell(value: float, hole: str) -> str:
+    return hole if value != value else str(value)
+
+
+# the text, or bytes where it is not UTF-8; what each column holds, under its name; the values of the numeric ones
+EXPORTS = {
+    "Excel, CSV UTF-8": (
+        "\ufeffDate,Size (cm),City\r\n"
+        + lines(lambda k: f"1/{k + 1}/2026,{X[k]},Köln", "\r\n"),
+        {"Date": "time", "Size (cm)": "numeric", "City": "constant"},
+        {"Size (cm)": X},
+    ),
+    "Excel, German": (
+        ("Datum;Größe;Menge\r\n"
+         + lines(lambda k: f"{k + 1:02}.01.2026 23:00;{k},5;1.2{k:02},25", "\r\n")).encode("cp1252"),
+        {"Datum": "time", "Größe": "numeric", "Menge": "numeric"},
+        {"Größe": X, "Menge": [1200.25 + k for k in K]},
+    ),
+    "Excel, Unicode text": (
+        ("Name\tWert\r\n" + lines(lambda k: f"ж{k % 2}\t{X[k]}", "\r\n")).encode("utf-16"),
+        {"Name": "category", "Wert": "numeric"},
+        {"Wert": X},
+    ),
+    "UTF-16 without a mark": (
+        ("Name\tWert\n" + lines(lambda k: f"b{k % 2}\t{X[k]}")).encode("utf-16-be"),
+        {"Name": "category", "Wert": "numeric"},
+        {"Wert": X},
+    ),
+    "LibreOffice, all text quoted": (
+        '"Day, of year","Value\nin cm","ok"\n'
+        + lines(lambda k: f'"{k}","{k},5",{"TRUE" if k % 2 else "FALSE"}'),
+        {"Day, of year": "numeric", "Value\nin cm": "numeric", "ok": "boolean"},
+        {"Day, of year": list(K), "Value\nin cm": X},
+    ),
+    "R, write.csv": (
+        '"","x","y","g"\n'
+        + lines(lambda k: f'"{k + 1}",{X[k]},{cell(HOLED[k], "NA")},"u{k % 3}"'),
+        {"column 1": "numeric", "x": "numeric", "y": "numeric", "g": "category"},
+        {"column 1": [k + 1 for k in K], "x": X, "y": HOLED},
+    ),
+    "R, write.table": (
+        '"x" "y" "g"\n'
+        + lines(lambda k: f'"{k + 1}" {X[k]} {cell(HOLED[k], "NA")} "u {k % 3}"'),
+        {"row": "numeric", "x": "numeric", "y": "numeric", "g": "category"},
+        {"x": X, "y": HOLED},
+    ),
+    "MATLAB, writetable": (
+        "Time,Var1,Var2\n"
+        + lines(lambda k: f"{k % 28 + 1:02}-Feb-2026 12:00:00,{X[k]},{cell(HOLED[k], 'NaN')}"),
+        {"Time": "time", "Var1": "numeric", "Var2": "numeric"},
+        {"Var1": X, "Var2": HOLED},
+    ),
+    "an instrument": (
+        "# Logger 5000\n# serial 12, v2\n#\nTime,Temp,Rain\ns,degC,mm\n"
+        + lines(lambda k: f"{k},{X[k]},{k % 3}"),
+        {"Time": "numeric", "Temp": "numeric", "Rain": "numeric"},
+        {"Time": list(K), "Temp": X, "Rain": [k % 3 for k in K]},
+    ),
+    "a station, TOA5": (
+        (
+            '"TOA5","hill","CR1000"\n"TIMESTAMP","RECORD","Batt"\n"TS","RN","Volts"\n"","","Min"\n'
+            + lines(lambda k: f'"2026-01-{k + 1:02} 00:10:00",{k},{X[k]}')
+        ),
+        {"TIMESTAMP": "time", "RECORD": "numeric", "Batt": "numeric"},
+        {"RECORD": list(K), "Batt": X},
+    ),
+    "an oscilloscope": (
+        "Model,MSO54\nSamples,30\nDate,2026-01-01\n\nTIME,CH1,CH2\n"
+        + lines(lambda k: f"{k}e-6,{X[k]},{k}"),
+        {"TIME": "numeric", "CH1": "numeric", "CH2": "numeric"},
+        {"TIME": [float(f"{k}e-6") for k in K], "CH1": X},
+    ),
+    "psql, COPY": (
+        "id\tok\tv\n"
+        + lines(lambda k: f"{k}\t{'t' if k % 2 else 'f'}\t{cell(HOLED[k], chr(92) + 'N')}"),
+        {"id": "numeric", "ok": "boolean", "v": "numeric"},
+        {"id": list(K), "v": HOLED},
+    ),
+    "SQLite, -csv": (
+        "id|note|v\r\n"
+        + lines(lambda k: f'{k}|"a|b{k % 2}"|{cell(HOLED[k], "")}', "\r\n"),
+        {"id": "numeric", "note": "category", "v": "numeric"},
+        {"id": list(K), "v": HOLED},
+    ),
+    "MySQL, --batch": (
+        "id\tname\tv\n"
+        + lines(lambda k: f"{k}\tO'Hara {k % 4}\t{cell(HOLED[k], 'NULL')}"),
+        {"id": "numeric", "name": "category", "v": "numeric"},
+        {"id": list(K), "v": HOLED},
+    ),
+    "Google Sheets": (
+        "day,money,share,paid\r\n"
+        + lines(lambda k: f'2026-01-{k + 1:02},"$1,{k + 200}.50",{k}%,Yes', "\r\n"),
+        {"day": "time", "money": "numeric", "share": "numeric", "paid": "constant"},
+        {"money": [1200.5 + k for k in K], "share": list(K)},
+    ),
+    "pandas, to_csv": (
+        pd.DataFrame({"x": X, "g": [f"g{k % 2}" for k in K]}).to_csv(),
+        {"column 1": "numeric", "x": "numeric", "g": "category"},
+        {"column 1": list(K), "x": X},
+    ),
+    "polars, write_csv": (
+        "x,b,t\n"
+        + lines(lambda k: f"{cell(HOLED[k], '')},{'true' if k % 2 else 'false'},2026-01-{k + 1:02}T03:04:05.000000"),
+        {"x": "numeric", "b": "boolean", "t": "time"},
+        {"x": HOLED, "b": [k % 2 for k in K]},
+    ),
+    "a sensor": (
+        "ts,v\n"
+        + lines(lambda k: f"2026-01-02T03:{k:02}:05.678Z,{X[k]}"),
+        {"ts": "time", "v": "numeric"},
+        {"v": X},
+    ),
+    "DuckDB": (
+        "t,v,n\n"
+        + lines(lambda k: f"2026-01-02 03:{k:02}:05.678+00,{cell(HOLED[k], '')},{10**18 - k}"),
+        {"t": "time", "v": "numeric", "n": "numeric"},
+        {"v": HOLED, "n": [10**18 - k for k in K]},
+    ),
+    "SQL Server, sqlcmd": (
+        "id,v\n--,-----\n"
+        + lines(lambda k: f"{k},{cell(HOLED[k], 'NULL')}"),
+        {"id": "numeric", "v": "numeric"},
+        {"id": list(K), "v": HOLED},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", EXPORTS)
+@pytest.mark.parametrize("piece_rows", [None, 7])
+def test_files_that_nobody_here_wrote(tmp_path, kind, piece_rows) -> None:
+    content, holds, values = EXPORTS[kind]
+    (tmp_path / "t.txt").write_bytes(content if isinstance(content, bytes) else content.encode())
+    table = open_table(tmp_path / "t.txt", piece_rows)
+    assert table.columns == list(holds)
+    if piece_rows is None:
+        assert {name: found.name for name, found in column_kinds(table.first(), table.decimal).items()} == holds
+    read = list(table.pieces(list(values)))
+    np.testing.assert_array_equal(np.concatenate([piece for piece, _ in read]), np.array(list(values.values())).T)
+    assert not any(bad.any() for _, bad in read) and all(len(piece) <= table.piece_rows for piece, _ in read)

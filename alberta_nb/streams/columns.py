@@ -137,7 +137,7 @@ def column_kinds(frame: Frame, decimal: str = ".", known_sign: bool = False) -> 
 
 def kind_of(column: Column, name: str = "", decimal: str = ".", known_sign: bool = False) -> Kind:
     "What one column holds; only one that is named like a time may hold times that are written as a number."
-    known = column.dropna()
+    known = column.dropna().infer_objects()
     empty = Kind(name="empty", rows=len(column), missing=len(column) - len(known))
     form, why = time_form(known, name) if len(known) else ("", "")
     if form:

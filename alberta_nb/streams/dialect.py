@@ -179,7 +179,8 @@ def _score(lines: Sequence[str], separator: str) -> tuple[int, int]:
         return 0, 0
     if len(names) < 2:
         return 0, 0
-    even = {len(row) for row in rows[:-1] or rows} <= {len(names), len(names) + 1}  # the last row may be cut off
+    lengths = {len(row) for row in rows[:-1] or rows}  # the last row may be cut off
+    even = len(lengths) < 2 and lengths <= {len(names), len(names) + 1}
     numbers = sum(bool(signs_of(cell)) for row in rows for cell in row)
     return (len(names), numbers) if even else (0, 0)
 
@@ -198,9 +199,9 @@ def _prose_above(lines: Sequence[str], at: int, separators: Sequence[str]) -> in
     for k in [k for k in range(at, min(at + 60, len(lines) - 1)) if lines[k].strip()]:
         for separator in separators:
             fields, numbers = _score(lines[k : k + 30], separator)
-            names = _cut(lines[k : k + 30], separator)[0] if numbers else []
-            words = all(names) and len(set(names)) == len(names) and not any(map(signs_of, names))
-            if fields > 1 and (k == at or (names and words)):
+            names, row = _cut(lines[k : k + 30], separator)[:2] if numbers else ([], [])
+            words = len(row) == len(set(names)) == len(names) and all(names) and not any(map(signs_of, names))
+            if fields > 1 and (k == at or (numbers and words)):
                 return k
     return at
 

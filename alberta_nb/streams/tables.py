@@ -245,14 +245,16 @@ class _OnceTable(Table):
     kept: Frame | None = None
 
     def __init__(self, items: Iterator[Any], piece_rows: int | None, reading: Reading):
-        first = next(items, None)
-        require(first is not None, "the iterator has no rows", TableError)
-        columns = list(first) if isinstance(first, Mapping) else list(getattr(first, "columns", ()))
-        what = f"an iterator must give mappings or data frames, got {type(first).__name__}"
-        require(isinstance(first, Mapping) or hasattr(first, "iloc"), what, TypeError)
+        first = list(itertools.islice(items, 1))
+        require(bool(first), "the iterator has no rows", TableError)
+        rows = isinstance(first[0], Mapping)
+        what = f"an iterator must give mappings or data frames, got {type(first[0]).__name__}"
+        require(rows or hasattr(first[0], "iloc"), what, TypeError)
+        first += itertools.islice(items, (piece_rows or 100) - 1 if rows else 0)
+        columns = list(dict.fromkeys(name for row in first for name in row) if rows else first[0].columns)
         super().__init__("the iterator", columns, None, piece_rows, reading)
         self.passed = False
-        self.rest = regrouped(self.name, itertools.chain([first], items), columns, self.piece_rows)
+        self.rest = regrouped(self.name, itertools.chain(first, items), columns, self.piece_rows)
 
     def frames(self, positions: list[int]) -> Iterator[Frame]:
         again = "it is read once: where it must be read again, give a list, a data frame or a file"
