@@ -7,7 +7,6 @@ __all__ = ['MOST_COLUMNS', 'Table', 'unique_names', 'several', 'CSVTable', 'open
            'numeric_names', 'explain']
 
 # %% ../../nbs/streams/05_tables.ipynb #41a1a74c
-import importlib.util
 import itertools
 import re
 import unicodedata
@@ -20,7 +19,8 @@ import numpy as np
 
 from .columns import column_kinds, decimal_signs, to_numbers, why_not_numeric
 from .dialect import TableError, dialect_of, explained, unpacked
-from .frames import arrow, at_home, leaves, regrouped, standard_input, to_frame, without
+from .frames import arrow, at_home, leaves, regrouped, speaks_arrow
+from .frames import standard_input, streamed, to_frame, without
 from .reading import GUESS, Reading
 from .sources import Source, default_float
 from ..types import TimeStep, check_int, require
@@ -287,14 +287,9 @@ def _open_object(table: Any, piece_rows: int | None, reading: Reading) -> Table:
 
     if hasattr(table, "iloc") and hasattr(table, "columns"):
         return _FrameTable(table, piece_rows, reading)
-    if hasattr(table, "__arrow_c_stream__") and (
-        importlib.util.find_spec("pyarrow") or not hasattr(table, "__dataframe__")
-    ):
-        if hasattr(table, "__len__"):
-            return _ArrowTable(table, piece_rows, reading)
-        batches = arrow("pyarrow", f"a {type(table).__name__}").RecordBatchReader.from_stream(table)
-        frames = (to_frame(batch).set_axis(batches.schema.names, axis=1) for batch in batches)
-        return _OnceTable(frames, piece_rows, reading)
+    if speaks_arrow(table):
+        whole = hasattr(table, "__len__")  # else it may be read only once
+        return _ArrowTable(table, piece_rows, reading) if whole else _OnceTable(streamed(table), piece_rows, reading)
     if hasattr(table, "__dataframe__"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pandas leaves this protocol; others still speak nothing else
