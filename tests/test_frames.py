@@ -16,7 +16,7 @@ from pyarrow import parquet
 from alberta_nb.streams.dialect import TableError
 from alberta_nb.streams.frames import at_home
 from alberta_nb.streams.reading import Reading
-from alberta_nb.streams.tables import TableSource, explain, look_at, open_table
+from alberta_nb.streams.tables import TableSource, explain, first_piece, look_at, open_table
 
 TABLE = pa.table(
     {
@@ -129,7 +129,7 @@ def test_wrong_rows_are_named() -> None:
 
 def test_what_means_missing_in_an_object() -> None:
     table = open_table({"a": [1, -9999, 3], "b": ["off", "u", "v"]}, reading=Reading(na=[-9999, "off"]))
-    assert np.isnan(next(table.pieces(["a"]))[0][1]) and table.first().b.isna().tolist() == [True, False, False]
+    assert np.isnan(next(table.pieces(["a"]))[0][1]) and first_piece(table).b.isna().tolist() == [True, False, False]
 
 
 def test_an_index_of_times_is_a_column() -> None:

@@ -8,7 +8,7 @@ import pytest
 from alberta_nb.apps.cli import main
 from alberta_nb.streams.columns import column_kinds
 from alberta_nb.streams.reading import BLANKS, Reading, add_reading_arguments, reading_of
-from alberta_nb.streams.tables import look_at, open_table
+from alberta_nb.streams.tables import first_piece, look_at, open_table
 
 NAN = float("nan")
 
@@ -102,7 +102,7 @@ def test_a_given_decimal_sign_refuses_the_other(tmp_path) -> None:
     (tmp_path / "t.csv").write_text("a;b\n" + "0.5;1\n" * 20 + "0,4;1\n" * 4)
     table = open_table(tmp_path / "t.csv", reading=Reading(decimal="."))
     assert look_at(table)[0] == ["b"] and table.refused == {"a": "no numbers"} and table.refused_cells == {"a": "0,4"}
-    assert column_kinds(table.first(), ".", True)["a"].why == "numbers beside 4 cells like '0,4'"
+    assert column_kinds(first_piece(table), ".", True)["a"].why == "numbers beside 4 cells like '0,4'"
 
 
 def test_the_command_explains_and_ends(tmp_path, capsys, monkeypatch) -> None:

@@ -17,6 +17,7 @@ from alberta_nb.streams.dialect import TableError
 from alberta_nb.streams.sources import ArraySource
 from alberta_nb.streams.tables import (
     TableSource,
+    first_piece,
     look_at,
     open_table,
     several,
@@ -419,7 +420,7 @@ def test_files_that_nobody_here_wrote(tmp_path, kind, piece_rows) -> None:
     table = open_table(tmp_path / "t.txt", piece_rows)
     assert table.columns == list(holds)
     if piece_rows is None:
-        assert {name: found.name for name, found in column_kinds(table.first(), table.decimal).items()} == holds
+        assert {name: found.name for name, found in column_kinds(first_piece(table), table.decimal).items()} == holds
     read = list(table.pieces(list(values)))
     np.testing.assert_array_equal(np.concatenate([piece for piece, _ in read]), np.array(list(values.values())).T)
     assert not any(bad.any() for _, bad in read) and all(len(piece) <= table.piece_rows for piece, _ in read)

@@ -366,11 +366,12 @@ def _run(command: "Command", args: argparse.Namespace) -> int:
     try:
         told = args.table is None or command.several or (getattr(args, command.column) or "").strip()
         require(bool(told) or args.explain, f"which column of {args.table}? Say --{command.column} COLUMN", TableError)
+        if not args.explain:
+            prepare(args.output)
         table = opened(None if args.table is None else open_table(args.table, reading=reading_of(args)))
         if args.explain:
             print(explain(table))
             return 0
-        prepare(args.output)
         found = command.job(**_arguments_of_job(command, args, table.columns) | {"table": table})
         if found.steps:
             _tell(command, found, args.output, args.table or SHIPPED)
