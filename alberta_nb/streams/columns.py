@@ -147,13 +147,14 @@ def kind_of(column: Column, name: str = "", decimal: str = ".", known_sign: bool
             return dataclasses.replace(kind, order=order_of(times))
     if not len(known):
         return empty
-    words = known.map(str).str.strip()
-    counts = words.value_counts()
-    pair = next((p for p in _PAIRS if set(p) == {str(word).lower() for word in counts.index}), ())
-    values = tuple(counts.index[:2000].map(str))
-    if len(counts) == 1 and len(known) > 1:
+    numbers = getattr(known.dtype, "kind", "O") in "iuf"
+    same = numbers and bool((known == known.iloc[0]).all())
+    texts = None if numbers and not same else known.astype(object).map(lambda cell: str(cell).strip())
+    words = [] if texts is None else texts.value_counts().index.to_list()
+    values, lower = tuple(words[:2000]), {word.lower() for word in words[:6]}
+    if len(words) == 1 and len(known) > 1:
         return dataclasses.replace(empty, name="constant", values=values)
-    if pair:
+    if len(words) < 6 and (pair := next((p for p in _PAIRS if set(p) == lower), None)):
         return dataclasses.replace(empty, name="boolean", values=pair)
     return dataclasses.replace(empty, **_number_or_category(column, values, why, decimal, known_sign))
 

@@ -385,14 +385,14 @@ def numeric_names(table: Table, names: Iterable[object]) -> list[str]:
 def explain(table: Table, most: int = 200) -> str:
     "How a table is read, and what each of its columns holds, judged by the first piece; nothing is learned."
     frame = first_piece(table)
-    kinds = column_kinds(frame, table.decimal, table.reading.decimal is not None)
+    kinds = column_kinds(frame.iloc[:, :most], table.decimal, table.reading.decimal is not None)
     told = table.dialect.whole() if isinstance(table, CSVTable) else ""
     lines = [
         f"{table.name}: {told or 'a table with types of its own'}",
-        f"its first {len(frame):,} rows, in {len(kinds):,} columns:",
+        f"its first {len(frame):,} rows, in {len(table.columns):,} columns:",
     ]
     width = min(max(map(len, table.columns[:most])), 30)
     for name in table.columns[:most]:
         new = " (renamed)" if name in table.renamed else ""
         lines.append(f"  {' '.join(name.split()):{width}}{new}  {kinds[name]}")
-    return "\n".join([*lines, *[f"  and {len(kinds) - most:,} more"] * (len(kinds) > most)])
+    return "\n".join([*lines, *[f"  and {len(table.columns) - most:,} more"] * (len(table.columns) > most)])
