@@ -59,11 +59,14 @@ def test_what_a_column_holds() -> None:
         a=["1", "2,5", None], b=["Yes", " no", "YES"], c=["t", "f"], d=[True, False], e=["u", "v", "u"], f=[None, None],
         g=["x", "x", None], h=[7, 7.0], i=["1", "2", "err"], j=["1", "2", "<0.1"], k=[[1], [2]], l=[2**63, 2**64 - 1],
         m=pd.Categorical(["a", "b"]), n=["1.2.3.4", "1.2.3.5"], o=["23:00", "23:30"], p=[0, 1], q=["wahr", "falsch"],
-        r=pd.to_timedelta(["1h", "2h"]), s=["yes", "no", "perhaps"],
+        r=pd.to_timedelta(["1h", "2h"]), s=["yes", "no", "perhaps"], t=["", " "], date=["2026-01-01", "", "2026-01-02"],
+        u=pd.Series(pd.to_datetime(["2026-01-01", None])).astype("timestamp[ns][pyarrow]"), v=[1j, 2j], w=[{1}, {2}],
+        x=pd.array([1, None, 3], dtype="Int64"), y=pd.array([True, None, False], dtype="boolean"), z=[b"a", b"b"],
     ) == dict(
         a="numeric", b="boolean", c="boolean", d="boolean", e="category", f="empty", g="constant", h="constant",
         i="refused", j="refused", k="refused", l="refused", m="category", n="category", o="category", p="numeric",
-        q="boolean", r="refused", s="category",
+        q="boolean", r="refused", s="category", t="empty", date="time", u="time", v="refused", w="refused", x="numeric",
+        y="boolean", z="refused",
     )  # fmt: skip
 
 

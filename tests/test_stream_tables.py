@@ -17,6 +17,7 @@ from alberta_nb.streams.dialect import TableError
 from alberta_nb.streams.sources import ArraySource
 from alberta_nb.streams.tables import (
     TableSource,
+    explain,
     first_piece,
     look_at,
     open_table,
@@ -74,6 +75,13 @@ def test_a_name_is_found_with_the_blanks_that_it_has() -> None:
     assert [table.position(name) for name in (" b", "b", " b ", "b\n", "a, in C", "b.1")] == [0, 0, 0, 2, 1, 2]
     with pytest.raises(TableError, match="has no column ''; it has: 'b', 'a, in C', 'b.1'"):
         table.position("")
+
+
+def test_a_name_is_found_as_one_types_it() -> None:
+    table = open_table(pd.DataFrame([[1, 2, 3]], columns=["Value\nin  cm", "Gro\u0308\u00dfe", "x\u00a0y"]))
+    assert [table.position(name) for name in ("Value in cm", "Gr\u00f6\u00dfe", "x y", "Value\nin  cm")] == [0, 1, 2, 0]
+    exact = open_table(pd.DataFrame([[1, 2]], columns=["a\nb", "a b"]))
+    assert [exact.position(name) for name in ("a\nb", "a b")] == [0, 1]
 
 
 def test_one_is_a_list_of_one() -> None:
@@ -424,3 +432,24 @@ def test_files_that_nobody_here_wrote(tmp_path, kind, piece_rows) -> None:
     read = list(table.pieces(list(values)))
     np.testing.assert_array_equal(np.concatenate([piece for piece, _ in read]), np.array(list(values.values())).T)
     assert not any(bad.any() for _, bad in read) and all(len(piece) <= table.piece_rows for piece, _ in read)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("seed", range(60))
+def test_a_spoiled_file_is_read_or_explained(tmp_path, seed) -> None:
+    rng = np.random.default_rng(seed)
+    content = list(EXPORTS.values())[seed % len(EXPORTS)][0]
+    data = bytearray(content if isinstance(content, bytes) else content.encode())
+    for _ in range(rng.integers(1, 6)):
+        at, put = (
+            int(rng.integers(len(data))),
+            [b'"', b"\n\n", b"\0", b"1e400", b"# x\n", b"99.99.2026", b"\xff", b";", b""],
+        )
+        data[at : at + int(rng.integers(20))] = put[int(rng.integers(len(put)))]
+    (tmp_path / "t.txt").write_bytes(data)
+    try:
+        table = open_table(tmp_path / "t.txt", 11)
+        assert all(values.shape[1] == len(bad) for values, bad in table.pieces(look_at(table)[0] or table.columns))
+        assert table.name in explain(table)
+    except TableError as error:
+        assert "t.txt" in str(error)

@@ -138,6 +138,8 @@ def column_kinds(frame: Frame, decimal: str = ".", known_sign: bool = False) -> 
 def kind_of(column: Column, name: str = "", decimal: str = ".", known_sign: bool = False) -> Kind:
     "What one column holds; only one that is named like a time may hold times that are written as a number."
     known = column.dropna().infer_objects()
+    if getattr(known.dtype, "kind", "O") == "O":
+        known = known[known.map(lambda cell: not isinstance(cell, str) or bool(cell.strip())).astype(bool)]
     empty = Kind(name="empty", rows=len(column), missing=len(column) - len(known))
     form, why = time_form(known, name) if len(known) else ("", "")
     if form:
@@ -242,7 +244,8 @@ def read_times(column: Column, kind: Kind) -> Column:
 
     zoned = bool(kind.zone)
     if kind.form == "dates":
-        return pd.to_datetime(column, errors="coerce", utc=zoned)
+        typed = isinstance(column.dtype, np.dtype | pd.DatetimeTZDtype)
+        return pd.to_datetime(column if typed else column.astype(object), errors="coerce", utc=zoned)
     if kind.form.startswith("epoch "):
         unit: Any = kind.form.removeprefix("epoch ")
         return pd.to_datetime(column, unit=unit, errors="coerce", utc=True)
