@@ -377,7 +377,8 @@ def numeric_names(table: Table, names: Iterable[object]) -> list[str]:
     found = [table.columns[table.position(name)] for name in names]
     for name in found:
         what = table.refused.get(name, "")
-        like = f", like {table.refused_cells[name]!r}" if what == "no numbers" and name in table.refused_cells else ""
+        cell = "" if "like" in what else table.refused_cells.get(name, "")
+        like = f", like {cell!r}" if cell else ""
         require(not what, f"{table.name}: column {name!r} holds {what}{like}", TableError)
     return found
 
