@@ -51,7 +51,7 @@ def _all_numbers(column: Column, decimal: str) -> np.ndarray:
     values[left] = [number_of(cell, decimal) for cell in cells.to_numpy()[left]]
     return values
 
-
+# %% ../../nbs/streams/12_columns.ipynb #d88ddd10
 def to_numbers(column: Column, decimal: str = ".") -> np.ndarray:
     "A pandas column as float64, NaN where it holds no finite number up to 1e18."
     values = _all_numbers(column, decimal)
@@ -261,7 +261,7 @@ def read_times(column: Column, kind: Kind) -> Column:
             whole = whole.fillna(read)
     return whole
 
-
+# %% ../../nbs/streams/12_columns.ipynb #d970e273
 def _zone(known: Column, form: str) -> str:
     "The time zone that a column of times says, '' where none, and what the offsets are where there are several."
     own = getattr(known.dtype, "tz", None)
@@ -320,7 +320,7 @@ def _told(kind: Kind) -> str:
         text += _order_told(kind.order)
     return text + (f"; {kind.missing:,} missing" if kind.missing else "")
 
-
+# %% ../../nbs/streams/12_columns.ipynb #d441fd7e
 def _form_told(form: str) -> str:
     for sign, word in {"%d": "day", "%m": "month", "%b": "month", "%Y": "year", "%y": "year"}.items():
         form = form.replace(sign, word)

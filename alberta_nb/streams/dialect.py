@@ -208,7 +208,7 @@ def _prose_above(lines: Sequence[str], at: int, separators: Sequence[str]) -> in
                 return k
     return at
 
-
+# %% ../../nbs/streams/11_dialect.ipynb #b9c154ea
 _NOTHING = ("", "na", "n/a", "nan", "null", "none", "-", "--", "?", ".", r"\n", "#n/a")
 
 

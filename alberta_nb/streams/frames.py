@@ -45,7 +45,7 @@ def to_frame(batch: Any) -> Frame:
 
     return pd.DataFrame({k: batch.column(k).to_pandas() for k in range(batch.num_columns)})
 
-
+# %% ../../nbs/streams/13_frames.ipynb #92024f2b
 def speaks_arrow(table: object) -> bool:
     "Whether a table is best read as a stream of Arrow: without pyarrow the older protocol of data frames will do."
     known = importlib.util.find_spec("pyarrow") is not None or not hasattr(table, "__dataframe__")
