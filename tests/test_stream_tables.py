@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +12,16 @@ import pytest
 from alberta_nb.learners.linear import LinearLearner
 from alberta_nb.loops.supervised import run_learning_loop
 from alberta_nb.optimizers.idbd import IDBD
+from alberta_nb.streams.columns import column_kinds
 from alberta_nb.streams.dialect import TableError
 from alberta_nb.streams.sources import ArraySource
 from alberta_nb.streams.tables import (
     TableSource,
-    is_numeric,
+    explain,
+    first_piece,
     look_at,
     open_table,
     several,
-    to_numbers,
     unique_names,
 )
 
@@ -51,48 +51,7 @@ def test_what_a_table_looks_like(frame) -> None:
             look_at(open_table(table))
 
 
-# --- columns ---
-
-
-@pytest.mark.parametrize(
-    ("values", "expected", "numeric"),
-    [
-        ([1, 2, None], [1, 2, np.nan], True),
-        ([True, False], [1, 0], True),
-        ([True, None, False], [1, np.nan, 0], True),
-        (["true", "FALSE", " True "], [1, 0, 1], True),
-        (["1", " 2.5", "1e3"], [1, 2.5, 1000], True),
-        (["1", "two"], [1, np.nan], False),
-        (["a", "b"], [np.nan, np.nan], False),
-        ([None, None], [np.nan, np.nan], True),
-        ([np.inf, -np.inf, 1e19, 1e18], [np.nan, np.nan, np.nan, 1e18], False),
-        ([np.inf, 1e19, *[1e18] * 18], [np.nan, np.nan, *[1e18] * 18], True),
-        ([2**60, 2**61], [np.nan, np.nan], False),
-        ([10**30, 10**30], [np.nan, np.nan], False),
-        (["1,234.5", "1,234,567"], [1234.5, 1234567], True),
-        (["1 234.5", "1\u202f234", "1'234'567.8"], [1234.5, 1234, 1234567.8], True),
-        (["12%", "3 %", "$4", "-€5.5", "\u22127 £", "$-8"], [12, 3, 4, -5.5, -7, -8], True),
-        (["1,5,6", "12 34", "1.2.3", "1-2", "%", "1,2345", "--5", "+$-1"], [np.nan] * 8, False),
-        ([Decimal("1.5"), Decimal(2)], [1.5, 2], True),
-        ([[1, 2], [3]], [np.nan, np.nan], False),
-        ([{"a": 1}], [np.nan], False),
-        (pd.to_datetime(["2013-01-01", None]), [np.nan, np.nan], False),
-        (pd.to_timedelta(["1h"]), [np.nan], False),
-        (pd.array([1, None], dtype="Int64"), [1, np.nan], True),
-        (pd.array([True, None], dtype="boolean"), [1, np.nan], True),
-        (pd.Categorical(["a", "b"]), [np.nan, np.nan], False),
-        (pd.Categorical([1, 2]), [1, 2], True),
-        ([1 + 2j], [np.nan], False),
-    ],
-)
-def test_what_counts_as_a_number(values, expected, numeric) -> None:
-    column = pd.Series(values)
-    assert np.array_equal(to_numbers(column), np.array(expected, float), equal_nan=True)
-    assert is_numeric(column) == numeric
-
-
-def test_a_few_bad_values_do_not_make_text() -> None:
-    assert is_numeric(pd.Series(["1"] * 9 + ["?"])) and not is_numeric(pd.Series(["1"] * 8 + ["?"] * 2))
+# --- names ---
 
 
 def test_repeated_names() -> None:
@@ -116,6 +75,13 @@ def test_a_name_is_found_with_the_blanks_that_it_has() -> None:
     assert [table.position(name) for name in (" b", "b", " b ", "b\n", "a, in C", "b.1")] == [0, 0, 0, 2, 1, 2]
     with pytest.raises(TableError, match="has no column ''; it has: 'b', 'a, in C', 'b.1'"):
         table.position("")
+
+
+def test_a_name_is_found_as_one_types_it() -> None:
+    table = open_table(pd.DataFrame([[1, 2, 3]], columns=["Value\nin  cm", "Gro\u0308\u00dfe", "x\u00a0y"]))
+    assert [table.position(name) for name in ("Value in cm", "Gr\u00f6\u00dfe", "x y", "Value\nin  cm")] == [0, 1, 2, 0]
+    exact = open_table(pd.DataFrame([[1, 2]], columns=["a\nb", "a b"]))
+    assert [exact.position(name) for name in ("a\nb", "a b")] == [0, 1]
 
 
 def test_one_is_a_list_of_one() -> None:
@@ -263,7 +229,7 @@ def test_unreadable_values_are_counted(tmp_path) -> None:
         ("photo.csv", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "holds binary data"),
         ("ragged.csv", b"a,b\n1,2\n1,2,3\n", "is no table.*Expected 2 fields in line 3"),
         ("wide.csv", b"a,b\n1,2,3\n1,2,3\n", "more fields than its first line has names; is a name missing"),
-        ("above.csv", b"Logger\nX\n\na,b\n1,2\n", "line 4, saw 2; .* are there lines above the names"),
+        ("above.csv", b"Logger\nX\n\n7,b\n1,2\n", "line 4, saw 2; .* are there lines above the names"),
         ("comma.csv", b"a\n1,5\n2,5\n", "is a comma a decimal sign"),
         ("quote.csv", b'a,b\n1,"2\n', "is no table"),
         ("head.csv", b"a,b\n", "no rows"),
@@ -273,13 +239,14 @@ def test_unreadable_values_are_counted(tmp_path) -> None:
         ("fake.csv.zip", b"PK\x03\x04, and more", "cannot be read"),
         ("two.csv", b"a,b\n" + b"0.5,2\n" * 9 + b'"0,4",1\n', "holds numbers in two formats, like '0.5' and '0,4'"),
         ("below.csv", b"a,b\n" + b"0.5,2\n" * 99 + b"<0.1,1\n" * 5, "holds numbers beside cells like '<0.1'"),
-        ("ids.csv", b"a,b\n" + b"%d,1\n" % 2**62 * 9, "holds numbers above 1e18"),
+        ("ids.csv", b"a,b\n" + b"%d,1\n" % 2**62 * 9, "holds numbers above 1e18, like '4611686018427387904'"),
         ("notes.doc", b"a,b\n1,2\n", "must end in .csv"),
         ("sheet.xlsx", b"PK\x03\x04", "save the sheet of a workbook as CSV"),
-        ("wide16.csv", "a,b\n1,2\n".encode("utf-16-le") * 9, "is UTF-16 without its mark: save it as UTF-8"),
-        ("plain", b"a,b\n1,2\n", "must end in .csv"),
+        ("zeros.csv", b"a,b\n\x001,2\n" * 9, "holds binary data"),
+        ("page.csv", b"<!DOCTYPE html>\n<p>a,b</p>\n", "it is HTML or XML: save it as CSV"),
+        ("rows.txt", b'[{"a": 1, "b": 2}]\n', "it is JSON: save it as CSV"),
         ("other.csv", b"x,b\n1,2\n", "has no column 'a'; it has: 'x', 'b'"),
-        ("text.csv", b"a,b\nq,1\n", "column 'a' holds no numbers"),
+        ("text.csv", b"a,b\nq,1\n", "column 'a' holds no numbers, like 'q'"),
         ("single.csv", b"a\n1\n2\n", "no numeric column besides the target"),
     ],
 )
@@ -312,3 +279,177 @@ def test_parquet_without_pyarrow(frame, tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(TableError, match=r"alberta_nb\[data\]"):
         open_table(path)
+
+
+# --- files that nobody here wrote, as the programs make them ---
+
+K = range(30)
+X, NO = [k + 0.5 for k in K], float("nan")
+HOLED = [NO if k % 5 == 0 else k / 4 for k in K]
+
+
+def lines(form, end: str = "\n") -> str:
+    return "".join(form(k) + end for k in K)
+
+
+def cell(value: float, hole: str) -> str:
+    return hole if value != value else str(value)
+
+
+# the text, or bytes where it is not UTF-8; what each column holds, under its name; the values of the numeric ones
+EXPORTS = {
+    "Excel, CSV UTF-8": (
+        "\ufeffDate,Size (cm),City\r\n"
+        + lines(lambda k: f"1/{k + 1}/2026,{X[k]},Köln", "\r\n"),
+        {"Date": "time", "Size (cm)": "numeric", "City": "constant"},
+        {"Size (cm)": X},
+    ),
+    "Excel, German": (
+        ("Datum;Größe;Menge\r\n"
+         + lines(lambda k: f"{k + 1:02}.01.2026 23:00;{k},5;1.2{k:02},25", "\r\n")).encode("cp1252"),
+        {"Datum": "time", "Größe": "numeric", "Menge": "numeric"},
+        {"Größe": X, "Menge": [1200.25 + k for k in K]},
+    ),
+    "Excel, Unicode text": (
+        ("Name\tWert\r\n" + lines(lambda k: f"ж{k % 2}\t{X[k]}", "\r\n")).encode("utf-16"),
+        {"Name": "category", "Wert": "numeric"},
+        {"Wert": X},
+    ),
+    "UTF-16 without a mark": (
+        ("Name\tWert\n" + lines(lambda k: f"b{k % 2}\t{X[k]}")).encode("utf-16-be"),
+        {"Name": "category", "Wert": "numeric"},
+        {"Wert": X},
+    ),
+    "LibreOffice, all text quoted": (
+        '"Day, of year","Value\nin cm","ok"\n'
+        + lines(lambda k: f'"{k}","{k},5",{"TRUE" if k % 2 else "FALSE"}'),
+        {"Day, of year": "numeric", "Value\nin cm": "numeric", "ok": "boolean"},
+        {"Day, of year": list(K), "Value\nin cm": X},
+    ),
+    "R, write.csv": (
+        '"","x","y","g"\n'
+        + lines(lambda k: f'"{k + 1}",{X[k]},{cell(HOLED[k], "NA")},"u{k % 3}"'),
+        {"column 1": "numeric", "x": "numeric", "y": "numeric", "g": "category"},
+        {"column 1": [k + 1 for k in K], "x": X, "y": HOLED},
+    ),
+    "R, write.table": (
+        '"x" "y" "g"\n'
+        + lines(lambda k: f'"{k + 1}" {X[k]} {cell(HOLED[k], "NA")} "u {k % 3}"'),
+        {"row": "numeric", "x": "numeric", "y": "numeric", "g": "category"},
+        {"x": X, "y": HOLED},
+    ),
+    "MATLAB, writetable": (
+        "Time,Var1,Var2\n"
+        + lines(lambda k: f"{k % 28 + 1:02}-Feb-2026 12:00:00,{X[k]},{cell(HOLED[k], 'NaN')}"),
+        {"Time": "time", "Var1": "numeric", "Var2": "numeric"},
+        {"Var1": X, "Var2": HOLED},
+    ),
+    "an instrument": (
+        "# Logger 5000\n# serial 12, v2\n#\nTime,Temp,Rain\ns,degC,mm\n"
+        + lines(lambda k: f"{k},{X[k]},{k % 3}"),
+        {"Time": "numeric", "Temp": "numeric", "Rain": "numeric"},
+        {"Time": list(K), "Temp": X, "Rain": [k % 3 for k in K]},
+    ),
+    "a station, TOA5": (
+        (
+            '"TOA5","hill","CR1000"\n"TIMESTAMP","RECORD","Batt"\n"TS","RN","Volts"\n"","","Min"\n'
+            + lines(lambda k: f'"2026-01-{k + 1:02} 00:10:00",{k},{X[k]}')
+        ),
+        {"TIMESTAMP": "time", "RECORD": "numeric", "Batt": "numeric"},
+        {"RECORD": list(K), "Batt": X},
+    ),
+    "an oscilloscope": (
+        "Model,MSO54\nSamples,30\nDate,2026-01-01\n\nTIME,CH1,CH2\n"
+        + lines(lambda k: f"{k}e-6,{X[k]},{k}"),
+        {"TIME": "numeric", "CH1": "numeric", "CH2": "numeric"},
+        {"TIME": [float(f"{k}e-6") for k in K], "CH1": X},
+    ),
+    "psql, COPY": (
+        "id\tok\tv\n"
+        + lines(lambda k: f"{k}\t{'t' if k % 2 else 'f'}\t{cell(HOLED[k], chr(92) + 'N')}"),
+        {"id": "numeric", "ok": "boolean", "v": "numeric"},
+        {"id": list(K), "v": HOLED},
+    ),
+    "SQLite, -csv": (
+        "id|note|v\r\n"
+        + lines(lambda k: f'{k}|"a|b{k % 2}"|{cell(HOLED[k], "")}', "\r\n"),
+        {"id": "numeric", "note": "category", "v": "numeric"},
+        {"id": list(K), "v": HOLED},
+    ),
+    "MySQL, --batch": (
+        "id\tname\tv\n"
+        + lines(lambda k: f"{k}\tO'Hara {k % 4}\t{cell(HOLED[k], 'NULL')}"),
+        {"id": "numeric", "name": "category", "v": "numeric"},
+        {"id": list(K), "v": HOLED},
+    ),
+    "Google Sheets": (
+        "day,money,share,paid\r\n"
+        + lines(lambda k: f'2026-01-{k + 1:02},"$1,{k + 200}.50",{k}%,Yes', "\r\n"),
+        {"day": "time", "money": "numeric", "share": "numeric", "paid": "constant"},
+        {"money": [1200.5 + k for k in K], "share": list(K)},
+    ),
+    "pandas, to_csv": (
+        pd.DataFrame({"x": X, "g": [f"g{k % 2}" for k in K]}).to_csv(),
+        {"column 1": "numeric", "x": "numeric", "g": "category"},
+        {"column 1": list(K), "x": X},
+    ),
+    "polars, write_csv": (
+        "x,b,t\n"
+        + lines(lambda k: f"{cell(HOLED[k], '')},{'true' if k % 2 else 'false'},2026-01-{k + 1:02}T03:04:05.000000"),
+        {"x": "numeric", "b": "boolean", "t": "time"},
+        {"x": HOLED, "b": [k % 2 for k in K]},
+    ),
+    "a sensor": (
+        "ts,v\n"
+        + lines(lambda k: f"2026-01-02T03:{k:02}:05.678Z,{X[k]}"),
+        {"ts": "time", "v": "numeric"},
+        {"v": X},
+    ),
+    "DuckDB": (
+        "t,v,n\n"
+        + lines(lambda k: f"2026-01-02 03:{k:02}:05.678+00,{cell(HOLED[k], '')},{10**18 - k}"),
+        {"t": "time", "v": "numeric", "n": "numeric"},
+        {"v": HOLED, "n": [10**18 - k for k in K]},
+    ),
+    "SQL Server, sqlcmd": (
+        "id,v\n--,-----\n"
+        + lines(lambda k: f"{k},{cell(HOLED[k], 'NULL')}"),
+        {"id": "numeric", "v": "numeric"},
+        {"id": list(K), "v": HOLED},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", EXPORTS)
+@pytest.mark.parametrize("piece_rows", [None, 7])
+def test_files_that_nobody_here_wrote(tmp_path, kind, piece_rows) -> None:
+    content, holds, values = EXPORTS[kind]
+    (tmp_path / "t.txt").write_bytes(content if isinstance(content, bytes) else content.encode())
+    table = open_table(tmp_path / "t.txt", piece_rows)
+    assert table.columns == list(holds)
+    if piece_rows is None:
+        assert {name: found.name for name, found in column_kinds(first_piece(table), table.decimal).items()} == holds
+    read = list(table.pieces(list(values)))
+    np.testing.assert_array_equal(np.concatenate([piece for piece, _ in read]), np.array(list(values.values())).T)
+    assert not any(bad.any() for _, bad in read) and all(len(piece) <= table.piece_rows for piece, _ in read)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("seed", range(60))
+def test_a_spoiled_file_is_read_or_explained(tmp_path, seed) -> None:
+    rng = np.random.default_rng(seed)
+    content = list(EXPORTS.values())[seed % len(EXPORTS)][0]
+    data = bytearray(content if isinstance(content, bytes) else content.encode())
+    for _ in range(rng.integers(1, 6)):
+        at, put = (
+            int(rng.integers(len(data))),
+            [b'"', b"\n\n", b"\0", b"1e400", b"# x\n", b"99.99.2026", b"\xff", b";", b""],
+        )
+        data[at : at + int(rng.integers(20))] = put[int(rng.integers(len(put)))]
+    (tmp_path / "t.txt").write_bytes(data)
+    try:
+        table = open_table(tmp_path / "t.txt", 11)
+        assert all(values.shape[1] == len(bad) for values, bad in table.pieces(look_at(table)[0] or table.columns))
+        assert table.name in explain(table)
+    except TableError as error:
+        assert "t.txt" in str(error)

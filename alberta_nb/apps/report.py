@@ -36,6 +36,9 @@ from .job import TableResult, unknown_rows
 from .life import BASELINES
 from .tables import SHIPPED, TableReport, opened
 from ..streams.dialect import TableError
+from ..streams.frames import at_home
+from ..streams.reading import add_reading_arguments, reading_of
+from ..streams.tables import explain, open_table
 from ..types import Settings, Tree, require
 
 # %% ../../nbs/apps/03_report.ipynb #8a391a50
@@ -341,7 +344,7 @@ def _arguments_of_job(command: "Command", args: argparse.Namespace, columns: Seq
         raise ValueError(f"gamma must be numbers with commas between, got {args.gammas!r}") from None
     if command.spoken:
         given |= {"predictions": args.output / command.spoken, "interval": args.interval or None}
-    path = Path(args.table or "")
+    path = at_home(args.table or "")
     return given | {"progress": not args.no_progress and path.is_file() and path.stat().st_size > LONG_FILE}
 
 # %% ../../nbs/apps/03_report.ipynb #5f296417
@@ -359,8 +362,9 @@ def _add_for_rows(add: Callable[..., Any]) -> None:
 def _add_arguments(command: "Command", parser: argparse.ArgumentParser) -> None:
     "The arguments of the command; each has the name of its job's, where that has one."
     add, names = parser.add_argument, [*command.optimizers, *command.more]
-    add("table", nargs="?", metavar="FILE", help="a .csv, .tsv or .txt file (also .gz, .zip) or .parquet, rows in the "
-        "order of time; without it, a year of hourly weather that ships with the package")  # fmt: skip
+    add("table", nargs="?", metavar="FILE", help="a .csv, .tsv or .txt file (also .gz, .zip) or .parquet, rows in "
+        "the order of time, or - for standard input; without it, a year of hourly weather that ships with the "
+        "package")  # fmt: skip
     add(f"--{command.column}", metavar="A,B,..." if command.several else "COLUMN", help=command.about)
     add("--features", metavar="A,B,...",
         help="columns whose past is used besides its own, one with a comma in \"double quotes\"; "
@@ -372,7 +376,7 @@ def _add_arguments(command: "Command", parser: argparse.ArgumentParser) -> None:
     add("--step-size", type=float, metavar="X", help="where step sizes start (default: at most 0.1 / number of inputs)")
     add("--meta-step-size", type=float, metavar="X", help="how fast they learn (default: 0.01; of autostep 0.1)")
     add("--record-every", type=int, metavar="N", help="rows in a window of metrics.csv (default: a 200th of the table)")
-    add("--output", type=Path, default=Path("alberta-nb-output"), metavar="DIR",
+    add("--output", type=at_home, default=Path("alberta-nb-output"), metavar="DIR",
         help=f"where {', '.join([*command.files, *[command.spoken] * bool(command.spoken)])} and config.json go "
         "(default: %(default)s)")  # fmt: skip
     if command.spoken:
@@ -384,6 +388,7 @@ def _add_arguments(command: "Command", parser: argparse.ArgumentParser) -> None:
             help=f"discounts in [0, 1): {meaning} (default: %(default)s)")  # fmt: skip
         add("--trace-decay", type=float, default=0.8, metavar="L", help="lambda of the traces (default: %(default)s)")
         add("--window", type=int, default=500, metavar="N", help="rows of predictions.csv (default: %(default)s)")
+    add_reading_arguments(parser)
 
 # %% ../../nbs/apps/03_report.ipynb #0a42ab0d
 def _tell(command: "Command", found: TableResult, folder: Path, name: str) -> None:
@@ -399,9 +404,13 @@ def _run(command: "Command", args: argparse.Namespace) -> int:
     "0 when all is well, 2 for a table or an argument that cannot be used, 130 after Ctrl-C."
     try:
         told = args.table is None or not command.named or (getattr(args, command.column) or "").strip()
-        require(bool(told), f"which column of {args.table}? Say --{command.column} COLUMN", TableError)
-        prepare(args.output)
-        table = opened(args.table)
+        require(bool(told) or args.explain, f"which column of {args.table}? Say --{command.column} COLUMN", TableError)
+        if not args.explain:
+            prepare(args.output)
+        table = opened(None if args.table is None else open_table(args.table, reading=reading_of(args)))
+        if args.explain:
+            print(explain(table))
+            return 0
         found = command.job(**_arguments_of_job(command, args, table.columns) | {"table": table})
         if found.steps:
             _tell(command, found, args.output, args.table or SHIPPED)
@@ -410,8 +419,8 @@ def _run(command: "Command", args: argparse.Namespace) -> int:
             return 130
         require(not all_lost(found.scores), "not one prediction has a finite error: all learners have diverged")
         return 0
-    except (ValueError, OSError) as error:
-        print(f"alberta-nb: error: {error}", file=sys.stderr)
+    except (ValueError, OSError, RuntimeError) as error:  # also of packed files that cannot be unpacked, of full memory
+        print("alberta-nb: error: " + str(error).partition("\n")[0], file=sys.stderr)
         return 2
 
 # %% ../../nbs/apps/03_report.ipynb #2da77e58
