@@ -32,7 +32,9 @@ def _leave(number: int, frame: object) -> None:
 
 
 _program = os.path.basename((getattr(sys, "argv", None) or [""])[0])
-if _program in ("alberta-nb", "alberta-nb.exe", "alberta-nb-script.py"):
+_module = list(getattr(sys, "orig_argv", [])[1:])  # python -m alberta_nb.apps.cli: argv[0] is not yet known
+_module = _module[_module.index("-m") + 1 :][:1] if "-m" in _module else []
+if _program in ("alberta-nb", "alberta-nb.exe", "alberta-nb-script.py") or _module == ["alberta_nb.apps.cli"]:
     for _number in (signal.SIGINT, signal.SIGTERM):  # also while its modules are loaded
         if signal.getsignal(_number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(_number, _leave)

@@ -6,6 +6,7 @@
 __all__ = ['COMMANDS', 'make_parser', 'bench_door', 'cache_folder', 'cache_settings', 'keep_programs', 'main']
 
 # %% ../../nbs/apps/07_cli.ipynb #04226a36
+import _thread
 import argparse
 import atexit
 import contextlib
@@ -144,15 +145,26 @@ class _Ending:
     "What a command does when it is told to end."
 
     def __init__(self) -> None:
-        self.number, self.over = int(signal.SIGINT), False
+        self.number, self.over, self.told = int(signal.SIGINT), False, False
         self.before: dict[int, Any] = {}
+        self.unraised = sys.unraisablehook
 
     def __call__(self, number: int, frame: object) -> None:
-        self.number = number
-        begun = getattr(sys.modules.get("alberta_nb.apps.job"), "begun", None)
-        if begun is not None and begun.is_set() and not self.over:
+        job, again = sys.modules.get("alberta_nb.apps.job"), self.told
+        self.number, self.told = number, True
+        if job is not None and job.ended.is_set() and not again:  # what was learned is being written; once more ends it
+            return
+        if job is not None and job.begun.is_set() and not self.over:
             raise KeyboardInterrupt
         alberta_nb._leave(number, frame)
+
+    def unraisable(self, lost: Any) -> None:
+        "An end that was raised where Python cannot raise, within a finalizer: it is told once more."
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            self.told = False
+            _thread.interrupt_main(self.number)
+        else:
+            self.unraised(lost)
 
     def __enter__(self) -> "_Ending":
         if threading.current_thread() is threading.main_thread():
@@ -160,9 +172,11 @@ class _Ending:
             for number in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(number) in default:  # nohup ignores it
                     self.before[number] = signal.signal(number, self)
+            sys.unraisablehook = self.unraisable
         return self
 
     def __exit__(self, *_: object) -> None:
+        sys.unraisablehook = self.unraised
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
@@ -183,6 +197,8 @@ def _spoken(words: Sequence[str], ending: _Ending) -> int:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             code = _work(words)
+            if ending.told and code == 0:
+                raise KeyboardInterrupt
         except KeyboardInterrupt:
             print("alberta-nb: interrupted", file=sys.stderr)
             code = 130

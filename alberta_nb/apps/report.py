@@ -32,7 +32,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import alberta_nb
-from .job import TableResult, unknown_rows
+from .job import TableResult, ended, unknown_rows
 from .life import BASELINES
 from .tables import SHIPPED, TableReport, opened
 from ..streams.dialect import TableError
@@ -422,6 +422,8 @@ def _run(command: "Command", args: argparse.Namespace) -> int:
     except (ValueError, OSError, RuntimeError) as error:  # also of packed files that cannot be unpacked, of full memory
         print("alberta-nb: error: " + str(error).partition("\n")[0], file=sys.stderr)
         return 2
+    finally:
+        ended.clear()
 
 # %% ../../nbs/apps/03_report.ipynb #2da77e58
 @dataclasses.dataclass(frozen=True)
