@@ -31,7 +31,14 @@ from jax import Array
 
 import alberta_nb
 from ..learners.base import Learner, contract
-from .start import StreamPosition, _learner_like, _stream_like, clock_of, start_position
+from alberta_nb.loops.start import (
+    StreamPosition,
+    _learner_like,
+    _stream_like,
+    check_instance,
+    clock_of,
+    start_position,
+)
 from .stepper import Stepper
 from ..streams.base import ScanStream, Stream
 from ..streams.sources import Source
@@ -131,16 +138,20 @@ def named(tree: Tree) -> dict[str, Tree]:
     return found
 
 
-def misfit(like: Tree, shapes: Mapping[str, tuple[int, ...]]) -> str:
+def misfit(like: Tree, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     "What speaks against arrays of these shapes for a tree, alone or with a first axis of seeds in all of them."
     wanted = {name: np.shape(leaf) for name, leaf in named(like).items()}
-    for what, names in (("is missing", wanted.keys() - shapes.keys()), ("is of no use", shapes.keys() - wanted.keys())):
-        if names:
-            return f"{', '.join(sorted(names)[:3])} {what}"
-    seeds = [shapes[name][:1] for name, shape in wanted.items() if len(shapes[name]) == len(shape) + 1]
-    whole = {name: (*(seeds or [()])[0], *shape) for name, shape in wanted.items()}
-    lost = [f"{name} must have shape {shape}, got {shapes[name]}" for name, shape in whole.items()]
-    return "; ".join([line for line, name in zip(lost, whole, strict=True) if shapes[name] != whole[name]][:3])
+    lost = [f"{name} is missing" for name in wanted if name not in shapes]
+    if lost or len(shapes) > len(wanted):
+        return lost + [f"{name} is of no use" for name in shapes if name not in wanted]
+    seeds = next((shapes[name][:1] for name, shape in wanted.items() if len(shapes[name]) == len(shape) + 1), ())
+    return min(
+        (
+            [f"{n} must have shape {(*a, *s)}, got {shapes[n]}" for n, s in wanted.items() if shapes[n] != (*a, *s)]
+            for a in ((), seeds)
+        ),
+        key=len,
+    )
 
 # %% ../../nbs/loops/13_saved.ipynb #18a7e8a7
 def as_told(settings: object) -> dict[str, Any]:
@@ -156,7 +167,7 @@ def as_told(settings: object) -> dict[str, Any]:
 def differences(there: Tree, here: Tree) -> str:
     "The first settings in which two configurations differ."
     a, b = (named(jax.tree.map(repr, config, is_leaf=lambda x: x is None)) for config in (there, here))
-    names = sorted((n for n in {**a, **b} if a.get(n) != b.get(n)), key=lambda n: not n.endswith("type"))
+    names = sorted((n for n in {**a, **b} if a.get(n) != b.get(n)), key=lambda n: (not n.endswith("type"), len(n)))
     return ", ".join(f"{n} is {a.get(n, 'nothing')} there and {b.get(n, 'nothing')} here" for n in names[:3])
 
 
@@ -177,7 +188,7 @@ def _worlds(stream: Tree) -> list[Tree]:
     "What a stream's state may look like: a user's keeps the kind of key that it was given."
     if stream is None:
         return [None]
-    if isinstance(stream, Stream):
+    if isinstance(stream, Stream) and stream.paged:
         return [_stream_like(stream, str(jnp.result_type(float)))]
     return [stream.init(key(0)) for key in (jax.random.PRNGKey, jax.random.key)]
 
@@ -189,18 +200,18 @@ def fitting(
 
     `of`: the class that a position is of, None where there is no position. Raises ValueError where nothing fits.
     """
-    structure, why = contract(learner).structure, []
+    structure, why = contract(learner).structure, list[tuple[int, str]]()
     for n, world in itertools.product(asked, _worlds(None if of is None else stream)):
         try:
             state = _learner_like(structure, n, str(jnp.result_type(float)))
             position = None if of is None else StreamPosition(state=world, steps=np.zeros((), np.uint32), of=of)
             like = {"state": state, "position": position}
-            if not (problem := misfit(like, shapes)):
+            if not (problems := misfit(like, shapes)):
                 return n, like
-            why.append(problem)
+            why.append((len(problems), "; ".join(problems[:3])))
         except (TypeError, ValueError) as error:  # settings for another number of inputs
-            why.append(str(error))
-    raise ValueError(f"the state is not one of this {type(learner).__name__}: {min(why, key=len)}")
+            why.append((MAX_SIZE, str(error)))
+    raise ValueError(f"the state is not one of this {type(learner).__name__}: {min(why)[1]}")
 
 # %% ../../nbs/loops/13_saved.ipynb #8cb80de4
 FORMAT, HEADER, LONGEST = 1, "header.json", 1 << 25  # the longest header in bytes
@@ -335,6 +346,9 @@ def save(
     if isinstance(learner, Stepper):
         require(state is None, "state must be left out: a Stepper has its own", TypeError)
         learner, state, asked, events = _of_stepper(learner)
+    check_instance("learner", learner)
+    known = isinstance(learner, Learner)
+    require(known, f"learner must have init and step, got {type(learner).__name__}", TypeError)
     _check_given(stream, position)
     _check_notes(notes)
     tree = {"position": position, "state": state}
