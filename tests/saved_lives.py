@@ -115,13 +115,13 @@ def lives() -> dict[str, Life]:
     horde = {"hidden_sizes": (5,), "optimizer": ab.IDBD(0.01), "normalizer": ema}
     demons = [ab.GVFSpec(f"d{k}", ab.DemonType.PREDICTION, 0.3 * k, 0.8, k) for k in range(3)]
     return {
-        "lms": Life(linear(ab.LMS(0.05)), walk, one),
+        "lms": Life(linear(ab.LMS(0.05)), ab.BitFlippingStream(D, 2), one),
         "idbd": Life(linear(ab.IDBD(0.05), ema), ab.SuttonExperiment1Stream(2, 2), one, options=sizes | moments),
         "autostep": Life(linear(ab.Autostep(0.05), ab.WelfordNormalizer()), table, one, options=sizes | moments),
         "without a bias": Life(linear(ab.IDBD(), use_bias=False), wrapped, one, options=sizes),
         "obgd": Life(linear(ab.ObGD(gamma=0.9, lamda=0.5)), ab.AbruptChangeStream(D, 20), one, typed),
         "baselines": Life(ab.LearnerBank(lone), ab.CyclicStream(D, 20), one),
-        "scored": Life(Scored(ChangeLearner(linear(ab.IDBD(), ema))), table, one),
+        "scored": Life(Scored(ChangeLearner(linear(ab.IDBD(), ema))), ab.DriftingTeacherStream(D), one),
         "popart": Life(ab.PopArt(linear(ab.Autostep(0.1), ema)), ab.ScaleDriftStream(D), one, options=means),
         "bank": Life(
             ab.LearnerBank(tuple(linear(ab.IDBD(a), ema) for a in (0.01, 0.1))),
@@ -129,9 +129,9 @@ def lives() -> dict[str, Life]:
         ),
         "adam": Life(linear(adam, ema), ab.PeriodicChangeStream(D, 20), one),
         "popart network": Life(ab.PopArt(net(ab.LMS(0.01), bounder=ab.ObGDBounding(), lamda=0.5)), table, deep),
-        "network": Life(net(ab.IDBD(0.01), normalizer=ema, gamma=0.9, lamda=0.8), walk, deep, typed, looks | moments),
-        "scaled network": Life(net(ab.ScaledLMS(), bounder=ab.AGCBounding()), ab.DriftingTeacherStream(D), deep),
-        "bank of networks": Life(ab.LearnerBank((net(ab.LMS(0.01)), net(adam))), ab.BitFlippingStream(D, 2), deep),
+        "network": Life(net(ab.IDBD(0.01), normalizer=ema, gamma=0.9, lamda=0.8), table, deep, typed, looks | moments),
+        "scaled network": Life(net(ab.ScaledLMS(), bounder=ab.AGCBounding()), walk, deep),
+        "bank of networks": Life(ab.LearnerBank((net(ab.LMS(0.01)), net(adam))), table, deep),
         "heads": Life(
             ab.MultiHeadMLPLearner(2, (5,), ab.LMS(0.1), per_head_gamma_lamda=(0.5, 0.9)), None,
             rows(ab.run_multi_head_learning_loop, X, np.stack([Y, -Y], axis=1)),
@@ -151,7 +151,7 @@ def lives() -> dict[str, Life]:
         "somebody's own": Life(Steps(), Drift(), one, typed),
         "somebody's, scaled": Life(linear(ab.LMS(0.01), ema), ab.ScaledStreamWrapper(Drift(), scales), one, typed),
         "seeds": Life(linear(ab.IDBD(0.05), ema), walk, ab.run_learning_loop_batched, twice, sizes | moments),
-        "seeds of networks": Life(net(ab.LMS(0.1)), walk, ab.run_mlp_learning_loop_batched, jax.random.split(KEY, 2)),
+        "seeds of networks": Life(net(ab.LMS(0.1)), table, ab.run_mlp_learning_loop_batched, jax.random.split(KEY, 2)),
         "seeds of somebody": Life(Steps(), Drift(), ab.run_learning_loop_batched, twice),
         "seeds on a table": Life(linear(ab.LMS()), table, ab.run_learning_loop_batched, twice),
     }  # fmt: skip
