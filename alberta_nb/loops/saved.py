@@ -10,6 +10,7 @@ __all__ = ['NUMBERS', 'KEYS', 'KINDS', 'FORMAT', 'HEADER', 'LONGEST', 'forsaken'
 # %% ../../nbs/loops/13_saved.ipynb #d6cdabbc
 import contextlib
 import dataclasses
+import functools
 import glob
 import hashlib
 import itertools
@@ -184,13 +185,15 @@ def retold(what: str, told: dict[str, Any] | None, given: Tree) -> Tree:
     return made if given is None else given
 
 # %% ../../nbs/loops/13_saved.ipynb #cde32a5f
-def _worlds(stream: Tree) -> list[Tree]:
+@functools.lru_cache(maxsize=64)
+def _worlds(stream: Tree, float_type: str) -> list[Tree]:
     "What a stream's state may look like: a user's keeps the kind of key that it was given."
     if stream is None:
         return [None]
     if isinstance(stream, Stream) and stream.paged:
-        return [_stream_like(stream, str(jnp.result_type(float)))]
-    return [stream.init(key(0)) for key in (jax.random.PRNGKey, jax.random.key)]
+        return [_stream_like(stream, float_type)]
+    states = [stream.init(key(0)) for key in (jax.random.PRNGKey, jax.random.key)]
+    return [jax.eval_shape(lambda state=state: state) for state in states]
 
 
 def fitting(
@@ -200,10 +203,10 @@ def fitting(
 
     `of`: the class that a position is of, None where there is no position. Raises ValueError where nothing fits.
     """
-    structure, why = contract(learner).structure, list[tuple[int, str]]()
-    for n, world in itertools.product(asked, _worlds(None if of is None else stream)):
+    structure, why, floats = contract(learner).structure, list[tuple[int, str]](), str(jnp.result_type(float))
+    for n, world in itertools.product(asked, _worlds(None if of is None else stream, floats)):
         try:
-            state = _learner_like(structure, n, str(jnp.result_type(float)))
+            state = _learner_like(structure, n, floats)
             position = None if of is None else StreamPosition(state=world, steps=np.zeros((), np.uint32), of=of)
             like = {"state": state, "position": position}
             if not (problems := misfit(like, shapes)):
@@ -253,8 +256,11 @@ def shapes_of(arrays: Mapping[str, dict[str, Any]]) -> dict[str, tuple[int, ...]
 
 
 def as_bytes(header: Mapping[str, Any]) -> bytes:
-    "A header as it is written."
-    return json.dumps(header, allow_nan=False).encode()
+    "A header as it is written. Raises ValueError for one that would not be read."
+    check_header(header)
+    text = json.dumps(header, allow_nan=False).encode()
+    require(len(text) <= LONGEST, f"the header must have at most {LONGEST:,} bytes, got {len(text):,}")
+    return text
 
 
 def _add(archive: zipfile.ZipFile, file: str, data: bytes | np.ndarray) -> None:
@@ -282,9 +288,14 @@ def _check_notes(notes: Mapping[str, Any]) -> None:
 
 def _check_given(stream: Tree, position: Tree) -> None:
     "Raise TypeError or ValueError for a stream that cannot be saved, or a position that is not of this stream."
-    given = not isinstance(stream, Source)
     what = f"stream is a {type(stream).__name__}, whose data stay where they are"
-    require(given, f"{what}: leave it out, position=result.stream_state says where it stands", TypeError)
+    require(
+        not isinstance(stream, Source),
+        f"{what}: leave it out, position=result.stream_state says where it stands",
+        TypeError,
+    )
+    known = stream is None or isinstance(stream, ScanStream)
+    require(known, f"stream must have feature_dim, init and step, got {type(stream).__name__}", TypeError)
     if position is None:
         return
     known = isinstance(position, StreamPosition)
@@ -294,6 +305,16 @@ def _check_given(stream: Tree, position: Tree) -> None:
     lone = stream is not None or position.state is None
     require(lone, f"position is that of a {position.of or 'stream'}: its stream is needed, stream=...", TypeError)
     clock_of(position)
+
+# %% ../../nbs/loops/13_saved.ipynb #e010556c
+_OF_STEPPER: Mapping[str, Any] = {"non_finite": str, "skipped": int, "wide": bool}
+
+
+def _of_stepper(stepper: Stepper) -> tuple[Learner, Tree, list[int], dict[str, Any]]:
+    "Its learner, state, number of inputs and the rest, between two events."
+    with stepper._lock:
+        parts, state = stepper.__getstate__(), stepper.state
+    return parts["learner"], state, [parts["feature_dim"]], {name: parts[name] for name in _OF_STEPPER}
 
 # %% ../../nbs/loops/13_saved.ipynb #8c56aedf
 def _header_of(learner: Tree, stream: Tree, tree: Tree, arrays: dict[str, Any], asked: Sequence[int]) -> dict[str, Any]:
@@ -319,16 +340,6 @@ def _header_of(learner: Tree, stream: Tree, tree: Tree, arrays: dict[str, Any], 
     }
 
 # %% ../../nbs/loops/13_saved.ipynb #11a0984b
-_OF_STEPPER: Mapping[str, Any] = {"non_finite": str, "skipped": int, "wide": bool}
-
-
-def _of_stepper(stepper: Stepper) -> tuple[Learner, Tree, list[int], dict[str, Any]]:
-    "Its learner, state, number of inputs and the rest, between two events."
-    with stepper._lock:
-        parts, state = stepper.__getstate__(), stepper.state
-    return parts["learner"], state, [parts["feature_dim"]], {name: parts[name] for name in _OF_STEPPER}
-
-
 def save(
     path: str | Path, learner: Tree, state: Tree = None, stream: Tree = None, position: Tree = None, **notes: Any
 ) -> None:
@@ -342,7 +353,7 @@ def save(
 
     Raises TypeError or ValueError for a state that is not of this learner, or a position that is not of this stream.
     """
-    asked, events = [] if stream is None else [stream.feature_dim], dict[str, Any]()
+    asked, events = list[int](), dict[str, Any]()
     if isinstance(learner, Stepper):
         require(state is None, "state must be left out: a Stepper has its own", TypeError)
         learner, state, asked, events = _of_stepper(learner)
@@ -351,13 +362,13 @@ def save(
     require(known, f"learner must have init and step, got {type(learner).__name__}", TypeError)
     _check_given(stream, position)
     _check_notes(notes)
+    asked = asked if stream is None else [stream.feature_dim]
     tree = {"position": position, "state": state}
     leaves = {name: written(name, leaf) for name, leaf in named(tree).items()}
     arrays = {name: _of_array(k, name, *leaf) for k, (name, leaf) in enumerate(leaves.items())}
-    header = _header_of(learner, stream, tree, arrays, asked) | {"stepper": events, "notes": notes}
-    check_header(header)
+    header = as_bytes(_header_of(learner, stream, tree, arrays, asked) | {"stepper": events, "notes": notes})
     with replacing(Path(path)) as part, zipfile.ZipFile(part, "w") as archive:
-        _add(archive, HEADER, as_bytes(header))
+        _add(archive, HEADER, header)
         for name, (_, array) in leaves.items():
             _add(archive, arrays[name]["file"], array)
 
