@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,8 @@ def lives() -> dict[str, Life]:
     moments = {"normalizer_tracking": ab.NormalizerTrackingConfig(EVERY)}
     traces = {"trace_tracking": ab.TraceTrackingConfig(EVERY)}
     looks = {"diagnostics": ab.DiagnosticsConfig(EVERY, 5)}
-    net, adam = functools.partial(ab.MLPLearner, (6,)), ab.from_optax("adam", learning_rate=0.01)
+    net = functools.partial(ab.MLPLearner, (6,))
+    adam = ab.from_optax("adam", learning_rate=0.01) if find_spec("optax") else ab.LMS()
     twice, chances, scales = jax.random.split(typed, 2), ((0.5, 0.5), (0.1, 0.9)), (1.0, 2.0, 3.0, 4.0)
     horde = {"hidden_sizes": (5,), "optimizer": ab.IDBD(0.01), "normalizer": ema}
     demons = [ab.GVFSpec(f"d{k}", ab.DemonType.PREDICTION, 0.3 * k, 0.8, k) for k in range(3)]
