@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -613,6 +614,11 @@ def test_files_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     with replacing(link) as part:
         part.write_text("new")
     assert link.is_symlink() and path.read_text() == "new"
+    left = tmp_path / f".a.txt.0.{platform.node()}-{10**30}.part"  # of a process that was killed
+    left.touch()
+    with replacing(path) as part:
+        part.write_text("newer")
+    assert path.read_text() == "newer" and not left.exists()
     with replacing(tmp_path / ("é" * 120)) as part:  # 240 bytes: no room for a longer name
         part.write_text("long")
 

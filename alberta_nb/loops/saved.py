@@ -77,8 +77,9 @@ def replacing(path: Path) -> Iterator[Path]:
     "A path to write to, which takes the place of `path` when the block ends well, and goes away when it does not."
     path = Path(os.path.realpath(path))  # a link stays one
     name = f".{path.name[:40]}."
-    for part in filter(forsaken, path.parent.glob(f"{glob.escape(name)}*.part")):
-        part.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # what somebody else has left may not be ours to take away
+        for part in filter(forsaken, path.parent.glob(f"{glob.escape(name)}*.part")):
+            part.unlink(missing_ok=True)
     temporary = path.with_name(f"{name}{next(_begun)}.{platform.node()}-{os.getpid()}.part")
     try:
         yield temporary
