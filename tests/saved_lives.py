@@ -19,7 +19,7 @@ import alberta_nb as ab
 from alberta_nb.apps.predict_return import DiscountedMeanLearner
 from alberta_nb.learners.baselines import ChangeLearner, Scored
 
-FIRST, REST, EVERY = 60, 90, 15
+FIRST, REST, EVERY = 30, 30, 15  # of a table 64 rows are one program
 D = 4
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(FIRST + REST + 1, D)).astype(np.float32)
@@ -121,17 +121,17 @@ def lives() -> dict[str, Life]:
         "idbd": Life(linear(ab.IDBD(0.05), ema), ab.SuttonExperiment1Stream(2, 2), one, options=sizes | moments),
         "autostep": Life(linear(ab.Autostep(0.05), ab.WelfordNormalizer()), table, one, options=sizes | moments),
         "without a bias": Life(linear(ab.IDBD(), use_bias=False), wrapped, one, options=sizes),
-        "obgd": Life(linear(ab.ObGD(gamma=0.9, lamda=0.5)), ab.AbruptChangeStream(D, 20), one, typed),
-        "baselines": Life(ab.LearnerBank(lone), ab.CyclicStream(D, 20), one),
+        "obgd": Life(linear(ab.ObGD(gamma=0.9, lamda=0.5)), table, one),
+        "baselines": Life(ab.LearnerBank(lone), table, one),
         "scored": Life(Scored(ChangeLearner(linear(ab.IDBD(), ema))), ab.DriftingTeacherStream(D), one),
         "popart": Life(ab.PopArt(linear(ab.Autostep(0.1), ema)), ab.ScaleDriftStream(D), one, options=means),
         "bank": Life(
             ab.LearnerBank(tuple(linear(ab.IDBD(a), ema) for a in (0.01, 0.1))),
-            ab.DynamicScaleShiftStream(D, 20, 30), one, options=sizes,
+            table, one, options=sizes,
         ),
         "adam": Life(linear(adam, ema), ab.PeriodicChangeStream(D, 20), one),
         "popart network": Life(ab.PopArt(net(ab.LMS(0.01), bounder=ab.ObGDBounding(), lamda=0.5)), table, deep),
-        "network": Life(net(ab.IDBD(0.01), normalizer=ema, gamma=0.9, lamda=0.8), table, deep, typed, looks | moments),
+        "network": Life(net(ab.IDBD(0.01), normalizer=ema, gamma=0.9, lamda=0.8), table, deep, options=looks | moments),
         "scaled network": Life(net(ab.ScaledLMS(), bounder=ab.AGCBounding()), walk, deep),
         "bank of networks": Life(ab.LearnerBank((net(ab.LMS(0.01)), net(adam))), table, deep),
         "heads": Life(
@@ -143,7 +143,7 @@ def lives() -> dict[str, Life]:
             rows(ab.run_horde_learning_loop, X[:-1], X[:-1, :3], X[1:]),
         ),
         "td": Life(td_linear(ab.TDLambda(0.1, 0.8), ema), ring, td, options=sizes | traces),
-        "autotdidbd": Life(td_linear(ab.AutoTDIDBD(0.1)), ab.BoyanChain(), td, typed, options=sizes | traces),
+        "autotdidbd": Life(td_linear(ab.AutoTDIDBD(0.1)), transitions, td, options=sizes | traces),
         "swift": Life(td_linear(ab.SwiftTD()), ab.SensorStream(), td),
         "true online": Life(td_linear(ab.TrueOnlineTD(0.1)), ab.TraceConditioningStream(), td),
         "gtd2": Life(td_linear(ab.GTD2(0.01)), ab.BairdStream(), td),

@@ -18,12 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from saved_lives import FIRST, REST, D, Drift, Steps, X, Y, bits, given, lives
 
 import alberta_nb as ab
 from alberta_nb.learners.base import Learner
 from alberta_nb.loops import saved as module
 from alberta_nb.loops.saved import FORMAT, as_told, misfit, named, replacing
+from alberta_nb.loops.start import stream_start
 from alberta_nb.streams.sources import Source
 
 HERE = Path(__file__).parent
@@ -68,9 +70,11 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
     before = {name: getattr(jax.config, name) for name in names}
     for name, value in names.items():
         jax.config.update(name, value)
+    compilation_cache.reset_cache()  # it is asked for once
     yield {name.upper(): str(value) for name, value in names.items()} | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     for name, value in before.items():
         jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +106,24 @@ def test_a_new_process_goes_on_as_if_nothing_had_been(name: str, interrupted: tu
         assert np.array_equal(at_once, expected), k
 
 
+# Worlds whose states are like those of others above: what they hold is looked at, without a loop.
+MORE = [ab.AbruptChangeStream(D), ab.CyclicStream(D), ab.DynamicScaleShiftStream(D), ab.BoyanChain()]
+
+
+@pytest.mark.parametrize("stream", MORE, ids=lambda stream: type(stream).__name__)
+def test_a_position_before_the_first_step(stream: Any, tmp_path: Path) -> None:
+    position = stream_start(stream, KEY)
+    ab.save(tmp_path / "a", LEARNER, LEARNER.init(stream.feature_dim), stream, position)
+    back = ab.load(tmp_path / "a")
+    assert same(back.position, position) and back.stream == stream and back.position.of == type(stream).__name__
+
+
 def test_every_learner_and_stream_of_the_book_is_among_them() -> None:
     public = {value for value in (getattr(ab, name) for name in ab.__all__) if isinstance(value, type)}
     bases = {ab.Stream, ab.World, ab.Chain}
     kinds = {kind for kind in public - bases if issubclass(kind, ab.Settings) and issubclass(kind, ab.Stream | Learner)}
-    told = json.dumps([(as_told(life.learner), as_told(life.stream)) for life in lives().values()])
+    told = json.dumps([as_told(part) for life in lives().values() for part in (life.learner, life.stream)])
+    told += json.dumps([*map(as_told, MORE)])
     assert {kind.__name__ for kind in kinds} <= set(re.findall(r'"type": "(\w+)"', told)) and len(kinds) > 20
 
 
