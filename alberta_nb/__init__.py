@@ -7,7 +7,7 @@ Where to look, from the world to the command line (each folder lists its names, 
     optimizers             how a weight moves: LMS, IDBD, Autostep, ObGD, TDIDBD, AutoTDIDBD, SwiftTD
     learners               what moves: LinearLearner, TDLinearLearner, MLPLearner, LearnerBank, PopArt
     horde                  many predictions at once: MultiHeadMLPLearner, HordeLearner, GVFSpec
-    loops                  a life: run_learning_loop, run_td_learning_loop, run_horde_learning_loop, Stepper
+    loops                  a life: run_learning_loop, run_td_learning_loop, run_horde_learning_loop, Stepper, save, load
     experiments            many lives: sweep, sweep_table
     apps                   a table in, a report out: learn_table, predict_returns, next_everything
     native                 how it is fast: native_loops

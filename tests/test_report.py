@@ -27,7 +27,6 @@ from alberta_nb.apps.report import (
     plain,
     prepare,
     remarks,
-    replacing,
     shown_scores,
     split_names,
     treatment,
@@ -90,16 +89,6 @@ def test_what_is_lost_is_told_in_one_way() -> None:
     assert all_lost(pd.concat({0.5: baselines, 0.9: baselines})) and not all_lost(scores) and all_lost(scores[2:4])
 
 
-def test_files_are_replaced_whole_or_not_at_all(tmp_path) -> None:
-    path = tmp_path / "a.txt"
-    with replacing(path) as part:
-        part.write_text("old")
-    with pytest.raises(KeyboardInterrupt), replacing(path) as part:
-        part.write_text("new, but ha")
-        raise KeyboardInterrupt
-    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
-
-
 def test_what_dead_jobs_have_begun_is_cleared_away(tmp_path) -> None:
     done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     node = platform.node()
@@ -115,7 +104,7 @@ def test_what_dead_jobs_have_begun_is_cleared_away(tmp_path) -> None:
 
 
 def test_a_job_that_is_killed_leaves_nothing_for_ever(tmp_path) -> None:
-    job = "import os, pathlib, sys\nfrom alberta_nb.apps.report import replacing\n"
+    job = "import os, pathlib, sys\nfrom alberta_nb.loops.saved import replacing\n"
     job += (
         "with replacing(pathlib.Path(sys.argv[1]) / 'a.csv') as part:\n    part.touch()\n    os.kill(os.getpid(), 9)\n"
     )

@@ -5,24 +5,19 @@
 # %% auto #0
 __all__ = ['COLORS', 'LONG_FILE', 'listed', 'treatment', 'as_text', 'speed', 'left_out', 'unfilled', 'percent', 'shown_scores',
            'largest_step_sizes', 'unstable', 'all_lost', 'remarks', 'plain', 'axis_for', 'line_style', 'draw_errors',
-           'replacing', 'prepare', 'finite_or_none', 'told_scores', 'told_gammas', 'load_learners', 'split_names',
-           'Command']
+           'prepare', 'finite_or_none', 'told_scores', 'told_gammas', 'load_learners', 'split_names', 'Command']
 
 # %% ../../nbs/apps/03_report.ipynb #afd80e7b
 import argparse
-import contextlib
 import dataclasses
 import inspect
 import json
 import math
-import os
-import platform
 import re
 import sys
 import tempfile
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +30,7 @@ import alberta_nb
 from .job import TableResult, ended, unknown_rows
 from .life import BASELINES
 from .tables import SHIPPED, TableReport, opened
+from ..loops.saved import forsaken, once, replacing
 from ..streams.dialect import TableError
 from ..streams.frames import at_home
 from ..streams.reading import add_reading_arguments, reading_of
@@ -201,37 +197,12 @@ def draw_errors(axes: Axes, found: TableResult, **legend: Any) -> None:
         axes.text(0.5, 0.5, "no window was filled", transform=axes.transAxes, ha="center", fontsize=9)
 
 # %% ../../nbs/apps/03_report.ipynb #3d79665b
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    "A path to write to, which takes the place of `path` when the block ends well, and goes away when it does not."
-    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _forsaken(part: Path) -> bool:
-    "Whether a file that was begun will not be ended: its process is gone, or elsewhere and silent for a day."
-    here = re.search(rf"\.{re.escape(platform.node())}-([0-9]+)\.part$", part.name)
-    try:
-        if here and os.name == "posix":  # elsewhere asking a process would end it
-            os.kill(int(here[1]), 0)
-            return False
-        return time.time() - part.stat().st_mtime > 86_400
-    except (PermissionError, FileNotFoundError):
-        return False
-    except (ProcessLookupError, OverflowError):
-        return True
-
-
 def prepare(folder: Path) -> None:
     "Make the output folder and try it, before any work is done. Raises TableError where nothing can be written."
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-        for part in filter(_forsaken, folder.glob(".*.part")):
+        for part in filter(forsaken, folder.glob(".*.part")):
             part.unlink(missing_ok=True)
     except OSError as error:
         raise TableError(f"cannot write to {folder}: {error.strerror or error}") from None
@@ -297,20 +268,13 @@ def _save(command: "Command", found: TableResult, folder: Path, name: str) -> li
     return [folder / file for file in (*command.files, *said, "config.json")]
 
 
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    "An object of JSON whose names are different."
-    names = [name for name, _ in pairs]
-    require(len(set(names)) == len(names), f"a name stands there twice, in {names[:10]}")
-    return dict(pairs)
-
-
 def load_learners(path: str | Path) -> dict[str, Settings]:
     """The learners that a config.json describes, by name, as they were before they learned. Nothing is run.
 
     Raises ValueError that names the file for one that is no JSON, or that nobody should build.
     """
     try:
-        config = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_once)
+        config = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=once)
         learners: Tree = config.get("learners") if isinstance(config, dict) else None
         require(isinstance(learners, dict), f"learners must be named there, got {type(learners).__name__}")
         return {name: Settings.from_config(settings) for name, settings in learners.items()}

@@ -25,6 +25,7 @@ from .multi_head import (
     run_multi_head_learning_loop_batched as run_multi_head_learning_loop_batched,
 )
 from .guard import NonFiniteError as NonFiniteError, StoppedError as StoppedError
+from .saved import Saved as Saved, load as load, save as save
 from .start import StreamPosition as StreamPosition
 from .stepper import Stepper as Stepper
 from .supervised import (

@@ -256,7 +256,7 @@ def _check_position(stream: Experience, position: object, seeds: int | None) -> 
         return position
     own = type(stream).__name__
     require(position.of in ("", own), f"{what} of a {own}, got one of a {position.of}")
-    if isinstance(stream, Stream):
+    if isinstance(stream, Stream) and stream.paged:  # else a user's, which keeps the kind of key that it got
         like = _stream_like(stream, str(jnp.result_type(float)))
         like = jax.tree.map(lambda a: jax.ShapeDtypeStruct((*ahead, *a.shape), a.dtype), like)
         return position.replace(state=fit_state("stream_state.state", position.state, like))
