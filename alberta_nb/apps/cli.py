@@ -162,7 +162,7 @@ class _Ending:
         "An end that was raised where Python cannot raise, within a finalizer: it is told once more."
         if issubclass(lost.exc_type, KeyboardInterrupt):
             self.told = False
-            _thread.interrupt_main(self.number)
+            _thread.interrupt_main(signal.Signals(self.number))
         else:
             self.unraised(lost)
 

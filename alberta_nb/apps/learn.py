@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'COMMAND', 'add_arguments', 'run', 'save', 'participants', 'read_ahead', 'Heard', 'learned', 'live',
            'compile_for', 'learn_table', 'told_contest', 'told_outliers', 'innermost_robust', 'describe', 'draw']
 
-# %% ../../nbs/apps/04_learn.ipynb #72d90f52
+# %% ../../nbs/apps/04_learn.ipynb #90167861
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
-from .job import OPTIMIZERS, TableResult, begun, choose, ended, errors_over_time, skill_over, tidy, window_of
+from .job import OPTIMIZERS, TableResult, begun, choose, ended
+from .job import errors_over_time, skill_over, tidy, window_of
 from .life import BASELINES, Lives, Told, Windows, Written, advantage
 from .report import COLORS, Command, as_text, draw_errors, replacing
 from .report import percent, plain, remarks, shown_scores, speed, told_scores, unfilled
@@ -38,7 +39,7 @@ from ..streams.sources import default_float
 from ..streams.tables import several
 from ..types import Tree, check_int, require
 
-# %% ../../nbs/apps/04_learn.ipynb #3ce7f06a
+# %% ../../nbs/apps/04_learn.ipynb #de7d99f8
 KINDS = "linear", "network"
 
 
@@ -60,7 +61,7 @@ def participants(
     late = {name: Late(learner, source.horizon - 1) for name, learner in units.items()}
     return late if level is None else {name: Interval(learner, level) for name, learner in late.items()}
 
-# %% ../../nbs/apps/04_learn.ipynb #a6cef2d4
+# %% ../../nbs/apps/04_learn.ipynb #bfa677ce
 def read_ahead(pages: Iterator[Rows]) -> Iterator[Rows]:
     "The same pages, of which one is read while the one before it is used."
     with ThreadPoolExecutor(1) as reader:
@@ -102,7 +103,7 @@ def learned(learner: Any, state: Tree) -> tuple[np.ndarray, np.ndarray] | None:
         return None
     return np.asarray(state.weights), np.asarray(learner.step_sizes(state)["step_sizes"])
 
-# %% ../../nbs/apps/04_learn.ipynb #eebd415e
+# %% ../../nbs/apps/04_learn.ipynb #6ab179c3
 def live(
     source: LaggedSource, learners: Mapping[str, Any], heard: Heard, written: Written | None, progress: bool
 ) -> Lives:
@@ -139,7 +140,7 @@ def compile_for(source: LaggedSource, learners: Mapping[str, Any]) -> None:
     if lives.interrupted:
         raise KeyboardInterrupt
 
-# %% ../../nbs/apps/04_learn.ipynb #0ffddaff
+# %% ../../nbs/apps/04_learn.ipynb #e93eed28
 def learn_table(
     table: GivenTable = None, target: str | Sequence[str] = "temp", features: Sequence[str] | None = None,
     lags: int = 24, optimizers: Sequence[str] = ("lms", "idbd", "autostep"), normalizer: str | None = "ema",
@@ -189,7 +190,7 @@ def learn_table(
         )  # fmt: skip
         return _collect(found, heard, lives)
 
-# %% ../../nbs/apps/04_learn.ipynb #64124f1f
+# %% ../../nbs/apps/04_learn.ipynb #35ddee8a
 def _collect(found: TableResult, heard: Heard, lives: Lives) -> TableResult:
     "The result with scores, recorded windows, learned step sizes, and the last rows."
     sums = {name: heard.windows.of(name) for name in heard.windows.sums}
@@ -238,7 +239,7 @@ def _windows(found: TableResult, sums: Mapping[str, np.ndarray]) -> pd.DataFrame
     kept = {"rmse": means[..., 1] ** 0.5, "mae": means[..., 2], "mean_step_size": means[..., 4]}
     return errors_over_time(list(full), kept, found.record_every * (1 + np.arange(len(count))))
 
-# %% ../../nbs/apps/04_learn.ipynb #8474e089
+# %% ../../nbs/apps/04_learn.ipynb #486ba9e7
 def _features(lives: Lives, k: int) -> pd.DataFrame:
     "Weight and step size of each input, of each linear learner."
     both = {name: learned(learner, lives.states[name, k]) for name, learner in lives.learners.items()}
@@ -288,7 +289,7 @@ def _last_rows(found: TableResult, heard: Heard) -> pd.DataFrame:
         tables.append(pd.DataFrame(columns | {"low": said - width, "high": said + width}).tail(heard.last))
     return pd.concat(tables, ignore_index=True)
 
-# %% ../../nbs/apps/04_learn.ipynb #ffedd1ca
+# %% ../../nbs/apps/04_learn.ipynb #08db4b2a
 def told_contest(found: TableResult) -> list[str]:
     "Who won and by how much, one line for each target."
     lines = []
@@ -347,7 +348,7 @@ def _score_of(found: TableResult, target: str) -> pd.DataFrame:
 def _feature_of(found: TableResult, target: str) -> pd.DataFrame:
     return found.features[found.features.target == target] if "target" in found.features else found.features
 
-# %% ../../nbs/apps/04_learn.ipynb #a7f6d174
+# %% ../../nbs/apps/04_learn.ipynb #863c420e
 def draw(found: TableResult) -> Figure:
     "A matplotlib figure: running errors, step sizes over time, and a window of predictions with their interval."
     rows = 2 + bool(len(found.sizes))
@@ -380,7 +381,7 @@ def _draw_window(axes: Axes, found: TableResult) -> None:
     axes.set(xlabel="row", ylabel=plain(found.target))
     axes.legend(fontsize=7, frameon=False, ncols=3)
 
-# %% ../../nbs/apps/04_learn.ipynb #1fbd12c2
+# %% ../../nbs/apps/04_learn.ipynb #d6a01a13
 COMMAND = Command(
     column="target", about="the column to predict, or several (of the weather: temp)", several=True, named=True,
     optimizers=["lms", "idbd", "autostep"], more=["obgd"], job=learn_table, describe=describe,
