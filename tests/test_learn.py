@@ -409,7 +409,7 @@ def test_an_interrupt_within_a_page_leaves_all_learners_at_one_row(monkeypatch, 
         return short
 
     source = learn.LaggedSource(make_table(2000), "y", lags=2)
-    learners = learn.participants(source, "linear", ["lms", "idbd", "autostep"], "ema", None, None, 0.9)
+    learners = learn.participants(source, "linear", ["lms", "idbd", "autostep"], "ema", None, None, 0.9, False)
     lives, wanted = life.Lives(source, learners), life.Lives(source, learners)
     pages = list(all_rows(source, 500))
     with monkeypatch.context() as patch:

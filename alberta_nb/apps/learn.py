@@ -6,8 +6,9 @@
 __all__ = ['KINDS', 'COMMAND', 'add_arguments', 'run', 'save', 'participants', 'read_ahead', 'Heard', 'learned', 'live',
            'compile_for', 'learn_table', 'told_contest', 'told_outliers', 'innermost_robust', 'describe', 'draw']
 
-# %% ../../nbs/apps/04_learn.ipynb #90167861
+# %% ../../nbs/apps/04_learn.ipynb #df2c27ac
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +40,7 @@ from ..streams.sources import default_float
 from ..streams.tables import several
 from ..types import Tree, check_int, require
 
-# %% ../../nbs/apps/04_learn.ipynb #de7d99f8
+# %% ../../nbs/apps/04_learn.ipynb #a888aebe
 KINDS = "linear", "network"
 
 
@@ -52,6 +53,8 @@ def participants(
     unknown = [kind for kind in kinds if kind not in KINDS]
     require(bool(kinds) and not unknown, f"kinds must be of {', '.join(KINDS)}, got {kinds}")
     made, scaler = choose(optimizers, OPTIMIZERS, normalizer, source.feature_dim, step_size, meta_step_size)
+    if scaler is not None:  # one absurd input is no reason to lose what was learned
+        scaler = dataclasses.replace(scaler, clip=10.0)
     inside: dict[str, Any] = {name: LinearLearner(how, scaler) for name, how in made.items() if "linear" in kinds}
     if "network" in kinds:
         start, meta = "auto" if step_size is None else step_size, 0.1 if meta_step_size is None else meta_step_size
@@ -61,7 +64,7 @@ def participants(
     late = {name: Late(learner, source.horizon - 1) for name, learner in units.items()}
     return late if level is None else {name: Interval(learner, level) for name, learner in late.items()}
 
-# %% ../../nbs/apps/04_learn.ipynb #bfa677ce
+# %% ../../nbs/apps/04_learn.ipynb #d782c2ba
 def read_ahead(pages: Iterator[Rows]) -> Iterator[Rows]:
     "The same pages, of which one is read while the one before it is used."
     with ThreadPoolExecutor(1) as reader:
@@ -103,7 +106,7 @@ def learned(learner: Any, state: Tree) -> tuple[np.ndarray, np.ndarray] | None:
         return None
     return np.asarray(state.weights), np.asarray(learner.step_sizes(state)["step_sizes"])
 
-# %% ../../nbs/apps/04_learn.ipynb #6ab179c3
+# %% ../../nbs/apps/04_learn.ipynb #0cb1fd66
 def live(
     source: LaggedSource, learners: Mapping[str, Any], heard: Heard, written: Written | None, progress: bool
 ) -> Lives:
@@ -140,7 +143,7 @@ def compile_for(source: LaggedSource, learners: Mapping[str, Any]) -> None:
     if lives.interrupted:
         raise KeyboardInterrupt
 
-# %% ../../nbs/apps/04_learn.ipynb #e93eed28
+# %% ../../nbs/apps/04_learn.ipynb #156f3c1b
 def learn_table(
     table: GivenTable = None, target: str | Sequence[str] = "temp", features: Sequence[str] | None = None,
     lags: int = 24, optimizers: Sequence[str] = ("lms", "idbd", "autostep"), normalizer: str | None = "ema",
@@ -190,7 +193,7 @@ def learn_table(
         )  # fmt: skip
         return _collect(found, heard, lives)
 
-# %% ../../nbs/apps/04_learn.ipynb #35ddee8a
+# %% ../../nbs/apps/04_learn.ipynb #e02a8ed1
 def _collect(found: TableResult, heard: Heard, lives: Lives) -> TableResult:
     "The result with scores, recorded windows, learned step sizes, and the last rows."
     sums = {name: heard.windows.of(name) for name in heard.windows.sums}
@@ -239,7 +242,7 @@ def _windows(found: TableResult, sums: Mapping[str, np.ndarray]) -> pd.DataFrame
     kept = {"rmse": means[..., 1] ** 0.5, "mae": means[..., 2], "mean_step_size": means[..., 4]}
     return errors_over_time(list(full), kept, found.record_every * (1 + np.arange(len(count))))
 
-# %% ../../nbs/apps/04_learn.ipynb #486ba9e7
+# %% ../../nbs/apps/04_learn.ipynb #a06117c1
 def _features(lives: Lives, k: int) -> pd.DataFrame:
     "Weight and step size of each input, of each linear learner."
     both = {name: learned(learner, lives.states[name, k]) for name, learner in lives.learners.items()}
@@ -289,7 +292,7 @@ def _last_rows(found: TableResult, heard: Heard) -> pd.DataFrame:
         tables.append(pd.DataFrame(columns | {"low": said - width, "high": said + width}).tail(heard.last))
     return pd.concat(tables, ignore_index=True)
 
-# %% ../../nbs/apps/04_learn.ipynb #08db4b2a
+# %% ../../nbs/apps/04_learn.ipynb #1157ee05
 def told_contest(found: TableResult) -> list[str]:
     "Who won and by how much, one line for each target."
     lines = []
@@ -348,7 +351,7 @@ def _score_of(found: TableResult, target: str) -> pd.DataFrame:
 def _feature_of(found: TableResult, target: str) -> pd.DataFrame:
     return found.features[found.features.target == target] if "target" in found.features else found.features
 
-# %% ../../nbs/apps/04_learn.ipynb #863c420e
+# %% ../../nbs/apps/04_learn.ipynb #151ee844
 def draw(found: TableResult) -> Figure:
     "A matplotlib figure: running errors, step sizes over time, and a window of predictions with their interval."
     rows = 2 + bool(len(found.sizes))
@@ -381,7 +384,7 @@ def _draw_window(axes: Axes, found: TableResult) -> None:
     axes.set(xlabel="row", ylabel=plain(found.target))
     axes.legend(fontsize=7, frameon=False, ncols=3)
 
-# %% ../../nbs/apps/04_learn.ipynb #d6a01a13
+# %% ../../nbs/apps/04_learn.ipynb #04976978
 COMMAND = Command(
     column="target", about="the column to predict, or several (of the weather: temp)", several=True, named=True,
     optimizers=["lms", "idbd", "autostep"], more=["obgd"], job=learn_table, describe=describe,
