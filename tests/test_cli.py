@@ -20,7 +20,7 @@ from alberta_nb.apps import cli, learn, report
 from alberta_nb.apps.learn import learn_table
 from alberta_nb.apps.report import load_learners
 
-FILES = ["config.json", "features.csv", "learn.png", "metrics.csv"]
+FILES = ["config.json", "features.csv", "learn.png", "metrics.csv", "predictions.csv"]
 
 
 def run(*words: object, folder: Path) -> subprocess.CompletedProcess:
@@ -80,7 +80,7 @@ def test_progress_is_shown_where_nobody_looks_and_length_is_unknown(tmp_path) ->
     (tmp_path / "long.csv").write_text(table(130_000))
     assert (tmp_path / "long.csv").stat().st_size > report.LONG_FILE
     done = run("learn", "long.csv", "--target", "y", "--lags", 1, folder=tmp_path)
-    assert done.returncode == 0 and "step/s]" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 0 and "rows/s]" in done.stderr and "Traceback" not in done.stderr
     assert json.loads((tmp_path / "alberta-nb-output" / "config.json").read_text())["steps"] == 129_999
 
 
@@ -90,7 +90,7 @@ def test_progress_only_on_long_input(capsys, small, monkeypatch, quiet) -> None:
     assert call(capsys, *words)[2] == ""
     monkeypatch.setattr(report, "LONG_FILE", 100)
     _, _, err = call(capsys, *words, *["--no-progress"] * quiet)
-    assert ("step/s" in err) != quiet
+    assert ("rows/s" in err) != quiet
 
 
 MEMORY = """
@@ -194,7 +194,7 @@ def test_an_end_in_the_pass_keeps_what_was_learned(tmp_path) -> None:
     for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
         job = begin("learn", "long.csv", "--target", "y", "--lags", 1, folder=tmp_path)
         said = b""
-        while not re.search(rb"[1-9]step/s|[1-9][0-9.]*k?step|[1-9][0-9]+step", said):
+        while not re.search(rb" [1-9][0-9]*/[0-9]+", said):
             said += job.stderr.read(1)
         job.send_signal(number)
         out, err = job.communicate()
@@ -220,7 +220,7 @@ def test_ctrl_c_while_it_compiles_is_not_swallowed(small, monkeypatch) -> None:
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(learn.LaggedSource, "pages", stopped)
+    monkeypatch.setattr(learn, "compile_for", stopped)
     with pytest.raises(KeyboardInterrupt):
         learn_table(small, "y", lags=1)
 
@@ -272,7 +272,13 @@ def test_files_that_cannot_be_used(capsys, tmp_path, name, content, message) -> 
         (["--target", "y", "--features", ","], "features must name one or more columns, got ','"),
         (["--target", "y", "--features", "x,nope"], "has no column 'nope'"),
         (["--target", "y", "--features", "place"], "column 'place' holds no numbers"),
-        (["--target", "y", "--lags", 0], "lags must be 1 or more"),
+        (["--target", "y", "--lags", 0], "lags 0 needs columns that are known"),
+        (["--target", "y", "--lags", -1], "lags must be 0 or more"),
+        (["--target", "y", "--known", "y"], "known must not name"),
+        (["--target", "y", "--known", "nope"], "has no column 'nope'"),
+        (["--target", "y", "--horizon", 0], "horizon must be 1 or more"),
+        (["--target", "y", "--learner", "forest"], "kinds must be of linear, network"),
+        (["--target", "y", "--interval", 2], "level must be"),
         (["--target", "y", "--lags", "two"], "invalid int value"),
         (["--target", "y", "--optimizer", "lms,adam"], "unknown optimizer 'adam'"),
         (["--target", "y", "--optimizer", ","], "optimizers must be one or more"),
@@ -314,7 +320,7 @@ def test_a_table_of_ones_own(capsys, small) -> None:
     assert (code, err) == (0, "") and "2 columns: 4 inputs" in out
     assert sorted(p.name for p in output.iterdir()) == FILES
     learners = load_learners(output / "config.json")
-    assert list(learners) == ["last value", "running mean", "idbd", "lms"]
+    assert list(learners) == ["idbd", "lms"]
     expected = learn_table(small, "y", ["x"], 2, ["idbd", "lms"], "welford", 0.02)
     metrics = pd.read_csv(output / "metrics.csv")
     pd.testing.assert_frame_equal(metrics, expected.windows, rtol=1e-5)
@@ -378,17 +384,16 @@ def test_it_can_run_twice(capsys, small) -> None:
 
 
 def test_ctrl_c_writes_what_was_learned(capsys, small, monkeypatch) -> None:
-    pages = learn.LaggedSource.pages
-
-    def stopped(self, first, rows):
-        for k, page in enumerate(pages(self, first, 100)):
+    def stopped(pages):
+        for k, page in enumerate(pages):
             if k == 2:
                 raise KeyboardInterrupt
             yield page
 
-    monkeypatch.setattr(learn.LaggedSource, "pages", stopped)
+    monkeypatch.setattr(learn, "read_ahead", stopped)
+    monkeypatch.setattr(learn, "_page_rows", lambda source: 100)
     code, out, err = call(capsys, "learn", small, "--target", "y", "--lags", 1, "--output", small.parent / "out")
-    assert code == 130 and "200 steps of 5 learners" in out and "interrupted after 200 steps" in err
+    assert code == 130 and "200 steps of 3 learners" in out and "interrupted after 200 steps" in err
     assert json.loads((small.parent / "out" / "config.json").read_text())["interrupted"] is True
 
 
