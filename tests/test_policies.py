@@ -210,6 +210,86 @@ def test_a_bank_guards_each_learner_by_itself() -> None:
     assert np.isfinite(shown.metrics[-1, :3, 0]).all() and not np.isfinite(shown.metrics[-1, 3, 0])
 
 
+# A state that is back before its block ends
+
+
+@pytest.mark.parametrize("rows", [300, 1000, 20_000])
+@pytest.mark.parametrize("name", ["lms", "idbd", "ema", "popart"])
+def test_a_spike_is_seen_however_long_the_block_goes_on(name: str, rows: int) -> None:
+    learner: Any = ab.PopArt(LEARNERS["lms"]) if name == "popart" else LEARNERS[name]
+    for at in (0, 64, rows // 2 + 1, rows - 1):
+        source = ab.ArraySource(*spiked("target", 1e20, at, rows))
+        run = ab.run_learning_loop(learner, source, non_finite="skip")
+        assert np.flatnonzero(np.isnan(run.metrics[:, 0])).tolist() == [at] and run.skipped == 1
+        assert not np.isinf(run.metrics).any()
+        with pytest.raises(NonFiniteError) as caught:
+            ab.run_learning_loop(learner, source)
+        assert caught.value.step == caught.value.result.steps == at and caught.value.what == "state"
+
+
+@pytest.mark.parametrize("record_every", [1, 7, 5000])
+def test_a_spike_is_seen_in_the_mean_of_a_window_and_beside_rows_passed_by(record_every: int) -> None:
+    x, y = spiked("target", 1e20, 200, 4000)
+    y[[3, 900]] = np.nan
+    run = ab.run_learning_loop(LEARNERS["lms"], ab.ArraySource(x, y), non_finite="skip", record_every=record_every)
+    assert run.skipped == 3 and np.isfinite(run.metrics).sum() >= 3 * (4000 // record_every - 3)
+    assert not np.isinf(run.metrics).any()
+    y[200] = np.nan
+    door = ab.run_learning_loop(LEARNERS["lms"], ab.ArraySource(x, y), non_finite="skip", record_every=record_every)
+    assert np.allclose(run.state.weights, door.state.weights, atol=1e-6)
+    assert np.allclose(run.metrics, door.metrics, atol=1e-5, equal_nan=True)
+
+
+class Struck(ab.RandomWalkStream):
+    """One spike, at step 300."""
+
+    def advance(self, state: Any, noise: Any, idx: Any) -> tuple[Any, Any]:
+        time_step, state = super().advance(state, noise, idx)
+        return time_step.replace(target=jnp.where(idx == 300, 1e20, time_step.target)), state
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_a_spike_long_before_the_end_of_a_block_of_a_stream(network: bool) -> None:
+    learner = ab.MLPLearner((4,), ab.LMS(0.01)) if network else LEARNERS["lms"]
+    many: Any = ab.run_mlp_learning_loop_batched if network else ab.run_learning_loop_batched
+    one: Any = ab.run_mlp_learning_loop if network else ab.run_learning_loop
+    for run in (
+        one(learner, Struck(D), 5000, KEY, non_finite="skip"),
+        many(learner, Struck(D), 5000, KEYS, non_finite="skip"),
+    ):
+        assert (np.asarray(run.skipped) == 1).all() and not np.isinf(run.metrics).any()
+        assert np.isnan(run.metrics[..., 300, :]).all() and np.isnan(run.metrics).sum() == run.metrics[..., 300, :].size
+    for call in (lambda: one(learner, Struck(D), 5000, KEY), lambda: many(learner, Struck(D), 5000, KEYS)):
+        with pytest.raises(NonFiniteError) as caught:
+            call()
+        assert caught.value.step == 300 and caught.value.result.metrics.shape[-2] == 300
+
+
+def test_a_spike_long_before_the_end_of_a_block_of_a_bank() -> None:
+    bank = ab.LearnerBank((LEARNERS["lms"], LEARNERS["obgd"], ab.LinearLearner(ab.IDBD(0.02))))
+    run = ab.run_learning_loop(bank, ab.ArraySource(*spiked("target", 1e20, 200, 20_000)), non_finite="skip")
+    assert run.skipped == 1 and np.isnan(run.metrics[200, [0, 2]]).all() and np.isnan(run.metrics).sum() == 6
+    assert np.argwhere(np.isinf(run.metrics)).tolist() == [[200, 1, 0]]  # a bound survives it, and learns on
+
+
+@pytest.mark.parametrize("rows", [300, 5000])
+@pytest.mark.parametrize("name", ["lms", "idbd", "obgd"])
+def test_many_events_are_what_one_by_one_are(name: str, rows: int) -> None:
+    x, y = spiked("target", 1e20, 50, rows)
+    y[7] = np.nan
+    one, many = (ab.Stepper(LEARNERS[name], D, non_finite="skip") for _ in range(2))
+    told = [one.update(a, b) for a, b in zip(x, y, strict=True)]
+    alone = np.array([np.full(many.update_many(x[:0], y[:0]).shape[1], np.nan) if row is None else row for row in told])
+    found = many.update_many(x, y)
+    assert one.skipped == many.skipped == (1 if name == "obgd" else 2)
+    assert np.allclose(found, alone, rtol=1e-4, atol=1e-5, equal_nan=True)
+    assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(*map(jax.tree.leaves, (one.state, many.state))))
+    if name != "obgd":
+        y[7] = 0.0
+        with pytest.raises(ValueError, match="event 50 of this call"):
+            ab.Stepper(LEARNERS[name], D).update_many(x, y)
+
+
 # The same of a service
 
 

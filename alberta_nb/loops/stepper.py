@@ -336,7 +336,8 @@ class EventsLearner(EventLearner):
         with self._lock:
             words, table = self._many(self._words, padded(events if clean else events[good]), np.int32(n))
             found, rows = np.asarray(words), np.asarray(table)[:n]
-            if not self._near(found) and not self._keeps(found, rows):
+            burst = not math.isfinite(np.vdot(rows, rows)) and np.isinf(rows).any()  # the state may be back by now
+            if burst or (not self._near(found) and not self._keeps(found, rows)):
                 return learn_one_by_one(self, events, rows.shape[1])
             self._words = words
             self.skipped += len(good) - n
