@@ -595,6 +595,24 @@ def test_a_time_step_is_still_a_pytree_of_anything() -> None:
     assert jax.tree.leaves(jax.tree.map(np.ndim, step)) == [2, 2]
 
 
+def test_networks_and_banks_that_no_memory_holds_are_told_before_it_runs_out() -> None:
+    "Each size alone is allowed; their product, or their number, is not."
+    key, network = jax.random.key(0), nb.MLPLearner(hidden_sizes=(256,), step_size=0.1)
+    bank = nb.LearnerBank((nb.LinearLearner(),)).to_config()
+    for make, name in (
+        (lambda: nb.MLPLearner((2**24, 2**24), step_size=0.1), "hidden_sizes .* 2,147,483,648 weights"),
+        (lambda: nb.MLPLearner.from_config(network.to_config() | {"hidden_sizes": [2**16, 2**16]}), "hidden_sizes"),
+        (lambda: nb.MultiHeadMLPLearner(2**24, (2**24,), step_size=0.1), "hidden_sizes"),
+        (lambda: nb.PopArt(network).init(2**24, key), "feature_dim .* 2,147,483,648 weights, got 4,294,967,552"),
+        (lambda: nb.MultiHeadMLPLearner(2**12, (), step_size=0.1).init(2**20, key), "feature_dim"),
+        (lambda: nb.sparse_init(key, (2**20, 2**12)), "shape"),
+        (lambda: nb.MLPLearner((1,) * 1001, step_size=0.1), "hidden_sizes .* 1,000 layers, got 1,001"),
+        (lambda: nb.Settings.from_config(bank | {"learners": bank["learners"] * 10_001}), "learners .* 10,000"),
+    ):
+        with pytest.raises(ValueError, match=name):
+            make()
+
+
 @pytest.mark.parametrize("size", [2**24 + 1, 10**18, 2**63])
 def test_sizes_that_no_memory_holds_are_told_before_it_runs_out(size: int) -> None:
     "XLA aborts the process where a product of sizes leaves 63 bits."

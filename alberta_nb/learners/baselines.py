@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from .base import Learner
 from .linear import LinearLearner, UpdateResult
 from ..normalizers import next_count
 from ..types import Settings, State, TimeStep, Tree, check_number, require, scalar
@@ -122,6 +123,7 @@ class ScoreState(State):
 
     learner_state: Tree
     steps: Array
+    largest: Array  # error so far (): the unit of both sums, whose squares would leave the range of floats
     total: Array
     lost: Array
 
@@ -129,20 +131,30 @@ class ScoreState(State):
 class Scored(Settings):
     "`learner`, keeping score of all its errors; a fourth column of metrics is the absolute error."
 
-    learner: Any  # with init and step
+    learner: Learner
+
+    def __post_init__(self) -> None:
+        fits = isinstance(self.learner, Learner) and not isinstance(self.learner, type)
+        require(fits, f"learner must have init and step, got {self.learner!r}", TypeError)
 
     def init(self, feature_dim: int) -> ScoreState:
         inner, zeros = self.learner.init(feature_dim), jnp.zeros(2, jnp.result_type(float))
-        return ScoreState(learner_state=inner, steps=jnp.uint32(0), total=zeros, lost=zeros)
+        return ScoreState(learner_state=inner, steps=jnp.uint32(0), largest=zeros[0], total=zeros, lost=zeros)
 
     def step(self, state: ScoreState, time_step: TimeStep) -> UpdateResult:
         "One step of the learner inside, added to the score."
         result = self.learner.step(state.learner_state, time_step)
         size = jnp.abs(result.metrics[1])
-        term = jnp.stack([result.metrics[0], size]) - state.lost
-        total = state.total + term
-        lost = (total - state.total) - term
-        new = ScoreState(learner_state=result.state, steps=state.steps + 1, total=total, lost=lost)
+        largest = jnp.maximum(state.largest, jnp.minimum(size, jnp.finfo(size.dtype).max))
+        unit = jnp.where(largest > 0, largest, 1.0)
+        change, size_in_unit = state.largest / unit, size / unit
+        change = jnp.stack([change * change, change])
+        before, term = change * state.total, jnp.stack([size_in_unit * size_in_unit, size_in_unit])
+        term = term - change * state.lost
+        total = before + term
+        lost = (total - before) - term
+        steps = state.steps + 1
+        new = ScoreState(learner_state=result.state, steps=steps, largest=largest, total=total, lost=lost)
         return result.replace(state=new, metrics=jnp.append(result.metrics[:3], size))
 
 # %% ../../nbs/learners/04_baselines.ipynb #7a236fd5
@@ -150,4 +162,5 @@ def score(state: ScoreState) -> dict[str, float]:
     "Root mean squared and mean absolute error over all steps, and their number."
     steps = int(state.steps)
     squared, absolute = (float(t) / steps if steps else float("nan") for t in state.total)
-    return {"steps": steps, "rmse": squared**0.5, "mae": absolute}
+    unit = float(state.largest)
+    return {"steps": steps, "rmse": unit * squared**0.5, "mae": unit * absolute}
