@@ -630,3 +630,16 @@ def test_sizes_that_no_memory_holds_are_told_before_it_runs_out(size: int) -> No
     ):
         with pytest.raises(ValueError, match="must be 16777216 or less"):
             make()
+
+
+@pytest.mark.parametrize("kind", ["Around", "PopArtSettings", "LearnerSettings", "NetworkFields", "Heads", "Rule"])
+def test_a_part_of_settings_is_no_type_of_a_config(kind: str) -> None:
+    "Its fields are checked by the whole, so that it would take anything."
+    with pytest.raises(ValueError, match=r"config\['type'\] must be one of"):
+        Settings.from_config({"type": kind, "learner": 3, "n_heads": "many"})
+
+
+def test_a_masked_array_is_told_how_it_is_filled() -> None:
+    for given in (np.ma.masked_array([1, 2], [0, 1]), np.ma.masked_array([1.0, 2.0])):
+        with pytest.raises(TypeError, match=r"\.astype\(float\)\.filled\(np\.nan\) .* or np\.asarray\(it\)"):
+            vector("x", given, 2)
