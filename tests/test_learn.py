@@ -390,15 +390,6 @@ def test_an_interrupt_keeps_what_was_learned(tmp_path, monkeypatch, after) -> No
         assert json.loads(save(learned, tmp_path, "t")[3].read_text())["interrupted"] is True
 
 
-@pytest.mark.parametrize("scale", [1e-32, 1e-25, 1e-19, 1.0, 1e19, 1e36])
-def test_a_score_is_right_where_squares_leave_the_floats(scale: float) -> None:
-    y = (scale * np.random.default_rng(0).standard_normal(1000)).astype(np.float32)
-    run = run_learning_loop(Scored(LastValue()), ArraySource(np.zeros((1000, 1)), y), non_finite="show")
-    errors = np.diff(y.astype(float), prepend=0.0)
-    found, want = score(run.state), {"rmse": np.sqrt((errors**2).mean()), "mae": np.abs(errors).mean()}
-    assert all(np.isclose(found[name], want[name], rtol=1e-5, atol=0.0) for name in want)
-
-
 @pytest.mark.parametrize("learner", [3, None, LinearLearner, IDBD()])
 def test_what_is_scored_is_a_learner(learner: object) -> None:
     with pytest.raises(TypeError, match="learner must have init and step"):

@@ -7,8 +7,6 @@ __all__ = ['report', 'LastValue', 'RunningMeanState', 'RunningMean', 'ChangeStat
            'Scored', 'score']
 
 # %% ../../nbs/learners/04_baselines.ipynb #30c26e3d
-from typing import Any
-
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -123,7 +121,6 @@ class ScoreState(State):
 
     learner_state: Tree
     steps: Array
-    largest: Array  # error so far (): the unit of both sums, whose squares would leave the range of floats
     total: Array
     lost: Array
 
@@ -139,22 +136,16 @@ class Scored(Settings):
 
     def init(self, feature_dim: int) -> ScoreState:
         inner, zeros = self.learner.init(feature_dim), jnp.zeros(2, jnp.result_type(float))
-        return ScoreState(learner_state=inner, steps=jnp.uint32(0), largest=zeros[0], total=zeros, lost=zeros)
+        return ScoreState(learner_state=inner, steps=jnp.uint32(0), total=zeros, lost=zeros)
 
     def step(self, state: ScoreState, time_step: TimeStep) -> UpdateResult:
         "One step of the learner inside, added to the score."
         result = self.learner.step(state.learner_state, time_step)
         size = jnp.abs(result.metrics[1])
-        largest = jnp.maximum(state.largest, jnp.minimum(size, jnp.finfo(size.dtype).max))
-        unit = jnp.where(largest > 0, largest, 1.0)
-        change, size_in_unit = state.largest / unit, size / unit
-        change = jnp.stack([change * change, change])
-        before, term = change * state.total, jnp.stack([size_in_unit * size_in_unit, size_in_unit])
-        term = term - change * state.lost
-        total = before + term
-        lost = (total - before) - term
-        steps = state.steps + 1
-        new = ScoreState(learner_state=result.state, steps=steps, largest=largest, total=total, lost=lost)
+        term = jnp.stack([result.metrics[0], size]) - state.lost
+        total = state.total + term
+        lost = (total - state.total) - term
+        new = ScoreState(learner_state=result.state, steps=state.steps + 1, total=total, lost=lost)
         return result.replace(state=new, metrics=jnp.append(result.metrics[:3], size))
 
 # %% ../../nbs/learners/04_baselines.ipynb #7a236fd5
@@ -162,5 +153,4 @@ def score(state: ScoreState) -> dict[str, float]:
     "Root mean squared and mean absolute error over all steps, and their number."
     steps = int(state.steps)
     squared, absolute = (float(t) / steps if steps else float("nan") for t in state.total)
-    unit = float(state.largest)
-    return {"steps": steps, "rmse": unit * squared**0.5, "mae": unit * absolute}
+    return {"steps": steps, "rmse": squared**0.5, "mae": absolute}

@@ -151,10 +151,11 @@ def check_can_move(learner: Any) -> None:
     require(
         not several, "learner must be one, got a LearnerBank: put PopArt around each learner of the bank", TypeError
     )
+    learner = contract(learner).structure
     lacks = [name for name in NEEDED if not hasattr(learner, name)]
     what = f"learner must have {', '.join(lacks)}, as LinearLearner and MLPLearner do"
     require(not lacks, f"{what}, got {type(learner).__name__}", TypeError)
-    _try_to_move(contract(learner).structure)
+    _try_to_move(learner)
 
 
 @functools.lru_cache(maxsize=256)
