@@ -388,3 +388,9 @@ def test_an_interrupt_keeps_what_was_learned(tmp_path, monkeypatch, after) -> No
         whole = learn_table(make_table(4000)[: 500 * after + 1], "y", lags=2)
         pd.testing.assert_frame_equal(learned.scores, whole.scores, rtol=1e-4)
         assert json.loads(save(learned, tmp_path, "t")[3].read_text())["interrupted"] is True
+
+
+@pytest.mark.parametrize("learner", [3, None, LinearLearner, IDBD()])
+def test_what_is_scored_is_a_learner(learner: object) -> None:
+    with pytest.raises(TypeError, match="learner must have init and step"):
+        Scored(learner)  # type: ignore[arg-type]
