@@ -128,7 +128,7 @@ class ScoreState(State):
 class Scored(Settings):
     "`learner`, keeping score of all its errors; a fourth column of metrics is the absolute error."
 
-    learner: Learner
+    learner: Tree  # a Learner
 
     def __post_init__(self) -> None:
         fits = isinstance(self.learner, Learner) and not isinstance(self.learner, type)

@@ -233,7 +233,8 @@ class PopArt(PopArtSettings):
     `learner`: linear, a network, of many heads, a Horde, or of temporal differences; each output has its own unit.
     `decay`: of mean and deviation of the targets. Predictions, errors and metrics are in the user's unit; before the
     first target, which gives the unit, the prediction is 0. A learner without a bias keeps the mean at 0. In float32,
-    targets must lie between 1e-19 and 1e19, as their squares do, and within 1e5 of their spreads from 0. Raises TypeError for a learner whose unit cannot be moved, ValueError for a decay outside (0, 1].
+    targets must lie between 1e-19 and 1e19, as their squares do, and within 1e5 of their spreads from 0. Raises
+    TypeError for a learner whose unit cannot be moved, ValueError for a decay outside (0, 1].
     """
 
     step = pop_art_step

@@ -48,7 +48,7 @@ class Making(NamedTuple):
 
 # %% ../../nbs/loops/12_blocks.ipynb #4094f496
 def _burst(block: Block) -> bool:
-    "Whether a recorded number is infinite; one product tells in the usual case. Rows passed by are NaN and do not count."
+    "Whether a recorded number is infinite; one product tells in the usual case. Skipped rows are NaN, and no matter."
     rows = np.zeros(0) if block.out is None else np.asarray(block.out[0])
     return not math.isfinite(np.vdot(rows, rows)) and bool(np.isinf(rows).any())
 

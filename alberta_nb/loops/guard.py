@@ -90,12 +90,17 @@ def levels(state: Tree, seeds: bool = False) -> list[np.ndarray]:
     return found
 
 # %% ../../nbs/loops/11_guard.ipynb #e6ac67e0
-def unwatched() -> contextlib.ExitStack:
+_settings: Any = jax.config
+_as_it_is: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+
+
+def unwatched() -> contextlib.AbstractContextManager[Any]:
     "A context without `jax.debug_nans` and `jax.debug_infs`: what is not finite is looked at by the loops themselves."
+    if not (_settings.jax_debug_nans or _settings.jax_debug_infs):
+        return _as_it_is
     stack = contextlib.ExitStack()
-    for name, mode in (("jax_debug_nans", jax.debug_nans), ("jax_debug_infs", jax.debug_infs)):
-        if getattr(jax.config, name):
-            stack.enter_context(mode(False))
+    for mode in (jax.debug_nans, jax.debug_infs):
+        stack.enter_context(mode(False))
     return stack
 
 # %% ../../nbs/loops/11_guard.ipynb #8c5448fb

@@ -326,7 +326,7 @@ class EventLearner(WatchedState):
         vars(self)["non_finite"] = policy
 
     def _look(self, words: np.ndarray, row: np.ndarray) -> np.ndarray | None:
-        "The row, after a closer look; or None, and the event is counted. Raises NonFiniteError where none may be skipped."
+        "The row, after a closer look, or None and the event is counted. Raises NonFiniteError unless it may skip."
         finite = bool(np.isfinite(self._event).all())
         if finite and self._keeps(words, row):
             return row
@@ -393,9 +393,8 @@ class EventsLearner(EventLearner):
             with unwatched():
                 words, table = self._many(self._words, padded(events if clean else events[good]), np.int32(n))
             found, rows = np.asarray(words), np.asarray(table)[:n]
-            burst = not math.isfinite(np.vdot(rows, rows)) and np.isinf(rows).any()  # the state may be back by now
-            if burst or (not self._near(found) and not self._keeps(found, rows)):
-                return learn_one_by_one(self, events, rows.shape[1])
+            if not self._near(found) and (np.isinf(rows).any() or not self._keeps(found, rows)):
+                return learn_one_by_one(self, events, rows.shape[1])  # after a burst the state may be back by now
             self._words = words
             self.skipped += len(good) - n
         return rows.copy() if clean else spread(rows, good)
