@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Given', 'Found', 'ADVICE', 'pack', 'unpack', 'word_count', 'sizes_in', 'learn', 'learn_packed', 'learn_many',
            'Predicting', 'event_table', 'spread', 'padded', 'shared_vector', 'not_traced', 'outside', 'check_packable',
-           'check_event_learner', 'like_of', 'PackedState', 'WatchedState', 'refused_event', 'EventLearner',
-           'learn_one_by_one', 'EventsLearner', 'Stepper']
+           'check_event_learner', 'like_of', 'PackedState', 'WatchedState', 'refused_event', 'CarefulState',
+           'EventLearner', 'learn_one_by_one', 'EventsLearner', 'Stepper']
 
 # %% ../../nbs/loops/03_stepper.ipynb #8da4c0d2
 import functools
@@ -309,9 +309,9 @@ def refused_event(at: int | None, finite: bool) -> NonFiniteError:
     message = f"{who} {said}; nothing was learned from {none}. {ADVICE}."
     return NonFiniteError(at, what="state" if finite else "time step", message=message)
 
-# %% ../../nbs/loops/03_stepper.ipynb #c6cb8330
-class EventLearner(WatchedState):
-    "What a `Stepper` does with an event: learn from it, or refuse it."
+# %% ../../nbs/loops/03_stepper.ipynb #c6cb8331
+class CarefulState(WatchedState):
+    "A state with a policy for events that nothing can be learned from."
 
     skipped = 0
 
@@ -334,6 +334,10 @@ class EventLearner(WatchedState):
             raise refused_event(None, finite)
         self.skipped += 1
         return None
+
+# %% ../../nbs/loops/03_stepper.ipynb #c6cb8330
+class EventLearner(CarefulState):
+    "What a `Stepper` does with an event: learn from it, or refuse it."
 
     def update(self, observation: ArrayLike, target: ArrayLike) -> np.ndarray | None:
         "Learn from one event: [prediction, metrics...] (4,) or (5,), or None for an event that was skipped."

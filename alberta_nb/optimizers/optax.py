@@ -50,7 +50,7 @@ class Transform(Protocol):
 
     def update(self, updates: Tree, state: Tree, params: Tree = None) -> tuple[Tree, Tree]: ...
 
-# %% ../../nbs/optimizers/09_optax.ipynb #66f7bf4d
+# %% ../../nbs/optimizers/09_optax.ipynb #66f7bf4e
 TRANSFORMS = frozenset(
     """adabelief adadelta adafactor adagrad adam adamax adamaxw adamw adan adaptive_grad_clip add_decayed_weights
     add_noise amsgrad apply_every centralize clip clip_by_block_rms clip_by_global_norm ema fromage identity lamb lars
@@ -80,7 +80,7 @@ def check_argument(where: str, value: object) -> None:
     elif key == "k":
         check_int(where, value, 1)
 
-
+# %% ../../nbs/optimizers/09_optax.ipynb #66f7bf4d
 def named_transform(name: object, arguments: tuple[tuple[str, Any], ...]) -> Transform:
     "The optax transform of this name. Raises ValueError that names the field: `name`, or `arguments`."
     known = isinstance(name, str) and name in TRANSFORMS
