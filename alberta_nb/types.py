@@ -19,7 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from .gate import MAX_LAYERS as MAX_LAYERS
+from .gate import MAX_LEARNERS as MAX_LEARNERS
 from .gate import MAX_SIZE as MAX_SIZE
+from .gate import MAX_WEIGHTS as MAX_WEIGHTS
 from .gate import as_numbers as as_numbers
 from .gate import check_discounts as check_discounts
 from .gate import check_int as check_int
@@ -101,6 +104,12 @@ def _check_size(config: object) -> None:
     require(not level, f"config must be at most {DEEPEST} levels deep")
 
 # %% ../nbs/02_types.ipynb #a80f1d77
+def _is_part(made: type[Any], public: list[str]) -> bool:
+    "Whether it is a part of other settings here, not made by itself: its fields are checked by the whole."
+    inherit = any(kind.__module__.startswith("alberta_nb.") for kind in made.__subclasses__())
+    return inherit and made.__module__.startswith("alberta_nb.") and made.__name__ not in public
+
+
 def _classes(base: type["Settings"], kind: str) -> dict[str, type["Settings"]]:
     "The settings of class `base` by name. A module is loaded at its first use, so that of `kind` may come only now."
     package = importlib.import_module("alberta_nb")
@@ -108,7 +117,8 @@ def _classes(base: type["Settings"], kind: str) -> dict[str, type["Settings"]]:
     for names in ((), {kind}.intersection(public), public):
         for name in names:
             getattr(package, name)
-        found = {name: made for name, made in Settings._types.items() if issubclass(made, base)}
+        known = Settings._types.items()
+        found = {name: made for name, made in known if issubclass(made, base) and not _is_part(made, public)}
         if kind in found:
             break
     return found

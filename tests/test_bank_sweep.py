@@ -339,6 +339,7 @@ def test_a_bank_of_networks_needs_a_key() -> None:
     for who, call in (
         ("MLPLearner", lambda: LearnerBank(NETWORKS).init(4)),
         ("LearnerBank", lambda: run_learning_loop(LearnerBank(NETWORKS), WORLD, 10, KEY)),
+        ("PopArt around a MLPLearner", lambda: run_learning_loop(PopArt(NETWORKS[0]), WORLD, 10, KEY)),
     ):
         with pytest.raises(TypeError, match=f"key is needed, a {who} starts from random weights"):
             call()

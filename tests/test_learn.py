@@ -518,3 +518,9 @@ def test_a_network_learns_what_no_line_can() -> None:
 def test_what_cannot_be_is_said(arguments, message) -> None:
     with pytest.raises(ValueError, match=message):
         learn_table(regression(50), "y", **arguments)
+
+
+@pytest.mark.parametrize("learner", [3, None, LinearLearner, IDBD()])
+def test_what_is_scored_is_a_learner(learner: object) -> None:
+    with pytest.raises(TypeError, match="learner must have init and step"):
+        Scored(learner)  # type: ignore[arg-type]

@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -710,3 +712,51 @@ def test_a_warning_comes_once_for_a_place_and_not_from_within() -> None:
             MLPLearner((4,))
     assert len(found) == 1
     assert not told(lambda: MLPLearner((), head_optimizer=LMS(0.1)))  # nothing is left that it could move
+
+
+MODES = """
+import sys, jax
+jax.config.update(sys.argv[1], sys.argv[2])
+import numpy as np
+import alberta_nb as nb
+from alberta_nb.learners.baselines import ChangeLearner, Scored
+x, key, raw = np.ones(3), jax.random.key(0), jax.random.PRNGKey(0)
+stream, norm, bound = nb.RandomWalkStream(3), nb.EMANormalizer(), nb.ObGDBounding()
+auto, adam = nb.Autostep("auto"), nb.LMS(0.01)
+try:
+    adam = nb.from_optax("adam", learning_rate=0.01)
+except ValueError as error:
+    assert sys.argv[2] == "strict" and "mixes dtypes" in str(error), error
+net = nb.MLPLearner((20,), auto, bounder=bound, normalizer=norm, gamma=0.9, lamda=0.5)
+heads = nb.MultiHeadMLPLearner(2, (20,), nb.LMS(0.1), per_head_gamma_lamda=(0.9, 0.8))
+bank = nb.LearnerBank((net, nb.MLPLearner((), adam), nb.PopArt(nb.LinearLearner(auto, norm))))
+for learner in (nb.LinearLearner(adam), nb.PopArt(nb.LinearLearner(nb.IDBD())), Scored(nb.LinearLearner(auto)),
+                ChangeLearner(nb.LinearLearner(nb.LMS("auto")))):
+    nb.run_learning_loop(learner, stream, 20, key)
+for learner in (net, nb.PopArt(net), nb.PopArt(nb.MLPLearner((), adam)), bank):
+    nb.run_mlp_learning_loop(learner, stream, 20, raw)
+gvfs = [nb.GVFSpec(f"d{g}", nb.DemonType.PREDICTION, g, 0.5, 0) for g in (0.0, 0.9)]
+horde = nb.HordeLearner(nb.create_horde_spec(gvfs), (4,), nb.LMS(0.1))
+td = nb.TDLinearLearner(nb.TDIDBD()), nb.PopArt(nb.TDLinearLearner(nb.TDLambda(0.1)))
+calls = [(net, 1.0), (nb.PopArt(net), 1.0), (heads, x[:2]), (nb.PopArt(heads), x[:2])]
+calls += [(horde, x[:2], x), (nb.PopArt(horde), x[:2], x), *((one, 1.0, x, 0.9) for one in td)]
+for learner, *given in calls:
+    state = learner.init(3, *([] if learner in td else [key]))
+    for _ in range(2):
+        state = learner.update(state, x, *given).state
+    assert np.isfinite(learner.predict(state, x)).all()
+"""
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        ("jax_numpy_rank_promotion", "raise"),
+        ("jax_numpy_dtype_promotion", "strict"),
+        ("jax_default_prng_impl", "rbg"),
+        ("jax_default_prng_impl", "unsafe_rbg"),
+    ],
+)
+def test_learners_run_in_every_mode_of_jax(mode: tuple[str, str]) -> None:
+    done = subprocess.run([sys.executable, "-c", MODES, *mode], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -272,3 +272,33 @@ def test_without_optax(monkeypatch: pytest.MonkeyPatch) -> None:
     for call in (lambda: to_optax(LMS()), lambda: from_optax("adam", learning_rate=0.1)):
         with pytest.raises(ImportError, match=r"pip install alberta_nb\[optax\]"):
             call()
+
+
+@pytest.mark.parametrize("name", ["sm3", "scale_by_sm3"])
+def test_what_cannot_take_a_bias_is_told_by_name(name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must take a bias"):
+        from_optax(name, **({"learning_rate": 0.1} if name == "sm3" else {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("apply_every", {"k": 0}),
+        ("apply_every", {"k": True}),
+        ("apply_every", {"k": 1.5}),
+        *[("sgd", {"learning_rate": wrong}) for wrong in (None, True, -1.0, 1e308, "fast")],
+        ("adam", {"learning_rate": 0.1, "b1": 1.0}),
+        ("lion", {"learning_rate": 0.1, "b2": -0.1}),
+        ("adan", {"learning_rate": 0.1, "b3": False}),
+    ],
+)
+def test_arguments_are_checked_by_name(name: str, given: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^arguments of optax.{name}: {list(given)[-1]} must be"):
+        from_optax(name, **given)
+
+
+def test_an_argument_is_given_once() -> None:
+    config = from_optax("sgd", learning_rate=0.1).to_config()
+    config["arguments"] = [*config["arguments"], ["learning_rate", 0.2]]
+    with pytest.raises(ValueError, match="arguments must have each name once"):
+        Optimizer.from_config(config)

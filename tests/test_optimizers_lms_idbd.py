@@ -217,7 +217,7 @@ def test_arrays_and_states_must_be_as_many() -> None:
         (lambda: LMS(-0.1), ValueError, r"step_size must be a finite number in \[0.0, inf\), got -0.1"),
         (lambda: LMS(math.nan), ValueError, "step_size must be a finite number .* got nan"),
         (lambda: LMS(math.inf), ValueError, "step_size must be a finite number .* got inf"),
-        (lambda: LMS("0.1"), TypeError, "step_size must be a number, got '0.1'"),  # type: ignore[arg-type]
+        (lambda: LMS("0.1"), TypeError, "step_size must be a number or 'auto', got '0.1'"),  # type: ignore[arg-type]
         (lambda: LMS(True), TypeError, "step_size must be a number, got True"),
         (lambda: IDBD(0.0), ValueError, r"initial_step_size must be a finite number in \(0.0, inf\), got 0.0"),
         (lambda: IDBD(0.1, -1.0), ValueError, "meta_step_size must be a finite number"),

@@ -1,5 +1,7 @@
 """What can go wrong, and what is then promised: spikes, feeds that fail, clocks, wrong states, traces, threads."""
 
+import copy
+import pickle
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -210,6 +212,86 @@ def test_a_bank_guards_each_learner_by_itself() -> None:
     assert np.isfinite(shown.metrics[-1, :3, 0]).all() and not np.isfinite(shown.metrics[-1, 3, 0])
 
 
+# A state that is back before its block ends
+
+
+@pytest.mark.parametrize("rows", [300, 1000, 20_000])
+@pytest.mark.parametrize("name", ["lms", "idbd", "ema", "popart"])
+def test_a_spike_is_seen_however_long_the_block_goes_on(name: str, rows: int) -> None:
+    learner: Any = ab.PopArt(LEARNERS["lms"]) if name == "popart" else LEARNERS[name]
+    for at in (0, 64, rows // 2 + 1, rows - 1):
+        source = ab.ArraySource(*spiked("target", 1e20, at, rows))
+        run = ab.run_learning_loop(learner, source, non_finite="skip")
+        assert np.flatnonzero(np.isnan(run.metrics[:, 0])).tolist() == [at] and run.skipped == 1
+        assert not np.isinf(run.metrics).any()
+        with pytest.raises(NonFiniteError) as caught:
+            ab.run_learning_loop(learner, source)
+        assert caught.value.step == caught.value.result.steps == at and caught.value.what == "state"
+
+
+@pytest.mark.parametrize("record_every", [1, 7, 5000])
+def test_a_spike_is_seen_in_the_mean_of_a_window_and_beside_rows_passed_by(record_every: int) -> None:
+    x, y = spiked("target", 1e20, 200, 4000)
+    y[[3, 900]] = np.nan
+    run = ab.run_learning_loop(LEARNERS["lms"], ab.ArraySource(x, y), non_finite="skip", record_every=record_every)
+    assert run.skipped == 3 and np.isfinite(run.metrics).sum() >= 3 * (4000 // record_every - 3)
+    assert not np.isinf(run.metrics).any()
+    y[200] = np.nan
+    door = ab.run_learning_loop(LEARNERS["lms"], ab.ArraySource(x, y), non_finite="skip", record_every=record_every)
+    assert np.allclose(run.state.weights, door.state.weights, atol=1e-6)
+    assert np.allclose(run.metrics, door.metrics, atol=1e-5, equal_nan=True)
+
+
+class Struck(ab.RandomWalkStream):
+    """One spike, at step 300."""
+
+    def advance(self, state: Any, noise: Any, idx: Any) -> tuple[Any, Any]:
+        time_step, state = super().advance(state, noise, idx)
+        return time_step.replace(target=jnp.where(idx == 300, 1e20, time_step.target)), state
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_a_spike_long_before_the_end_of_a_block_of_a_stream(network: bool) -> None:
+    learner = ab.MLPLearner((4,), ab.LMS(0.01)) if network else LEARNERS["lms"]
+    many: Any = ab.run_mlp_learning_loop_batched if network else ab.run_learning_loop_batched
+    one: Any = ab.run_mlp_learning_loop if network else ab.run_learning_loop
+    for run in (
+        one(learner, Struck(D), 5000, KEY, non_finite="skip"),
+        many(learner, Struck(D), 5000, KEYS, non_finite="skip"),
+    ):
+        assert (np.asarray(run.skipped) == 1).all() and not np.isinf(run.metrics).any()
+        assert np.isnan(run.metrics[..., 300, :]).all() and np.isnan(run.metrics).sum() == run.metrics[..., 300, :].size
+    for call in (lambda: one(learner, Struck(D), 5000, KEY), lambda: many(learner, Struck(D), 5000, KEYS)):
+        with pytest.raises(NonFiniteError) as caught:
+            call()
+        assert caught.value.step == 300 and caught.value.result.metrics.shape[-2] == 300
+
+
+def test_a_spike_long_before_the_end_of_a_block_of_a_bank() -> None:
+    bank = ab.LearnerBank((LEARNERS["lms"], LEARNERS["obgd"], ab.LinearLearner(ab.IDBD(0.02))))
+    run = ab.run_learning_loop(bank, ab.ArraySource(*spiked("target", 1e20, 200, 20_000)), non_finite="skip")
+    assert run.skipped == 1 and np.isnan(run.metrics[200, [0, 2]]).all() and np.isnan(run.metrics).sum() == 6
+    assert np.argwhere(np.isinf(run.metrics)).tolist() == [[200, 1, 0]]  # a bound survives it, and learns on
+
+
+@pytest.mark.parametrize("rows", [300, 5000])
+@pytest.mark.parametrize("name", ["lms", "idbd", "obgd"])
+def test_many_events_are_what_one_by_one_are(name: str, rows: int) -> None:
+    x, y = spiked("target", 1e20, 50, rows)
+    y[7] = np.nan
+    one, many = (ab.Stepper(LEARNERS[name], D, non_finite="skip") for _ in range(2))
+    told = [one.update(a, b) for a, b in zip(x, y, strict=True)]
+    alone = np.array([np.full(many.update_many(x[:0], y[:0]).shape[1], np.nan) if row is None else row for row in told])
+    found = many.update_many(x, y)
+    assert one.skipped == many.skipped == (1 if name == "obgd" else 2)
+    assert np.allclose(found, alone, rtol=1e-4, atol=1e-5, equal_nan=True)
+    assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(*map(jax.tree.leaves, (one.state, many.state))))
+    if name != "obgd":
+        y[7] = 0.0
+        with pytest.raises(ValueError, match="event 50 of this call"):
+            ab.Stepper(LEARNERS[name], D).update_many(x, y)
+
+
 # The same of a service
 
 
@@ -230,7 +312,7 @@ def test_a_stepper_refuses_what_its_state_would_not_survive(name: str) -> None:
     assert together.skipped == 1 and np.flatnonzero(np.isnan(found[:, 0])).tolist() == [50]
     assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(*map(jax.tree.leaves, (together.state, careful.state))))
     fresh = ab.Stepper(LEARNERS[name], D)
-    with pytest.raises(ValueError, match="event 50 of this call: .* nor from any other"):
+    with pytest.raises(ValueError, match="event 50 of this call is finite, .* nor from any other"):
         fresh.update_many(x, y)
     assert same(fresh.state, LEARNERS[name].init(D)) and fresh.skipped == 0
     assert fresh.update_many(x[:50], y[:50]).shape == (50, found.shape[1])
@@ -692,3 +774,127 @@ def test_seeds_on_many_cores_run_as_their_thread_asked(monkeypatch: pytest.Monke
     monkeypatch.setattr(engine, "_native", dict.fromkeys(engine._native, never))
     with native_loops(False):
         assert ab.run_mlp_learning_loop_batched(NETWORK, WORLD, 12, KEYS).metrics.shape == (3, 12, 3)
+
+
+# Modes of JAX that would decide instead
+
+
+NANS, SPIKE = Y.copy(), Y.copy()
+NANS[5], SPIKE[5] = np.nan, 1e20
+POPART = ab.PopArt(LEARNERS["lms"])
+BOUNDED = ab.LearnerBank((LEARNERS["lms"], LEARNERS["obgd"]))
+
+
+def ended(call: Callable[[], Any]) -> Any:
+    try:
+        return [a for a in jax.tree.leaves(tuple(call())) if not jnp.issubdtype(a.dtype, jax.dtypes.extended)]
+    except NonFiniteError as error:
+        return error.step, error.what, error.result and error.result.state
+
+
+@pytest.mark.parametrize("y", [NANS, SPIKE], ids=["nan", "spike"])
+@pytest.mark.parametrize("non_finite", ["raise", "skip", "show"])
+@pytest.mark.parametrize("learner", [*LEARNERS.values(), POPART, BOUNDED], ids=[*LEARNERS, "popart", "bank"])
+def test_policies_hold_while_jax_looks_for_nans(learner: Any, non_finite: str, y: np.ndarray) -> None:
+    source = ab.ArraySource(X, y)
+    calls = [
+        lambda: ab.run_learning_loop(learner, source, non_finite=non_finite),
+        lambda: ab.run_learning_loop_batched(learner, source, None, KEYS, record_every=3, non_finite=non_finite),
+    ][: 2 if non_finite == "skip" or (non_finite == "show" and y is SPIKE) else 1]
+    for call in calls:
+        with jax.debug_nans(False):
+            plain = ended(call)
+        with jax.debug_nans(True), jax.debug_infs(True):
+            assert same(plain, ended(call)) if isinstance(plain, list) else same(plain[::2], ended(call)[::2])
+
+
+@pytest.mark.parametrize("name", ["lms", "obgd"])
+def test_a_stepper_decides_while_jax_looks_for_nans(name: str) -> None:
+    rows, many = [], []
+    for watched in (False, True):
+        with jax.debug_nans(watched), jax.debug_infs(watched):
+            one, all_of = (ab.Stepper(LEARNERS[name], D, non_finite="skip") for _ in range(2))
+            told = [one.update(a, b) for y in (NANS, SPIKE) for a, b in zip(X, y, strict=True)]
+            rows.append(([np.full(1, np.nan) if row is None else row for row in told], one.skipped, one.state))
+            many.append(([all_of.update_many(X, y) for y in (NANS, SPIKE)], all_of.skipped, all_of.state))
+    assert same(*rows) and same(*many) and rows[0][1] == many[0][1] == (1 if name == "obgd" else 2)
+
+
+@pytest.mark.parametrize("record_every", [1, 3])
+@pytest.mark.parametrize("bank", [False, True])
+def test_the_engine_implies_no_axes(bank: bool, record_every: int) -> None:
+    learner: Any = BOUNDED if bank else LEARNERS["idbd"]
+    with jax.numpy_rank_promotion("raise"):
+        for non_finite in ("raise", "skip"):
+            named: Any = {"record_every": record_every, "non_finite": non_finite}
+            assert ab.run_learning_loop(learner, WORLD, 14, KEY, **named).steps == 14
+            assert ab.run_learning_loop_batched(learner, WORLD, 14, KEYS, **named).steps == 14
+
+
+STEPPER = ab.Stepper(LEARNERS["lms"], D)
+TRACED: dict[str, Callable[[], Any]] = {
+    "predict": lambda: jax.jit(STEPPER.predict)(X[0]),
+    "predict a constant": lambda: jax.jit(lambda: STEPPER.predict(X[0]))(),
+    "predict many": lambda: jax.vmap(STEPPER.predict)(X),
+    "gradient": lambda: jax.grad(lambda x: STEPPER.predict(x)[0])(X[0]),
+    "update": lambda: jax.jit(lambda x: STEPPER.update(x, 1.0))(X[0]),
+    "target": lambda: jax.jit(lambda y: STEPPER.update(X[0], y))(Y[0]),
+    "update by a constant": lambda: jax.jit(lambda: STEPPER.update(X[0], 1.0))(),
+    "update many": lambda: jax.vmap(STEPPER.update)(X, Y),
+    "events": lambda: jax.jit(STEPPER.update_many)(X, Y),
+    "targets": lambda: jax.jit(lambda y: STEPPER.update_many(X, y))(Y),
+    "constant events": lambda: jax.jit(lambda: STEPPER.update_many(X, Y))(),
+    "state": lambda: jax.jit(lambda w: ab.Stepper(LEARNERS["lms"], D, LEARNERS["lms"].init(D).replace(weights=w)))(
+        X[0]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRACED)
+def test_a_stepper_says_that_it_cannot_be_traced(name: str) -> None:
+    before = STEPPER.state
+    with pytest.raises(TypeError, match="a Stepper holds its state outside of compiled code, .*: call it outside, or"):
+        TRACED[name]()
+    assert same(before, STEPPER.state) and STEPPER.skipped == 0
+
+
+def test_a_source_says_that_it_reads_numbers() -> None:
+    calls: list[Callable[[], Any]] = [
+        lambda: jax.jit(lambda x: ab.ArraySource(x, Y))(X),
+        lambda: jax.jit(lambda y: ab.ArraySource(X, y))(Y),
+        lambda: jax.vmap(lambda x: ab.ArraySource(x[None], Y[:1]))(X),
+        lambda: jax.jit(lambda x: ab.IteratorSource([(x, 1.0)]).feature_dim)(X[0]),
+        lambda: jax.jit(lambda y: ab.TDArraySource(X, y, X, 0.5))(Y),
+    ]
+    for call in calls:
+        with pytest.raises(
+            TypeError, match=r"(observation|target|reward)s? is being traced .* make and use it outside"
+        ):
+            call()
+
+
+def test_a_stepper_says_what_was_refused_and_what_it_is() -> None:
+    strict = ab.Stepper(LEARNERS["lms"], D)
+    for y, what, k in ((NANS, "time step", None), (SPIKE, "state", None), (NANS, "time step", 5), (SPIKE, "state", 5)):
+        with pytest.raises(NonFiniteError, match=r"nothing was learned .* Use non_finite='skip'") as caught:
+            strict.update(X[5], y[5]) if k is None else strict.update_many(X, y)
+        assert (caught.value.what, caught.value.step, caught.value.result) == (what, k, None)
+        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    with pytest.raises(ValueError, match="non_finite must be 'raise' or 'skip', got 'bogus'"):
+        strict.non_finite = "bogus"
+    strict.non_finite = "skip"
+    for one in (strict, copy.copy(strict), pickle.loads(pickle.dumps(strict))):
+        assert one.update(X[5], np.nan) is None and one.skipped == 1 and one.non_finite == "skip"
+        assert repr(one) == f"Stepper({LEARNERS['lms']!r}, feature_dim=4, skipped=1)"
+
+
+@pytest.mark.parametrize("name", ["result", "__str__"])
+def test_an_exception_that_cannot_be_asked_loses_nothing(name: str) -> None:
+    def fail(self: Any) -> Any:
+        raise RuntimeError("not today")
+
+    kind = type("Shy", (Exception,), {name: property(fail) if name == "result" else fail})
+    with pytest.raises((kind, StoppedError)) as caught:
+        ab.run_learning_loop(LEARNERS["lms"], ab.IteratorSource(feed(kind()), D))
+    assert caught.value.result.steps == 150  # type: ignore[attr-defined]
+    assert caught.type is kind or caught.value.__cause__.__class__ is kind

@@ -176,7 +176,7 @@ def test_non_finite_events(bad: float) -> None:
     for call in (lambda: careful.update(broken[3], 0.0), lambda: careful.update(X[0], bad)):
         with pytest.raises(ValueError, match="the event holds a NaN or an infinity"):
             call()
-    with pytest.raises(ValueError, match="event 3 holds a NaN or an infinity; nothing of this call was learned"):
+    with pytest.raises(ValueError, match="event 3 of this call holds a NaN or an infinity; .*nor from any other"):
         careful.update_many(broken, Y[:10])
     assert same(careful.state, LEARNER.init(D)) and careful.skipped == 0
     tolerant, healthy = Stepper(LEARNER, D, non_finite="skip"), Stepper(LEARNER, D)

@@ -595,6 +595,24 @@ def test_a_time_step_is_still_a_pytree_of_anything() -> None:
     assert jax.tree.leaves(jax.tree.map(np.ndim, step)) == [2, 2]
 
 
+def test_networks_and_banks_that_no_memory_holds_are_told_before_it_runs_out() -> None:
+    "Each size alone is allowed; their product, or their number, is not."
+    key, network = jax.random.key(0), nb.MLPLearner(hidden_sizes=(256,), step_size=0.1)
+    bank = nb.LearnerBank((nb.LinearLearner(),)).to_config()
+    for make, name in (
+        (lambda: nb.MLPLearner((2**24, 2**24), step_size=0.1), "hidden_sizes .* 2,147,483,648 weights"),
+        (lambda: nb.MLPLearner.from_config(network.to_config() | {"hidden_sizes": [2**16, 2**16]}), "hidden_sizes"),
+        (lambda: nb.MultiHeadMLPLearner(2**24, (2**24,), step_size=0.1), "hidden_sizes"),
+        (lambda: nb.PopArt(network).init(2**24, key), "feature_dim .* 2,147,483,648 weights, got 4,294,967,552"),
+        (lambda: nb.MultiHeadMLPLearner(2**12, (), step_size=0.1).init(2**20, key), "feature_dim"),
+        (lambda: nb.sparse_init(key, (2**20, 2**12)), "shape"),
+        (lambda: nb.MLPLearner((1,) * 1001, step_size=0.1), "hidden_sizes .* 1,000 layers, got 1,001"),
+        (lambda: nb.Settings.from_config(bank | {"learners": bank["learners"] * 10_001}), "learners .* 10,000"),
+    ):
+        with pytest.raises(ValueError, match=name):
+            make()
+
+
 @pytest.mark.parametrize("size", [2**24 + 1, 10**18, 2**63])
 def test_sizes_that_no_memory_holds_are_told_before_it_runs_out(size: int) -> None:
     "XLA aborts the process where a product of sizes leaves 63 bits."
@@ -612,3 +630,16 @@ def test_sizes_that_no_memory_holds_are_told_before_it_runs_out(size: int) -> No
     ):
         with pytest.raises(ValueError, match="must be 16777216 or less"):
             make()
+
+
+@pytest.mark.parametrize("kind", ["Around", "PopArtSettings", "LearnerSettings", "NetworkFields", "Heads", "Rule"])
+def test_a_part_of_settings_is_no_type_of_a_config(kind: str) -> None:
+    "Its fields are checked by the whole, so that it would take anything."
+    with pytest.raises(ValueError, match=r"config\['type'\] must be one of"):
+        Settings.from_config({"type": kind, "learner": 3, "n_heads": "many"})
+
+
+def test_a_masked_array_is_told_how_it_is_filled() -> None:
+    for given in (np.ma.masked_array([1, 2], [0, 1]), np.ma.masked_array([1.0, 2.0])):
+        with pytest.raises(TypeError, match=r"\.astype\(float\)\.filled\(np\.nan\) .* or np\.asarray\(it\)"):
+            vector("x", given, 2)

@@ -596,9 +596,8 @@ def test_it_travels_and_compiles_once(learner: Any) -> None:
 
 
 def test_it_says_what_cannot_be() -> None:
-    for wrong in (ab.LastValue(), ab.LearnerBank((ab.LinearLearner(),)), ab.PopArt(ab.LinearLearner())):
-        with pytest.raises(TypeError, match="learner must have .*rescaled"):
-            ab.PopArt(wrong)
+    with pytest.raises(TypeError, match="learner must have .*rescaled"):
+        ab.PopArt(ab.LastValue())
     for decay in (0.0, 1.5, float("nan")):
         with pytest.raises(ValueError, match="decay must be"):
             ab.PopArt(ab.LinearLearner(), decay)
@@ -643,7 +642,7 @@ def test_auto_is_a_tenth_over_the_inputs(kind: Any) -> None:
         assert gap(make(auto), make(given)) == 0.0
     with pytest.raises(ValueError, match="step_size is 'auto', which needs a number of inputs"):
         auto.init_for_shape((3,))
-    with pytest.raises(TypeError, match="step_size must be a number, got 'fast'"):
+    with pytest.raises(TypeError, match="step_size must be a number or 'auto', got 'fast'"):
         kind("fast")
     bank = ab.LearnerBank((ab.LinearLearner(auto), ab.LinearLearner(given)))
     metrics = ab.run_learning_loop(bank, ab.RandomWalkStream(D), 50, KEY).metrics
@@ -694,3 +693,31 @@ def test_a_step_has_the_settings_of_its_learner(gammas: tuple[float, float]) -> 
         )
         for new in (mine.step(state, time_step), jax.jit(mine.step)(state, time_step)):
             assert gap(new, mine.update(state, *given)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("learner", "said"),
+    [
+        (ab.LinearLearner, "got the class LinearLearner: make one"),
+        (ab.MLPLearner, "got the class MLPLearner: make one"),
+        (ab.PopArt(ab.LinearLearner()), "learner is already a PopArt"),
+        (ab.LearnerBank((ab.LinearLearner(),)), "put PopArt around each learner of the bank"),
+        ({}, "learner must have init, step, .* got dict"),
+        (np.zeros(1), "learner must have init, step, .* got ndarray"),
+        (ab.LinearLearner(ab.from_optax("noisy_sgd", learning_rate=0.1)), "cannot move .* adds noise"),
+        (ab.LinearLearner(ab.from_optax("add_noise", eta=0.1, gamma=0.5, seed=1)), "cannot move .* adds noise"),
+    ],
+)
+def test_it_says_what_has_no_unit(learner: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        ab.PopArt(learner)
+
+
+def test_auto_is_a_word_of_three_optimizers() -> None:
+    for kind in (ab.LMS, ab.IDBD, ab.Autostep):
+        assert "0.1 over the number of inputs" in (kind.__doc__ or "")
+        with pytest.raises(TypeError, match="step_size must be a number or 'auto', got 'Auto'"):
+            kind("Auto")
+    for other in (ab.TDLambda, ab.ObGD, ab.TDIDBD):
+        with pytest.raises(TypeError, match="'auto' is only for LMS, IDBD and Autostep"):
+            other("auto")

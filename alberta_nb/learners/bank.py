@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from .base import Learner, adopted, contract, first_state
-from ..types import MAX_SIZE, Settings, State, Tree, check_int, require
+from ..types import MAX_LEARNERS, MAX_SIZE, Settings, State, Tree, check_int, require
 
 # %% ../../nbs/learners/03_bank.ipynb #7015a835
 def group_by_structure(learners: Sequence[Learner]) -> dict[Tree, list[int]]:
@@ -105,6 +105,8 @@ def heads_of(learner: Learner) -> int:
 def check_learners(learners: Sequence[Learner]) -> None:
     "Raise ValueError for no learners, TypeError for something that is none or learns from other time steps."
     require(len(learners) > 0, "learners must hold one learner or more, got none")
+    most = f"learners must hold at most {MAX_LEARNERS:,}"
+    require(len(learners) <= MAX_LEARNERS, f"{most} learners, got {len(learners):,}")
     for learner in learners:
         fits = isinstance(learner, Learner) and not isinstance(learner, LearnerBank)
         require(fits, f"learners must have init and step, and be no banks, got {type(learner).__name__}", TypeError)

@@ -75,20 +75,26 @@ def first_state(learner: Learner, feature_dim: int, key: Array | None = None) ->
     "A learner's first state. Raises TypeError where random weights need a key and there is none."
     if not contract(learner).needs_key:
         return learner.init(feature_dim)
-    what = "run_mlp_learning_loop makes them, or give learner_state=learner.init(feature_dim, key)"
-    require(key is not None, f"key is needed, a {type(learner).__name__} starts from random weights: {what}", TypeError)
+    if key is None:
+        who = " around a ".join(type(one).__name__ for one in (learner, *_inside(learner)))
+        what = f"key is needed, a {who} starts from random weights: the key of run_learning_loop is the stream's"
+        raise TypeError(f"{what}; use run_mlp_learning_loop, or give learner_state=learner.init(feature_dim, key)")
     return learner.init(feature_dim, key)
+
+
+def _inside(learner: Any) -> list[Any]:
+    "The learners that one is around, from outside in."
+    return [learner.around, *_inside(learner.around)] if hasattr(learner, "around") else []
 
 
 def innermost(learner: Any) -> Any:
     "The learner itself, or the one that it is `around`."
-    return innermost(learner.around) if hasattr(learner, "around") else learner
+    return [learner, *_inside(learner)][-1]
 
 
 def state_like(learner: Learner, feature_dim: int) -> Tree:
     "Shapes and dtypes of a learner's state."
-    key = jax.ShapeDtypeStruct((2,), "uint32")
-    return jax.eval_shape(lambda key: first_state(learner, feature_dim, key), key)
+    return jax.eval_shape(lambda: first_state(learner, feature_dim, jax.random.PRNGKey(0)))  # JAX's default kind
 
 # %% ../../nbs/learners/02_base.ipynb #c70b36c5
 def check_own(learner: Any, state: Tree, feature_dim: int) -> None:

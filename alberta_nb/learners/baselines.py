@@ -7,12 +7,11 @@ __all__ = ['report', 'LastValue', 'RunningMeanState', 'RunningMean', 'ChangeStat
            'Scored', 'score']
 
 # %% ../../nbs/learners/04_baselines.ipynb #30c26e3d
-from typing import Any
-
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from .base import Learner
 from .linear import LinearLearner, UpdateResult
 from ..normalizers import next_count
 from ..types import Settings, State, TimeStep, Tree, check_number, require, scalar
@@ -129,7 +128,11 @@ class ScoreState(State):
 class Scored(Settings):
     "`learner`, keeping score of all its errors; a fourth column of metrics is the absolute error."
 
-    learner: Any  # with init and step
+    learner: Tree  # a Learner
+
+    def __post_init__(self) -> None:
+        fits = isinstance(self.learner, Learner) and not isinstance(self.learner, type)
+        require(fits, f"learner must have init and step, got {self.learner!r}", TypeError)
 
     def init(self, feature_dim: int) -> ScoreState:
         inner, zeros = self.learner.init(feature_dim), jnp.zeros(2, jnp.result_type(float))

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['MLPLearnerState', 'MLPUpdateResult', 'DiscountedTimeStep', 'NetworkFields', 'next_traces', 'optimizer_groups',
-           'all_steps', 'mlp_step', 'first_params', 'check_network', 'check_network_state', 'DivergenceWarning',
-           'warn_of_divergence', 'NetworkSettings', 'first_network', 'without_constants', 'with_constants', 'updated',
-           'rescaled_output', 'rescaled_network', 'checked_example', 'read_example', 'own_network', 'MLPLearner']
+           'all_steps', 'mlp_step', 'check_weights', 'first_params', 'check_network', 'check_network_state',
+           'DivergenceWarning', 'warn_of_divergence', 'NetworkSettings', 'first_network', 'without_constants',
+           'with_constants', 'updated', 'rescaled_output', 'rescaled_network', 'checked_example', 'read_example',
+           'own_network', 'MLPLearner']
 
 # %% ../../nbs/learners/07_mlp.ipynb #dd42fb6e
 import dataclasses
 import functools
+import itertools
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -26,14 +28,14 @@ from .base import check_own, held
 from .linear import FROM_TEXT, LearnerSettings, UpdateResult, check_kinds, metric_row, scale_input
 from .network import MLPParams, forward, gradient
 from .sparse_init import sparse_init
-from ..native.noise import key_data
+from ..native.noise import threefry_key
 from ..normalizers import Normalizer
 from ..optimizers.base import Optimizer, no_form, times
 from ..optimizers.bounders import Bounder
 from ..optimizers.lms import LMS
 from ..native.outer import dense, move_in_place
 from ..native.rewrite import cured_alone, short_vectors
-from ..types import MAX_SIZE, State, TimeStep, Tree, filled, floats, in_state
+from ..types import MAX_LAYERS, MAX_SIZE, MAX_WEIGHTS, State, TimeStep, Tree, filled, floats, in_state
 from ..types import check_int, check_number, one_discount, require, vector
 
 # %% ../../nbs/learners/07_mlp.ipynb #0fd3cb2e
@@ -149,13 +151,20 @@ def mlp_step(
     return MLPUpdateResult(state=new, prediction=prediction[None], error=error[None], metrics=metrics)
 
 # %% ../../nbs/learners/07_mlp.ipynb #18360b87
+def check_weights(name: str, sizes: Sequence[int]) -> None:
+    "Raise ValueError where layers between these sizes have more weights than any memory holds."
+    count = sum(a * b for a, b in itertools.pairwise(sizes))
+    what = f"{name} must give a network of at most {MAX_WEIGHTS:,} weights"
+    require(count <= MAX_WEIGHTS, f"{what}, got {count:,} between layers of {tuple(sizes)}")
+
+
 def first_params(learner: NetworkFields, feature_dim: int, outputs: int, key: Array) -> MLPParams:
     "Sparse weights, biases 0, for so many inputs and outputs."
     feature_dim = check_int("feature_dim", feature_dim, 1, MAX_SIZE)
-    key_data(key)  # TypeError for something that is no key
     sizes = (feature_dim, *learner.hidden_sizes, outputs)
+    check_weights("feature_dim", sizes)
     shapes = list(zip(sizes[1:], sizes[:-1], strict=True))
-    keys = jax.random.split(key, len(shapes))
+    keys = jax.random.split(threefry_key(key), len(shapes))
     weights = [sparse_init(k, shape, learner.sparsity) for k, shape in zip(keys, shapes, strict=True)]
     return MLPParams(weights=tuple(weights), biases=tuple(filled(shape[:1], 0.0) for shape in shapes))
 
@@ -164,8 +173,10 @@ def check_network(self: NetworkFields, optimizer_kind: type = Optimizer) -> None
     "Raise TypeError or ValueError unless the settings of a network are what they should be."
     sizes, norm = self.hidden_sizes, self.use_layer_norm
     require(isinstance(sizes, tuple), f"hidden_sizes must be a tuple of whole numbers, got {sizes!r}", TypeError)
+    require(len(sizes) <= MAX_LAYERS, f"hidden_sizes must hold at most {MAX_LAYERS:,} layers, got {len(sizes):,}")
     for i, size in enumerate(sizes):
         check_int(f"hidden_sizes[{i}]", size, 1, MAX_SIZE)
+    check_weights("hidden_sizes", (1, *sizes, self.n_outputs))
     for name, high in {"gamma": 1.0, "lamda": 1.0, "sparsity": 1.0, "leaky_relu_slope": float("inf")}.items():
         check_number(name, getattr(self, name), 0.0, high)
     require(isinstance(norm, bool), f"use_layer_norm must be True or False, got {norm!r}", TypeError)

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ..native.noise import key_data
-from ..types import MAX_SIZE, check_int, check_number, require
+from ..native.noise import threefry_key
+from ..types import MAX_SIZE, MAX_WEIGHTS, check_int, check_number, require
 
 # %% ../../nbs/learners/05_sparse_init.ipynb #3452ad2a
 def zeros_per_row(fan_in: int, sparsity: float) -> int:
@@ -39,8 +39,9 @@ def sparse_init(key: Array, shape: tuple[int, int], sparsity: float = 0.9, init_
     shape = check_int("fan_out", shape[0], 1, MAX_SIZE), check_int("fan_in", shape[1], 1, MAX_SIZE)
     sparsity = check_number("sparsity", sparsity, 0.0, 1.0)
     require(init_type in ("uniform", "normal"), f"init_type must be 'uniform' or 'normal', got {init_type!r}")
-    key_data(key)  # TypeError for something that is no key
-    return _draw(shape, init_type, np.int32(zeros_per_row(shape[1], sparsity)), key)
+    count = shape[0] * shape[1]
+    require(count <= MAX_WEIGHTS, f"shape must be of at most {MAX_WEIGHTS:,} weights, got {count:,}")
+    return _draw(shape, init_type, np.int32(zeros_per_row(shape[1], sparsity)), threefry_key(key))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

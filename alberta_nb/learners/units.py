@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from .bank import LearnerBank
 from .base import Learner, adopted, check_own, contract, state_like
 from .linear import LearnerSettings, Owed
 from ..native.rewrite import cured_alone, short_vectors
@@ -140,12 +141,25 @@ def pop_art_step(self: Any, state: PopArtState, time_step: Tree) -> Tree:
 NEEDED = "init", "step", "rescaled", "owed", "step_paid", "read", "values", "n_outputs"
 
 
-@functools.lru_cache(maxsize=256)
 def check_can_move(learner: Any) -> None:
     "Raise TypeError for a learner that cannot change its unit, or whose optimizer cannot."
+    name = getattr(learner, "__name__", "")
+    require(not isinstance(learner, type), f"learner must be a learner, got the class {name}: make one", TypeError)
+    twice = f"learner is already a {type(learner).__name__}, got one for PopArt"
+    require(not isinstance(learner, PopArtSettings), twice, TypeError)
+    several = isinstance(learner, LearnerBank)
+    require(
+        not several, "learner must be one, got a LearnerBank: put PopArt around each learner of the bank", TypeError
+    )
+    learner = contract(learner).structure
     lacks = [name for name in NEEDED if not hasattr(learner, name)]
     what = f"learner must have {', '.join(lacks)}, as LinearLearner and MLPLearner do"
     require(not lacks, f"{what}, got {type(learner).__name__}", TypeError)
+    _try_to_move(learner)
+
+
+@functools.lru_cache(maxsize=256)
+def _try_to_move(learner: Any) -> None:
     ratio = jax.ShapeDtypeStruct((learner.n_outputs,), jnp.result_type(float))
     jax.eval_shape(learner.rescaled, state_like(learner, 2), ratio, ratio)
 
@@ -201,7 +215,7 @@ class PopArtSettings(Around):
     state_kind = PopArtState
 
     def __post_init__(self) -> None:
-        check_can_move(self.inside)
+        check_can_move(self.learner)
         check_number("decay", self.decay, 0.0, 1.0, open_low=True)
 
     def template(self) -> Self:
@@ -219,7 +233,8 @@ class PopArt(PopArtSettings):
 
     `learner`: linear, a network, of many heads, a Horde, or of temporal differences; each output has its own unit.
     `decay`: of mean and deviation of the targets. Predictions, errors and metrics are in the user's unit; before the
-    first target, which gives the unit, the prediction is 0. A learner without a bias keeps the mean at 0. Raises
+    first target, which gives the unit, the prediction is 0. A learner without a bias keeps the mean at 0. In float32,
+    targets must lie between 1e-19 and 1e19, as their squares do, and within 1e5 of their spreads from 0. Raises
     TypeError for a learner whose unit cannot be moved, ValueError for a decay outside (0, 1].
     """
 

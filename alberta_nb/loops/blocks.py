@@ -6,6 +6,7 @@
 __all__ = ['Block', 'Making', 'mended', 'settle', 'cut_pages', 'run_blocks']
 
 # %% ../../nbs/loops/12_blocks.ipynb #4baf000d
+import math
 from collections.abc import Generator, Iterable, Iterator
 from typing import NamedTuple
 
@@ -46,8 +47,16 @@ class Making(NamedTuple):
         return Block(spec, before, given, *made, start, steps)
 
 # %% ../../nbs/loops/12_blocks.ipynb #4094f496
+def _burst(block: Block) -> bool:
+    "Whether a recorded number is infinite; one product tells in the usual case. Skipped rows are NaN, and no matter."
+    rows = np.zeros(0) if block.out is None else np.asarray(block.out[0])
+    return not math.isfinite(np.vdot(rows, rows)) and bool(np.isinf(rows).any())
+
+
 def _left(block: Block) -> bool:
-    "Whether a part of the state has left the numbers in this block."
+    "Whether a part of the state has left the numbers in this block, or an error had an infinite square."
+    if _burst(block):  # the state may be back by now
+        return True
     if all(is_near(carry.learner) for carry in block.carries):
         return False
     before, after = (

@@ -25,7 +25,7 @@ import numpy as np
 from jax import Array, lax
 
 from ..learners.base import Learner, contract
-from .guard import NEVER, is_finite, stays
+from .guard import NEVER, is_finite, stays, unwatched
 from ..native.kernel import holds_short_vectors, loop_options, native_if, use_native, without_jit
 from ..native.rewrite import short_vectors
 from ..native.vmap_last import vmap_last, whole_lanes
@@ -116,24 +116,29 @@ def window_counts(spec: Spec, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*shape[:-1], 1) if several else ()
 
 
+def _level(few: Array, like: Array) -> Array:
+    "`few` with as many axes as `like`, the last ones side by side: `jax_numpy_rank_promotion` may forbid to imply it."
+    return few.reshape((1,) * (like.ndim - few.ndim) + few.shape) if few.ndim else few
+
+
 def spoken(spec: Spec, metrics: Array, good: Array) -> Array:
     "Where the metrics tell of learning: of a head that is silent, a column is NaN."
     column = contract(spec.learner).silent_column
     if column is None:
         return good
     told = lax.slice_in_dim(metrics, column, column + 1, axis=metrics.ndim - (2 if spec.seeds else 1))
-    return good & jnp.logical_not(jnp.isnan(told))
+    return _level(good, told) & jnp.logical_not(jnp.isnan(told))
 
 
 def add_to_window(window: Window, metrics: Array, learned: Array) -> Window:
     "One more step in the window's running sum, compensated, so that a window of 10^8 steps keeps its digits."
-    term = jnp.where(learned, metrics, 0.0) - window.lost
+    term = jnp.where(_level(learned, metrics), metrics, 0.0) - window.lost
     total = window.total + term
     return window.replace(
         total=total,
         lost=jnp.where(jnp.isfinite(total), (total - window.total) - term, 0.0),  # of an infinite sum nothing is
         steps=window.steps + 1,
-        learned=window.learned + learned.astype(jnp.int32),
+        learned=window.learned + _level(learned, window.learned).astype(jnp.int32),
     )
 
 # %% ../../nbs/loops/07_engine.ipynb #02e3909a
@@ -154,8 +159,9 @@ def record_metrics(
         return carry, _put(buffer, metrics, i), filled
     assert carry.window is not None
     window = add_to_window(carry.window, metrics, spoken(spec, metrics, good))
-    mean = window.total / jnp.maximum(window.learned, 1).astype(metrics.dtype)
-    buffer = _put(buffer, jnp.where(window.learned > 0, mean, jnp.nan), filled)
+    learned = _level(window.learned, metrics)
+    mean = window.total / jnp.maximum(learned, 1).astype(metrics.dtype)
+    buffer = _put(buffer, jnp.where(learned > 0, mean, jnp.nan), filled)
     full = window.steps == spec.record_every
     window = jax.tree.map(lambda a: jnp.where(full, jnp.zeros_like(a), a), window)
     return carry.replace(window=window), buffer, filled + full.astype(jnp.int32)
@@ -329,17 +335,18 @@ _refused: set[Spec] = set()
 def run_block(spec: Spec, carry: Carry, idx: int, steps: int, given: Tree = None) -> tuple[Carry, Tree, Array]:
     "One block; where the compiler refuses the native form, the plain one, from then on."
     args = (carry, np.uint32(idx & 0xFFFFFFFF), np.int32(steps), given)
-    if use_native() and (not _refused or spec not in _refused):
-        try:
-            short = not spec.seeds and holds_short_vectors(carry.learner)
-            return _native[spec.stream is not None, short](spec, True, *args)
-        except jax.errors.JaxRuntimeError as error:
-            _refused.add(spec)
-            warnings.warn(
-                f"{type(spec.learner).__name__}: the native loop does not compile here, using the plain one ({error})",
-                stacklevel=2,
-            )
-    return _plain(spec, False, *args)
+    with unwatched():
+        if use_native() and (not _refused or spec not in _refused):
+            try:
+                short = not spec.seeds and holds_short_vectors(carry.learner)
+                return _native[spec.stream is not None, short](spec, True, *args)
+            except jax.errors.JaxRuntimeError as error:
+                _refused.add(spec)
+                who = type(spec.learner).__name__
+                warnings.warn(
+                    f"{who}: the native loop does not compile here, using the plain one ({error})", stacklevel=2
+                )
+        return _plain(spec, False, *args)
 
 # %% ../../nbs/loops/07_engine.ipynb #8de7817e
 # A context that older versions of JAX keep elsewhere.

@@ -31,7 +31,7 @@ from alberta_nb.loops.engine import (
     seeds_last,
     window_counts,
 )
-from .guard import NEVER, NonFiniteError, with_result
+from .guard import NEVER, NonFiniteError, unwatched, with_result
 from .start import MAX_STEPS, Experience, StreamPosition, check_steps, clock_of, time_step_like
 from ..native.vmap_last import whole_lanes
 from ..streams.base import ScanStream, Stream, World
@@ -190,7 +190,8 @@ def _start(spec: Spec, learner_state: Tree, stream_state: Tree, stream: Experien
         total, learned = _zeros((*like.shape, *size), like.dtype), (*window_counts(spec, like.shape), *size)
         window = Window(total=total, lost=total, steps=_zeros((), np.int32), learned=_zeros(learned, np.int32))
     if spec.seeds:
-        learner_state, stream_state = seeds_last((learner_state, stream_state))
+        with unwatched():
+            learner_state, stream_state = seeds_last((learner_state, stream_state))
     due, skipped = tuple(_zeros((), np.int32) for _ in spec.histories), _zeros(size, np.uint32)
     return Carry(learner=learner_state, stream=stream_state, window=window, due=due, skipped=skipped)
 
@@ -217,7 +218,8 @@ def _finish(
     ends = [(carry.learner, carry.stream, carry.skipped) for carry in last.carries]
     ended, n, steps = ends[0], np.size(position.steps), last.start + last.steps
     if np.ndim(position.steps):
-        ended = seeds_first(ended, n) if spec.seeds else jax.tree.map(lambda *leaves: jnp.stack(leaves), *ends)
+        with unwatched():
+            ended = seeds_first(ended, n) if spec.seeds else jax.tree.map(lambda *leaves: jnp.stack(leaves), *ends)
         columns = jax.tree.map(lambda a: np.moveaxis(a[..., :n], -1, 0), columns)
     learner_state, stream_state, skipped = ended
     end = position.replace(state=stream_state, steps=position.steps + np.uint32(steps))

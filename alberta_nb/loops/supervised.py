@@ -287,7 +287,8 @@ def run_learning_loop(
         step_size_tracking, normalizer_tracking: what to record besides the metrics.
         record_every: rows of metrics are means over so many steps; a last, unfinished window is dropped.
         non_finite: "raise" at a time step that is not finite or makes the state so, or "skip" it: a row of NaN,
-            nothing learned, counted. "show": raise for time steps, and leave states as they become.
+            nothing learned, counted. "show": raise for time steps, and leave states as they become. In a
+            `LearnerBank`, "raise" shows states too: one that diverges does not stop the others.
         progress: show a bar. Ctrl-C ends the run early, and what was learned so far is returned.
 
     Returns a tuple (state, metrics (rows, 3 or 4)[, StepSizeHistory][, NormalizerHistory]) with `stream_state`,

@@ -93,7 +93,8 @@ class AutostepState(FlatMemories):
 class Autostep(Optimizer):
     """IDBD made independent of units, with a bound on the whole step (Mahmood et al. 2012, Table 1).
 
-    Raises ValueError for a step size that is not positive, a negative meta step size, or tau below 1.
+    `initial_step_size`: "auto" is 0.1 over the number of inputs, for inputs near unit size. Raises ValueError for a
+    step size that is not positive, a negative meta step size, or tau below 1.
     """
 
     initial_step_size: StepSize = number(0.01, above=True, auto=True)  # where all start; "auto": 0.1 over the inputs

@@ -107,8 +107,12 @@ def number(
     """
 
     def check(name: str, value: object) -> None:
-        if not (auto and is_auto(value)):
-            check_number(name, value, low, high, open_low=above)
+        if auto and is_auto(value):
+            return
+        words = "a number or 'auto'" if auto else "a number: 'auto' is only for LMS, IDBD and Autostep"
+        word = isinstance(value, str) if auto else is_auto(value)
+        require(not word, f"{name} must be {words}, got {value!r}", TypeError)
+        check_number(name, value, low, high, open_low=above)
 
     return dataclasses.field(default=default, metadata={"in_state": True, "check": check, "auto": auto})
 

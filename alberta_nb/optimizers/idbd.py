@@ -162,6 +162,7 @@ def idbd_move(
 class IDBD(LogStepSizes, Optimizer):
     """Incremental delta-bar-delta: every weight learns its own step size (Sutton 1992, Fig. 2).
 
+    `initial_step_size`: "auto" is 0.1 over the number of inputs, for inputs near unit size, as a normaliser makes them.
     Raises TypeError or ValueError for a setting out of range; `init`, for an initial step size outside the bounds.
     """
 

@@ -21,7 +21,8 @@ class LMSState(FlatMemories):
 class LMS(Optimizer):
     """Least mean squares: w += step_size error x, with one fixed step size (Sutton 1992, Eq. 2).
 
-    Raises TypeError or ValueError for a step size that is neither a finite number of at least 0 nor "auto".
+    `step_size`: "auto" is 0.1 over the number of inputs, for inputs near unit size, as a normaliser makes them. Raises
+    TypeError or ValueError for a step size that is neither a finite number of at least 0 nor "auto".
     """
 
     step_size: StepSize = number(0.01, auto=True)  # alpha; "auto": 0.1 over the number of inputs
