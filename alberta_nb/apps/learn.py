@@ -14,15 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from alberta_nb.apps.job import (
-    OPTIMIZERS,
-    TableResult,
-    choose,
-    errors_over_time,
-    learned_features,
-    one_pass,
-    skill_over,
-)
+from .job import OPTIMIZERS, TableResult, choose, errors_over_time
+from .job import learned_features, one_pass, skill_over
 from .report import Command, as_text, draw_errors, largest_step_sizes
 from .report import plain, remarks, shown_scores, speed, told_scores, unfilled
 from .tables import GivenTable, LaggedSource
