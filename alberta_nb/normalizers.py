@@ -13,19 +13,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from alberta_nb.types import (
-    MAX_SIZE,
-    Settings,
-    State,
-    Tree,
-    check_int,
-    check_number,
-    filled,
-    floats,
-    in_state,
-    scalar,
-    vector,
-)
+from .types import MAX_SIZE, Settings, State, Tree, check_int, check_number
+from .types import filled, floats, in_state, scalar, vector
 
 # %% ../nbs/01_normalizers.ipynb #7d6e3395
 def _checked(observation: object, feature_dim: int) -> Array:

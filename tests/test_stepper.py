@@ -15,10 +15,11 @@ from alberta_nb.learners.linear import LinearLearner
 from alberta_nb.learners.mlp import MLPLearner
 from alberta_nb.learners.td import TDLinearLearner
 from alberta_nb.loops import stepper as module
-from alberta_nb.loops.stepper import Stepper, pack, unpack
+from alberta_nb.loops.stepper import Stepper
 from alberta_nb.loops.supervised import run_learning_loop
 from alberta_nb.native import kernel
 from alberta_nb.native.kernel import native_loops
+from alberta_nb.native.words import pack, unpack
 from alberta_nb.normalizers import EMANormalizer
 from alberta_nb.optimizers.autostep import Autostep
 from alberta_nb.optimizers.bounders import ObGDBounding

@@ -831,3 +831,9 @@ def test_a_column_of_flags_is_no_discount(kind: str, tmp_path: Any) -> None:
     with pytest.raises(TypeError, match="column 'done' must hold discounts, got flags"):
         TDTableSource(table, "r", "done", ["x"])
     assert TDTableSource(table, "r", "g", ["x"]).num_steps in (3, None)
+
+
+def test_traced_discounts_are_refused_by_name() -> None:
+    for make in (lambda g: TDArraySource(X, X[:, 0], X, g), lambda g: TDSequenceSource(X, X[:, 0], g)):
+        with pytest.raises(TypeError, match="gammas is being traced"):
+            jax.jit(lambda g, make=make: make(g).feature_dim)(0.9)

@@ -627,6 +627,8 @@ def test_sizes_that_no_memory_holds_are_told_before_it_runs_out(size: int) -> No
         lambda: nb.sparse_init(key, (size, 3)),
         lambda: nb.WelfordNormalizer().init(size),
         lambda: nb.Stepper(learner, size),
+        lambda: nb.RandomWalkStream(size),
+        lambda: nb.CyclicStream(3, num_configurations=size),
     ):
         with pytest.raises(ValueError, match="must be 16777216 or less"):
             make()

@@ -26,19 +26,8 @@ from ..normalizers import Normalizer
 from ..optimizers.base import Optimizer
 from ..optimizers.bounders import Bounder
 from ..optimizers.td_lambda import TDOptimizer, discounted
-from alberta_nb.types import (
-    Settings,
-    State,
-    Tree,
-    check_discounts,
-    check_ratios,
-    cut_off,
-    filled,
-    in_state,
-    as_numbers,
-    require,
-    vector,
-)
+from ..types import Settings, State, Tree, check_discounts, check_ratios, cut_off
+from ..types import filled, in_state, as_numbers, require, vector
 
 # %% ../../nbs/horde/03_horde.ipynb #4799609b
 class Questions(State):

@@ -21,19 +21,8 @@ from .base import check_own, state_like
 from ..normalizers import Normalizer
 from ..optimizers.base import Optimizer, OptimizerUpdate
 from ..optimizers.lms import LMS
-from alberta_nb.types import (
-    MAX_SIZE,
-    Settings,
-    State,
-    TimeStep,
-    Tree,
-    check_int,
-    filled,
-    floats,
-    require,
-    scalar,
-    vector,
-)
+from ..types import MAX_SIZE, Settings, State, TimeStep, Tree, check_int
+from ..types import filled, floats, require, scalar, vector
 
 # %% ../../nbs/learners/01_linear.ipynb #3d9cb5d1
 class LearnerState(State):

@@ -153,9 +153,8 @@ def mlp_step(
 # %% ../../nbs/learners/07_mlp.ipynb #18360b87
 def check_weights(name: str, sizes: Sequence[int]) -> None:
     "Raise ValueError where layers between these sizes have more weights than any memory holds."
-    count = sum(a * b for a, b in itertools.pairwise(sizes))
-    what = f"{name} must give a network of at most {MAX_WEIGHTS:,} weights"
-    require(count <= MAX_WEIGHTS, f"{what}, got {count:,} between layers of {tuple(sizes)}")
+    count, most = sum(a * b for a, b in itertools.pairwise(sizes)), f"a network of at most {MAX_WEIGHTS:,} weights"
+    require(count <= MAX_WEIGHTS, f"{name} must give {most}, got {count:,} between layers of {tuple(sizes)}")
 
 
 def first_params(learner: NetworkFields, feature_dim: int, outputs: int, key: Array) -> MLPParams:
@@ -194,9 +193,8 @@ def check_network_state(self: NetworkFields, state: Tree) -> int:
         raise TypeError(f"state must be a {self.state_kind.__name__}, got {type(state).__name__}")
     shapes = [getattr(bias, "shape", None) for bias in state.params.biases]
     if None in shapes:
-        raise TypeError(
-            f"state must hold arrays, got a {type(state.params.biases[0]).__name__} for biases: {FROM_TEXT}"
-        )
+        kind = type(state.params.biases[0]).__name__
+        raise TypeError(f"state must hold arrays, got a {kind} for biases: {FROM_TEXT}")
     if shapes != self.bias_shapes:
         raise ValueError(f"state must come from this learner, with biases {self.bias_shapes}, got {shapes}")
     if state.kinds() != self.state_kinds:

@@ -16,15 +16,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from .base import check_own
-from alberta_nb.learners.linear import (
-    LearnerState,
-    LinearSettings,
-    Owed,
-    reported,
-    scale_input,
-    scale_only,
-    weighted_sum,
-)
+from .linear import LearnerState, LinearSettings, Owed, reported
+from .linear import scale_input, scale_only, weighted_sum
 from ..optimizers.td_lambda import TDOptimizer, discounted, with_traces
 from ..optimizers.tdidbd import TDIDBD
 from ..types import OffPolicyTimeStep, State, TDTimeStep, Tree, cut_off, floats, one_discount, ranged, vector

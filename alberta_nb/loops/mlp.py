@@ -20,14 +20,8 @@ from ..learners.diagnostics import Diagnostics, rehearse
 from ..learners.mlp import MLPLearner
 from .run import Looks, Run
 from .start import Experience, StreamPosition, check_untraced, many_keys
-from alberta_nb.loops.supervised import (
-    NORMALIZER,
-    BatchedLearningResult,
-    LearningResult,
-    NormalizerTrackingConfig,
-    Result,
-    run,
-)
+from .supervised import NORMALIZER, BatchedLearningResult, LearningResult
+from .supervised import NormalizerTrackingConfig, Result, run
 from ..native.noise import key_data
 from ..streams.base import ScanStream, World
 from ..streams.sources import IteratorSource, Source, checked_pages

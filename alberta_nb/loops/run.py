@@ -20,17 +20,8 @@ from tqdm.auto import tqdm
 
 from ..learners.base import Learner, contract
 from .blocks import Block, Making, mended, run_blocks
-from alberta_nb.loops.engine import (
-    Carry,
-    History,
-    Spec,
-    Window,
-    block_loop,
-    is_paged,
-    seeds_first,
-    seeds_last,
-    window_counts,
-)
+from .engine import Carry, History, Spec, Window, block_loop
+from .engine import is_paged, seeds_first, seeds_last, window_counts
 from .guard import NEVER, NonFiniteError, unwatched, with_result
 from .start import MAX_STEPS, Experience, StreamPosition, check_steps, clock_of, time_step_like
 from ..native.vmap_last import whole_lanes

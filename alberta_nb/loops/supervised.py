@@ -19,17 +19,8 @@ from jax import Array
 from ..learners.base import Learner, contract
 from .engine import History
 from .run import Looks, Run, run_loop, with_result
-from alberta_nb.loops.start import (
-    Experience,
-    StreamPosition,
-    check_steps,
-    check_time_step,
-    check_untraced,
-    check_world,
-    clock_of,
-    learner_start,
-    start_position,
-)
+from .start import Experience, StreamPosition, check_steps, check_time_step, check_untraced
+from .start import check_world, clock_of, learner_start, start_position
 from ..types import Settings, State, Tree, check_int, require
 
 # %% ../../nbs/loops/01_supervised.ipynb #ec3d5d38

@@ -13,16 +13,8 @@ from jax import Array
 
 from ..learners.base import Learner, contract
 from .start import Experience, StreamPosition
-from alberta_nb.loops.supervised import (
-    NORMALIZER,
-    STEP_SIZES,
-    BatchedLearningResult,
-    LearningResult,
-    NormalizerTrackingConfig,
-    StepSizeTrackingConfig,
-    Tracked,
-    run,
-)
+from .supervised import NORMALIZER, STEP_SIZES, BatchedLearningResult, LearningResult
+from .supervised import NormalizerTrackingConfig, StepSizeTrackingConfig, Tracked, run
 from ..types import Settings, State, TDTimeStep, Tree, require
 
 # %% ../../nbs/loops/05_td.ipynb #c6dec979

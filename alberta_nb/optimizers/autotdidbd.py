@@ -12,9 +12,8 @@ from jax import Array
 
 from .autostep import AutostepState, autostep_overshoot
 from .base import Trees, checked, number, one_of
-from alberta_nb.optimizers.idbd import (
-    LINEAR_BOUNDS, Bounds, IDBDParamState, LogStepSizes, check_bounds, clip_log, idbd_memory, log_start,
-)  # fmt: skip
+from .idbd import LINEAR_BOUNDS, Bounds, IDBDParamState, LogStepSizes
+from .idbd import check_bounds, clip_log, idbd_memory, log_start  # fmt: skip
 from .td_lambda import Learned, TDOptimizer, Transition, next_traces
 from .tdidbd import TDIDBDState, error_slopes
 from ..types import Tree

@@ -21,19 +21,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from ..native.outer import size_sum
-from alberta_nb.types import (
-    MAX_SIZE,
-    Settings,
-    State,
-    Tree,
-    check_int,
-    check_number,
-    filled,
-    floats,
-    require,
-    scalar,
-    vector,
-)
+from ..types import MAX_SIZE, Settings, State, Tree, check_int, check_number
+from ..types import filled, floats, require, scalar, vector
 
 # %% ../../nbs/optimizers/05_base.ipynb #827a7d37
 class OptimizerUpdate(State):

@@ -17,17 +17,8 @@ from numpy.typing import ArrayLike
 from ..native import noise
 from .base import Stream
 from .chains import Chain, ChainModel, check_chain
-from alberta_nb.types import (
-    MAX_SIZE,
-    State,
-    TDTimeStep,
-    check_int,
-    check_number,
-    check_settings,
-    floats,
-    as_numbers,
-    require,
-)
+from ..types import MAX_SIZE, State, TDTimeStep, check_int, check_number
+from ..types import check_settings, floats, as_numbers, require
 
 # %% ../../nbs/streams/08_returns.ipynb #653b6c40
 def ideal_returns(rewards: ArrayLike, gammas: ArrayLike, tail: ArrayLike = 0.0) -> np.ndarray:

@@ -36,9 +36,11 @@ class LinearWorld(Stream):
     """
 
     def __post_init__(self) -> None:
-        counts = {"change_interval": 1, "cycle_length": 1, "period": 1, "feature_dim": 1, "num_configurations": 1}
+        lengths = {"feature_dim": 1, "num_configurations": 1}
+        counts = {"change_interval": 1, "cycle_length": 1, "period": 1}
         sizes = {"noise_std": 0.0, "feature_std": 0.0, "drift_rate": 0.0, "amplitude": 0.0}
-        check_settings(self, **{name: low for name, low in (counts | sizes).items() if hasattr(self, name)})
+        for most, lows in ((MAX_SIZE, lengths), (2**63 - 1, counts | sizes)):
+            check_settings(self, most, **{name: low for name, low in lows.items() if hasattr(self, name)})
 
     def start(self, key: Array) -> Tree:
         keys = noise.split(key, 3)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .sources import IteratorSource, RowsSource, Source, as_column, as_table, default_float
-from .sources import checked_pages
+from .sources import checked_pages, on_host
 from .tables import TableSource, look_at, open_table, several
 from ..types import OffPolicyTimeStep, TDTimeStep, TimeStep, check_discounts, check_number, check_ratios
 from ..types import as_numbers, require
@@ -51,7 +51,7 @@ class TDArraySource(RowsSource, TDSource):
         require(min(x.shape) > 0, f"observations must have rows and columns, got shape {x.shape}")
         r = as_column("rewards", rewards, len(x))
         require(following.shape == x.shape, f"next_observations must have shape {x.shape}, got {following.shape}")
-        g = np.asarray(as_numbers("gammas", gammas))
+        g = on_host("gammas", gammas)
         g = as_column("gammas", np.full(len(x), g) if g.ndim == 0 else g, len(x))
         check_discounts("gammas", g)
         rows = {"observation": x, "reward": r, "next_observation": following, "gamma": g}
@@ -76,7 +76,7 @@ class TDSequenceSource(TDArraySource):
         x = as_table("observations", observations, 2)
         require(len(x) > 1, f"observations must have two rows or more, got shape {x.shape}")
         r = as_column("rewards", rewards, len(x))
-        g = np.asarray(as_numbers("gammas", gammas))
+        g = on_host("gammas", gammas)
         g = g if g.ndim == 0 else as_column("gammas", g, len(x))[1:]
         super().__init__(x[:-1], r[1:], x[1:], g)
 
