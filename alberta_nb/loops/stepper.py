@@ -10,7 +10,6 @@ __all__ = ['Given', 'Found', 'ADVICE', 'learn', 'learn_packed', 'learn_many', 'P
 
 # %% ../../nbs/loops/03_stepper.ipynb #8da4c0d2
 import functools
-import math
 import threading
 from collections.abc import Callable
 from typing import ParamSpec, Protocol, TypeVar
@@ -23,7 +22,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from ..native.kernel import OPTIONS, native_if, use_native
 from ..native.rewrite import short_vectors
-from ..native.words import pack, pack_within, sizes_in, unpack, word_count
+from ..native.words import far_word, pack, pack_within, reaches, sizes_in, unpack, word_count
 from ..learners.base import Learner, _settings, adopted, contract, state_like
 from .engine import _x64
 from .guard import NonFiniteError, stays, unwatched
@@ -39,12 +38,13 @@ def learn(learner: Learner, state: Tree, event: Array) -> tuple[Tree, Array]:
 
 
 def learn_packed(learner: Learner, like: Tree, words: Array, event: Array) -> Array:
-    "The same for a packed state with room behind it for a row and the event."
-    return pack_within((learn(learner, unpack(words, like), event), event))
+    "The same for a packed state with room behind it for a row, and for 1 if anything here is far out, else 0."
+    state, row = learn(learner, unpack(words, like), event)
+    return pack_within((state, row, reaches((state, row, event), far_word(row.dtype, 0.8)).astype(row.dtype)))
 
 
 def learn_many(learner: Learner, like: Tree, words: Array, events: Array, count: Array) -> tuple[Array, Array]:
-    "The first `count` rows of `events`, one after the other, in one compiled loop."
+    "The first `count` rows of `events`, in order, in one compiled loop; behind all rows, whether it went far out."
     state = unpack(words, like)
     row = jax.eval_shape(functools.partial(learn, learner), state, events[0])[1]
 
@@ -52,9 +52,10 @@ def learn_many(learner: Learner, like: Tree, words: Array, events: Array, count:
         state, row = learn(learner, carry[0], lax.dynamic_index_in_dim(events, i, 0, keepdims=False))
         return state, jnp.maximum(carry[1], jnp.abs(row)), lax.dynamic_update_index_in_dim(carry[2], row, i, 0)
 
-    start = state, jnp.zeros(row.shape, row.dtype), jnp.zeros((len(events), row.size), row.dtype)
+    start = state, jnp.zeros(row.shape, row.dtype), jnp.zeros((len(events) + 1, row.size), row.dtype)
     state, largest, rows = lax.fori_loop(0, count, body, start)
-    return pack_within((state, largest, jnp.zeros_like(events[0]))), rows
+    far = reaches((state, largest), far_word(row.dtype, 0.8)).astype(row.dtype)
+    return pack_within((state, largest, far)), rows.at[-1].set(far)
 
 # %% ../../nbs/loops/03_stepper.ipynb #8b81c14a
 class Predicting(Learner, Protocol):
@@ -70,17 +71,17 @@ def _compiled(
     "The compiled functions of a stepper: one event, many, and a prediction."
     like = jax.tree.unflatten(tree, leaves)
     one, many = (_Compiled(functools.partial(fn, learner, like), native, wide) for fn in (learn_packed, learn_many))
-    return one, many, _Compiled(lambda words, x: learner.predict(unpack(words, like), x), False, wide)
+    return one, many, _Compiled(lambda words, x: learner.predict(unpack(words, like), x), False, wide, asked=True)
 
 # %% ../../nbs/loops/03_stepper.ipynb #8b81c14b
 _stays = jax.jit(stays)
 
 
 class _Compiled:
-    "A function in its native form until the compiler refuses it, in the plain one from then on; `wide`: in 64 bits."
+    "A function, native until the compiler refuses it; `wide`: in 64 bits; `asked`: jax.debug_nans may stop it."
 
-    def __init__(self, fn: Callable[..., Tree], native: bool, wide: bool):
-        self.wide = wide
+    def __init__(self, fn: Callable[..., Tree], native: bool, wide: bool, asked: bool = False):
+        self.wide, self.asked = wide, asked
         quick = jax.jit(native_if(True, fn), compiler_options=OPTIONS)
         self.forms: list[Tree] = [quick, jax.jit(fn)] if native else [jax.jit(fn)]
 
@@ -90,6 +91,11 @@ class _Compiled:
                 return self(*map(np.asarray, args))
         try:
             return self.forms[0](*args)
+        except FloatingPointError:
+            if self.asked:
+                raise
+            with unwatched():
+                return self(*args)
         except jax.errors.JaxRuntimeError:
             if len(self.forms) == 1:
                 raise
@@ -206,10 +212,11 @@ class PackedState:
         self._leaves = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
         structure, packed, self._wide = contract(learner).structure, pack(leaves), bool(_settings.jax_enable_x64)
         self._one, self._many, self._predict = _compiled(structure, self._tree, self._leaves, use_native(), self._wide)
-        self._size, self._lock = len(packed), threading.RLock()  # behind the state: the last row, the last event
+        self._size, self._lock = len(packed), threading.RLock()  # behind the state: the last row, and a mark
         self._event, self._sent = shared_vector(self.feature_dim + 1, jnp.result_type(float))
         row = jax.eval_shape(functools.partial(learn, structure), like, self._event)[1]
-        self._words = np.append(packed, np.zeros(word_count(row) + word_count(self._event), np.uint32))
+        self._shape, self._seen, self._behind = (self.feature_dim,), self._sent is not self._event, row.size + 1
+        self._words = np.append(packed, np.zeros(self._behind * self._event.itemsize // 4, np.uint32))
 
     @property
     def state(self) -> Tree:
@@ -226,7 +233,9 @@ class PackedState:
 
     def predict(self, observation: ArrayLike) -> Array:
         "The prediction (1,) for an observation (feature_dim,), without learning."
-        found = self._predict(self._words, vector("observation", observation, self.feature_dim))
+        ask = self._predict
+        quick = ask.forms[0] if _settings.jax_enable_x64 == ask.wide else ask
+        found = quick(self._words, vector("observation", observation, self.feature_dim))
         if isinstance(found, jax.core.Tracer):  # compiled code would keep the state of now for ever
             raise not_traced()
         return found
@@ -237,18 +246,8 @@ class WatchedState(PackedState):
 
     def __init__(self, learner: Predicting, feature_dim: int, state: Tree = None):
         super().__init__(learner, feature_dim, state)
-        kind = self._event.dtype
-        most, behind = float(jnp.finfo(kind).max), self._words[self._size :].view(kind).size
-        limits = np.array([most**0.8, most**0.4], kind)
-        self._far = limits.view(np.uint32).reshape(2, -1)[:, -1].tolist()  # the second where an error has burst
+        self._far = [far_word(self._event.dtype, power) for power in (0.8, 0.4)]  # the second where an error has burst
         self._sizes = np.concatenate([sizes_in(leaf) for leaf in self._leaves])
-        self._row = slice(self._size, len(self._words) - word_count(self._event))
-        self._alike = all(leaf.dtype.itemsize == kind.itemsize for leaf in self._leaves)  # words are of one kind
-        self._large = np.full(behind + self._size * 4 // kind.itemsize, 4 * most**0.2, kind)  # makes a far one infinite
-
-    def _near(self, words: np.ndarray) -> bool:
-        "Whether it is plain that no number is far out. Of all products, this one alone does not warn of an infinity."
-        return self._alike and math.isfinite(np.vdot(words.view(self._large.dtype), self._large))
 
     def _keeps(self, words: np.ndarray, rows: np.ndarray) -> bool:
         "Whether no number of the next state is far out, or it got there as it should, which `stays` says."
@@ -302,29 +301,29 @@ class EventLearner(CarefulState):
 
     def update(self, observation: ArrayLike, target: ArrayLike) -> np.ndarray | None:
         "Learn from one event: [prediction, metrics...] (4,) or (5,), or None for an event that was skipped."
-        event, n = self._event, self.feature_dim
-        fits = type(observation) is np.ndarray and observation.dtype is event.dtype and observation.shape == (n,)
+        event, shape, one = self._event, self._shape, self._one
+        fits = type(observation) is np.ndarray and observation.dtype is event.dtype and observation.shape == shape
         try:
-            x = observation if fits else vector("observation", observation, n)
+            x = observation if fits else vector("observation", observation, self.feature_dim)
             y = target if isinstance(target, (float, np.floating)) else vector("target", target, 1).reshape(())
             with self._lock:
-                event[:n], event[n] = x, y
+                event[:-1] = x
+                event[-1] = y
                 try:
-                    words = self._one(self._words, self._sent)
-                except FloatingPointError:  # of jax.debug_nans: what is not finite is looked at here
-                    with unwatched():
-                        words = self._one(self._words, self._sent)
-                found = np.asarray(words)  # waits: only then may the place be written again
-                row = found[self._row].view(event.dtype)
-                near = self._alike and math.isfinite(np.vdot(found.view(event.dtype), self._large))  # as `_near`
-                if not near and self._look(found, row) is None:
+                    quick = one.forms[0] if _settings.jax_enable_x64 == one.wide else one
+                    words = quick(self._words, self._sent)
+                except (FloatingPointError, jax.errors.JaxRuntimeError):
+                    words = one(self._words, self._sent)
+                memory = words if self._seen else np.asarray(words)
+                row = np.frombuffer(memory, event.dtype, self._behind, 4 * self._size)  # waits: the place is free again
+                if row[-1] and self._look(np.asarray(words), row) is None:  # a number is far out
                     return None
                 self._words = words
         except Exception:
             if is_traced(observation, target):
                 raise not_traced() from None
             raise
-        return row
+        return row[:-1]
 
 # %% ../../nbs/loops/03_stepper.ipynb #f5bb6ce0
 def learn_one_by_one(learner: EventLearner, events: np.ndarray, width: int) -> np.ndarray:
@@ -353,10 +352,11 @@ class EventsLearner(EventLearner):
         if not clean and self.non_finite == "raise":
             raise refused_event(int(np.argmin(good)), False)
         n = len(events) if clean else int(good.sum())
-        with self._lock, unwatched():
+        with self._lock:
             words, table = self._many(self._words, padded(events if clean else events[good]), np.int32(n))
-            found, rows = np.asarray(words), np.asarray(table)[:n]
-            if not self._near(found) and (np.isinf(rows).any() or not self._keeps(found, rows)):
+            table = np.asarray(table)
+            rows = table[:n]
+            if table[-1, 0] and (np.isinf(rows).any() or not self._keeps(np.asarray(words), rows)):
                 return learn_one_by_one(self, events, rows.shape[1])  # after a burst the state may be back by now
             self._words = words
             self.skipped += len(good) - n
