@@ -123,6 +123,8 @@ class TableResult:
 
 # %% ../../nbs/apps/02_job.ipynb #3314be97
 begun = threading.Event()  # set from the first pass of a process on
+
+
 ended = threading.Event()  # set while what was learned is judged and written: that is not interrupted
 
 
@@ -134,7 +136,7 @@ def window_of(source: LaggedSource, record_every: int | None) -> int:
     check_int("record_every", every)
     return min(int(every), 2**31 - 1)  # more rows than a window can count; no table has them
 
-
+# %% ../../nbs/apps/02_job.ipynb #b238c7d0
 def one_pass(
     source: LaggedSource, learner: Learner, learners: Mapping[str, object], record_every: int | None, progress: bool
 ) -> tuple[TableResult, LearningResult]:

@@ -4,40 +4,100 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'COMMAND', 'add_arguments', 'run', 'save', 'participants', 'read_ahead', 'Heard', 'learned', 'live',
-           'compile_for', 'learn_table', 'told_contest', 'told_outliers', 'innermost_robust', 'describe', 'draw']
+           'compile_for', 'one_life', 'learn_table', 'told_contest', 'told_outliers', 'innermost_robust', 'describe',
+           'draw']
 
 # %% ../../nbs/apps/04_learn.ipynb #df2c27ac
 import contextlib
+
+
 import dataclasses
+
+
 import time
+
+
 from collections.abc import Iterator, Mapping, Sequence
+
+
 from concurrent.futures import ThreadPoolExecutor
+
+
 from pathlib import Path
+
+
 from typing import Any
 
+
 import numpy as np
+
+
 import pandas as pd
+
+
 from matplotlib.axes import Axes
+
+# %% ../../nbs/apps/04_learn.ipynb #35e43432
 from matplotlib.figure import Figure
+
+
 from tqdm.auto import tqdm
 
+
 from .job import OPTIMIZERS, TableResult, begun, choose, ended
+
+
 from .job import errors_over_time, skill_over, tidy, window_of
+
+
 from .life import BASELINES, Lives, Told, Windows, Written, advantage
+
+
+from .model import save_model
+
+
 from .report import COLORS, Command, as_text, draw_errors, replacing
+
+
 from .report import percent, plain, remarks, shown_scores, speed, told_scores, unfilled
+
+
 from .tables import GivenTable, LaggedSource, Rows, all_rows, guess_rows
+
+
 from ..learners.interval import Interval
+
+# %% ../../nbs/apps/04_learn.ipynb #12f8e640
 from ..learners.late import Late
+
+
 from ..learners.linear import LinearLearner
+
+
 from ..learners.mlp import MLPLearner
+
+
 from ..learners.robust import Robust
+
+
 from ..learners.units import PopArt
+
+
 from ..optimizers.autostep import Autostep
+
+
 from ..optimizers.bounders import ObGDBounding
+
+
 from ..streams.dialect import TableError
+
+
 from ..streams.sources import default_float
+
+
 from ..streams.tables import several
+
+# %% ../../nbs/apps/04_learn.ipynb #5f5b9d91
 from ..types import Tree, check_int, require
 
 # %% ../../nbs/apps/04_learn.ipynb #a888aebe
@@ -73,7 +133,7 @@ def read_ahead(pages: Iterator[Rows]) -> Iterator[Rows]:
             following = reader.submit(next, pages, None)
             yield page
 
-
+# %% ../../nbs/apps/04_learn.ipynb #53ac8893
 class Heard:
     "What is kept of all that was said: sums in windows, step sizes over time, and the last rows."
 
@@ -97,7 +157,7 @@ class Heard:
                 if found is not None:
                     self.sizes.append((self.windows.rows, name, found[1]))
 
-
+# %% ../../nbs/apps/04_learn.ipynb #2500b37b
 def learned(learner: Any, state: Tree) -> tuple[np.ndarray, np.ndarray] | None:
     "Weights and step sizes of a linear learner, in the unit that it learns in, wherever it is; None of a network."
     while hasattr(learner, "around"):
@@ -107,11 +167,10 @@ def learned(learner: Any, state: Tree) -> tuple[np.ndarray, np.ndarray] | None:
     return np.asarray(state.weights), np.asarray(learner.step_sizes(state)["step_sizes"])
 
 # %% ../../nbs/apps/04_learn.ipynb #0cb1fd66
-def live(
-    source: LaggedSource, learners: Mapping[str, Any], heard: Heard, written: Written | None, progress: bool
-) -> Lives:
-    "Let the learners live on the source once, and hear what they say. Ctrl-C ends it early."
-    lives, size = Lives(source, learners), _page_rows(source)
+def live(lives: Lives, heard: Heard, written: Written | None, progress: bool) -> None:
+    "Let the learners live on their source once, and hear what they say. Ctrl-C ends it early."
+    source = lives.source
+    size = _page_rows(source)
     begun.set()
     with tqdm(total=guess_rows(source.table), unit=" rows", disable=not progress, delay=0.5) as bar:
         try:
@@ -126,14 +185,13 @@ def live(
         except KeyboardInterrupt:
             lives.interrupted = True
     ended.set()
-    return lives
 
 
 def _page_rows(source: LaggedSource) -> int:
     "So many that a page fits into the cache, and so few that step sizes are seen a hundred times."
     return int(np.clip(guess_rows(source.table) // 100, 64, max((1 << 20) // source.feature_dim, 64)))
 
-
+# %% ../../nbs/apps/04_learn.ipynb #c67fbf0e
 def compile_for(source: LaggedSource, learners: Mapping[str, Any]) -> None:
     "Compile what the pass needs, on one row of zeros. Raises KeyboardInterrupt where somebody wants it so."
     columns = np.zeros((1, len(source.targets)))
@@ -144,12 +202,42 @@ def compile_for(source: LaggedSource, learners: Mapping[str, Any]) -> None:
         raise KeyboardInterrupt
 
 # %% ../../nbs/apps/04_learn.ipynb #156f3c1b
+def one_life(
+    lives: Lives, record_every: int | None, window: int, predictions: str | Path | None, model: str | Path | None,
+    progress: bool,
+) -> TableResult:  # fmt: skip
+    "All learners live on their source once; what they said is written where it is wanted, and what they know."
+    source, learners, start = lives.source, lives.learners, time.perf_counter()
+    every, heard = window_of(source, record_every), Heard(window_of(source, record_every), check_int("window", window))
+    compile_for(source, learners)
+    compiled = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        written = None
+        if predictions is not None:
+            path = stack.enter_context(replacing(Path(predictions)))
+            written = stack.enter_context(contextlib.closing(Written(path, source.targets, list(learners))))
+        live(lives, heard, written, progress)
+        if lives.interrupted and not heard.windows.rows:
+            raise KeyboardInterrupt
+        found = TableResult(
+            learners=learners, targets=source.targets, columns=source.lagged, lags=source.lags, known=source.known,
+            origin=dict(zip(source.columns, source.origin.tolist(), strict=True)), horizon=source.horizon,
+            report=source.report, record_every=every, interrupted=lives.interrupted, states=lives.states,
+            compiling=compiled - start, seconds=time.perf_counter() - compiled,
+        )  # fmt: skip
+        found = _collect(found, heard, lives)
+        if model is not None:
+            save_model(model, lives)
+        return found
+
+# %% ../../nbs/apps/04_learn.ipynb #9cda6156
 def learn_table(
     table: GivenTable = None, target: str | Sequence[str] = "temp", features: Sequence[str] | None = None,
     lags: int = 24, optimizers: Sequence[str] = ("lms", "idbd", "autostep"), normalizer: str | None = "ema",
     step_size: float | None = None, meta_step_size: float | None = None, record_every: int | None = None,
     progress: bool = False, *, known: Sequence[str] = (), horizon: int = 1, kinds: Sequence[str] = ("linear",),
     robust: bool = False, interval: float | None = 0.9, window: int = 300, predictions: str | Path | None = None,
+    save: str | Path | None = None,
 ) -> TableResult:  # fmt: skip
     """Predict column `target` of each row from what is known before it, then learn it; all learners in one pass.
 
@@ -167,31 +255,14 @@ def learn_table(
         interval: the share of targets that intervals are to hold; None for no intervals.
         window: how many of the last rows go into the result's `predictions`.
         predictions: a CSV file for all that was said, of every row from the first that can be predicted.
+        save: a file for what was learned, which `predict_table` goes on with.
 
     The loop is compiled on a row of zeros first; `seconds` are those of reading and learning. Ctrl-C ends it early.
     Raises TableError for a table that cannot be used, ValueError for an unknown name or a bad number.
     """
     source = LaggedSource(table, target, features, lags, known=known, horizon=horizon)
     learners = participants(source, kinds, optimizers, normalizer, step_size, meta_step_size, interval, robust)
-    every, start = window_of(source, record_every), time.perf_counter()
-    heard = Heard(every, check_int("window", window))
-    compile_for(source, learners)
-    compiled = time.perf_counter()
-    with contextlib.ExitStack() as stack:
-        written = None
-        if predictions is not None:
-            path = stack.enter_context(replacing(Path(predictions)))
-            written = stack.enter_context(contextlib.closing(Written(path, source.targets, list(learners))))
-        lives = live(source, learners, heard, written, progress)
-        if lives.interrupted and not heard.windows.rows:
-            raise KeyboardInterrupt
-        found = TableResult(
-            learners=learners, targets=source.targets, columns=source.lagged, lags=source.lags, known=source.known,
-            origin=dict(zip(source.columns, source.origin.tolist(), strict=True)), horizon=source.horizon,
-            report=source.report, record_every=every, interrupted=lives.interrupted, states=lives.states,
-            compiling=compiled - start, seconds=time.perf_counter() - compiled,
-        )  # fmt: skip
-        return _collect(found, heard, lives)
+    return one_life(Lives(source, learners), record_every, window, predictions, save, progress)
 
 # %% ../../nbs/apps/04_learn.ipynb #e02a8ed1
 def _collect(found: TableResult, heard: Heard, lives: Lives) -> TableResult:
@@ -223,7 +294,7 @@ def _joined(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         return first
     return pd.concat(tables, names=["target"]) if isinstance(first.index[0], str) else tidy(tables, "target")
 
-
+# %% ../../nbs/apps/04_learn.ipynb #3f13569e
 def _scores(totals: Mapping[str, np.ndarray]) -> pd.DataFrame:
     "Errors of each learner, the part of the last value's that is gone, and the part of targets within the interval."
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -274,7 +345,7 @@ def _sizes(found: TableResult, heard: Heard, most: int = 5) -> pd.DataFrame:
     inputs = names[names.learner == name].feature.to_numpy()
     return table.assign(feature=inputs[table.feature])
 
-
+# %% ../../nbs/apps/04_learn.ipynb #eb6e7816
 def _of_first(table: pd.DataFrame, found: TableResult) -> pd.DataFrame:
     "The part of a table that is about the first target."
     return table[table.target == found.target] if "target" in table else table
@@ -324,7 +395,7 @@ def innermost_robust(found: TableResult) -> Any:
         learner = learner.around
     return learner
 
-
+# %% ../../nbs/apps/04_learn.ipynb #4064bd9c
 def describe(found: TableResult, name: str) -> str:
     "What the table was like, how each thing was treated, the scores, who won, and where step sizes are largest."
     held = "inside: the part of targets within the learner's interval" if "inside" in found.scores else ""
@@ -372,7 +443,7 @@ def _draw_sizes(axes: Axes, found: TableResult) -> None:
     axes.set_title(f"{found.sizes.learner.iloc[0]}: the step sizes that moved most", fontsize=9)
     axes.legend(fontsize=7, frameon=False, ncols=2)
 
-
+# %% ../../nbs/apps/04_learn.ipynb #3b6026f4
 def _draw_window(axes: Axes, found: TableResult) -> None:
     "The last rows: what came, and what the best learner had said."
     best = next(iter(found.contests.values()))[0]

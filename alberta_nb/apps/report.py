@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['COLORS', 'LONG_FILE', 'listed', 'treatment', 'as_text', 'speed', 'left_out', 'unfilled', 'percent', 'shown_scores',
            'largest_step_sizes', 'unstable', 'all_lost', 'remarks', 'plain', 'axis_for', 'line_style', 'draw_errors',
-           'prepare', 'finite_or_none', 'told_scores', 'told_gammas', 'load_learners', 'split_names', 'Command']
+           'prepare', 'finite_or_none', 'told_scores', 'told_gammas', 'load_learners', 'split_names', 'shows_progress',
+           'table_of', 'Command']
 
 # %% ../../nbs/apps/03_report.ipynb #afd80e7b
 import argparse
 import dataclasses
+import functools
 import inspect
 import json
 import math
@@ -34,7 +36,7 @@ from ..loops.saved import forsaken, once, replacing
 from ..streams.dialect import TableError
 from ..streams.frames import at_home
 from ..streams.reading import add_reading_arguments, reading_of
-from ..streams.tables import explain, open_table
+from ..streams.tables import Table, explain, open_table
 from ..types import Settings, Tree, require
 
 # %% ../../nbs/apps/03_report.ipynb #8a391a50
@@ -229,7 +231,7 @@ def told_gammas(found: TableResult) -> list[dict[str, float]]:
     "The discounts, and the last rows that could not be judged at each."
     return [{"gamma": gamma, "rows_left_out": unknown_rows(gamma)} for gamma in found.gammas]
 
-
+# %% ../../nbs/apps/03_report.ipynb #5aa59993
 def _configuration(command: "Command", found: TableResult, name: str) -> dict[str, object]:
     "A run as JSON can hold it: what was asked of the table is told with it, what was found behind the learners."
     several = len(found.targets) > 1 or not command.named
@@ -308,8 +310,13 @@ def _arguments_of_job(command: "Command", args: argparse.Namespace, columns: Seq
         raise ValueError(f"gamma must be numbers with commas between, got {args.gammas!r}") from None
     if command.spoken:
         given |= {"predictions": args.output / command.spoken, "interval": args.interval or None}
+    return given | {"progress": shows_progress(args)}
+
+
+def shows_progress(args: argparse.Namespace) -> bool:
+    "Whether the table is long enough for a progress bar, and one is wanted."
     path = at_home(args.table or "")
-    return given | {"progress": not args.no_progress and path.is_file() and path.stat().st_size > LONG_FILE}
+    return not args.no_progress and path.is_file() and path.stat().st_size > LONG_FILE
 
 # %% ../../nbs/apps/03_report.ipynb #5f296417
 def _add_for_rows(add: Callable[..., Any]) -> None:
@@ -321,8 +328,9 @@ def _add_for_rows(add: Callable[..., Any]) -> None:
     add("--robust", action="store_true", help="learn from an error no more than from three usual ones")
     add("--interval", type=float, default=0.9, metavar="P",
         help="the part of targets that intervals hold; 0 for no intervals (default: %(default)s)")  # fmt: skip
+    add("--save", type=at_home, metavar="MODEL", help="a file for what was learned, for `alberta-nb predict`")
 
-
+# %% ../../nbs/apps/03_report.ipynb #095afadd
 def _add_arguments(command: "Command", parser: argparse.ArgumentParser) -> None:
     "The arguments of the command; each has the name of its job's, where that has one."
     add, names = parser.add_argument, [*command.optimizers, *command.more]
@@ -355,29 +363,48 @@ def _add_arguments(command: "Command", parser: argparse.ArgumentParser) -> None:
     add_reading_arguments(parser)
 
 # %% ../../nbs/apps/03_report.ipynb #0a42ab0d
-def _tell(command: "Command", found: TableResult, folder: Path, name: str) -> None:
+def _tell(command: "Command", found: TableResult, args: argparse.Namespace) -> None:
     "Write what was found, then print it: whoever reads the lines may stop, and where the disk is full they are left."
+    name, model = args.table or SHIPPED, getattr(args, "save", None)
     try:
-        paths = command.save(found, folder, name)
+        paths = command.save(found, args.output, name)
     finally:
         print(command.describe(found, name))
-    print("wrote " + ", ".join(map(str, paths)))
+    print("wrote " + ", ".join(map(str, [*paths, *[model] * bool(model)])))
 
 
+def table_of(args: argparse.Namespace) -> Table | None:
+    "The table that the arguments name, and a folder to write to; None where it is only looked at, and told about."
+    if not args.explain:
+        prepare(args.output)
+    table = opened(None if args.table is None else open_table(args.table, reading=reading_of(args)))
+    if args.explain:
+        print(explain(table))
+        return None
+    return table
+
+# %% ../../nbs/apps/03_report.ipynb #d0259c96
 def _run(command: "Command", args: argparse.Namespace) -> int:
+    "Do the job that the arguments name, and answer."
+    return command.answer(args, functools.partial(_done, command))
+
+
+def _done(command: "Command", args: argparse.Namespace) -> TableResult | None:
+    "What the job finds in the table that the arguments name; None where the table is only looked at."
+    told = args.table is None or not command.named or (getattr(args, command.column) or "").strip()
+    require(bool(told) or args.explain, f"which column of {args.table}? Say --{command.column} COLUMN", TableError)
+    table = table_of(args)
+    return table and command.job(**_arguments_of_job(command, args, table.columns) | {"table": table})
+
+
+def _answer(command: "Command", args: argparse.Namespace, job: Callable[[Any], TableResult | None]) -> int:
     "0 when all is well, 2 for a table or an argument that cannot be used, 130 after Ctrl-C."
     try:
-        told = args.table is None or not command.named or (getattr(args, command.column) or "").strip()
-        require(bool(told) or args.explain, f"which column of {args.table}? Say --{command.column} COLUMN", TableError)
-        if not args.explain:
-            prepare(args.output)
-        table = opened(None if args.table is None else open_table(args.table, reading=reading_of(args)))
-        if args.explain:
-            print(explain(table))
+        found = job(args)
+        if found is None:
             return 0
-        found = command.job(**_arguments_of_job(command, args, table.columns) | {"table": table})
         if found.steps:
-            _tell(command, found, args.output, args.table or SHIPPED)
+            _tell(command, found, args)
         if found.interrupted:
             print(f"alberta-nb: interrupted after {found.steps:,} steps", file=sys.stderr)
             return 130
@@ -410,4 +437,4 @@ class Command:
     spoken: str = ""  # the file that the job itself writes its predictions to, row by row
 
     files = property(lambda self: [self.picture, *self.tables])
-    add_arguments, run, save = _add_arguments, _run, _save
+    add_arguments, run, save, answer = _add_arguments, _run, _save, _answer

@@ -163,7 +163,7 @@ def _try_to_move(learner: Any) -> None:
     ratio = jax.ShapeDtypeStruct((learner.n_outputs,), jnp.result_type(float))
     jax.eval_shape(learner.rescaled, state_like(learner, 2), ratio, ratio)
 
-
+# %% ../../nbs/learners/10_units.ipynb #57f3433d
 def of_inside(name: str) -> Any:
     "A method of the learner inside, where it has one, as a method that takes the whole state."
 
