@@ -125,6 +125,7 @@ def lives() -> dict[str, Life]:
         "baselines": Life(ab.LearnerBank(lone), table, one),
         "scored": Life(Scored(ChangeLearner(linear(ab.IDBD(), ema))), ab.DriftingTeacherStream(D), one),
         "popart": Life(ab.PopArt(linear(ab.Autostep(0.1), ema)), ab.ScaleDriftStream(D), one, options=means),
+        "interval": Life(ab.Interval(ab.Late(ab.Robust(linear(ab.IDBD(), ema)), 2)), table, one),
         "bank": Life(
             ab.LearnerBank(tuple(linear(ab.IDBD(a), ema) for a in (0.01, 0.1))),
             table, one, options=sizes,

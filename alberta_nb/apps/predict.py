@@ -44,9 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "The arguments of the command."
     add = parser.add_argument
     add("model", type=at_home, metavar="MODEL", help="a file that `alberta-nb learn --save MODEL` wrote")
-    add("table", metavar="FILE", help="a table whose rows come after those that were learned, or - for standard input")
+    add("table", metavar="FILE", help="a table whose rows come after those that were learned, or -: standard input")
     add("--learn", action="store_true", help="learn each row once it was predicted")
-    add("--save", type=at_home, metavar="MODEL", help="with --learn: where what is known afterwards goes; it may be the same file")
+    add(
+        "--save",
+        type=at_home,
+        metavar="MODEL",
+        help="with --learn: where what is known afterwards goes; it may be the same file",
+    )
     add("--record-every", type=int, metavar="N", help="rows in a window of metrics.csv (default: a 200th of the table)")
     add("--output", type=at_home, default=Path("alberta-nb-output"), metavar="DIR",
         help=f"where {', '.join([*LEARN.files, LEARN.spoken])} and config.json go (default: %(default)s)")  # fmt: skip

@@ -312,7 +312,7 @@ def _arguments_of_job(command: "Command", args: argparse.Namespace, columns: Seq
         given |= {"predictions": args.output / command.spoken, "interval": args.interval or None}
     return given | {"progress": shows_progress(args)}
 
-
+# %% ../../nbs/apps/03_report.ipynb #194288bf
 def shows_progress(args: argparse.Namespace) -> bool:
     "Whether the table is long enough for a progress bar, and one is wanted."
     path = at_home(args.table or "")
@@ -394,9 +394,9 @@ def _done(command: "Command", args: argparse.Namespace) -> TableResult | None:
     told = args.table is None or not command.named or (getattr(args, command.column) or "").strip()
     require(bool(told) or args.explain, f"which column of {args.table}? Say --{command.column} COLUMN", TableError)
     table = table_of(args)
-    return table and command.job(**_arguments_of_job(command, args, table.columns) | {"table": table})
+    return None if table is None else command.job(**_arguments_of_job(command, args, table.columns) | {"table": table})
 
-
+# %% ../../nbs/apps/03_report.ipynb #b696221e
 def _answer(command: "Command", args: argparse.Namespace, job: Callable[[Any], TableResult | None]) -> int:
     "0 when all is well, 2 for a table or an argument that cannot be used, 130 after Ctrl-C."
     try:

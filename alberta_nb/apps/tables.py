@@ -134,19 +134,38 @@ class Place(NamedTuple):
     rows: int
 
 # %% ../../nbs/apps/01_tables.ipynb #941db8d5
-def _count_inputs(source: "LaggedSource") -> None:
-    "How many inputs there are, and what they are called, now that the columns are known."
-    source.feature_dim = source.lags * len(source.lagged) + len(source.known)
-    of, past = len(source.lagged), source.lags * len(source.lagged)
-    size = f"lags {source.lags} times {of} columns are {past:,} inputs"
-    require(source.feature_dim <= MOST_INPUTS, f"{size}; {MOST_INPUTS:,} are the most")
-    require(source.feature_dim > 0, "lags must be 1 or more, or columns be named that are known when their row is predicted")
-    source.feature_names = lag_names(source.lagged, source.lags, source.horizon) + source.known
-    source.origin = np.full(len(source.columns), np.nan)
-    source.report = TableReport.begin(source.table)
+class _Counted(Source):
+    "What is known of the rows of a table once it is known which columns are used."
+
+    after: Place | None = None
+    absent: Sequence[str] = ()  # targets that the table does not have
+    table: Table
+    targets: list[str]
+    lagged: list[str]
+    known: list[str]
+    columns: list[str]
+    lags: int
+    horizon: int
+
+    reach = property(lambda self: self.horizon + max(self.lags - 1, 0))  # rows before its own that a row is made of
+
+    def count(self) -> None:
+        "How many inputs there are, and what they are called."
+        of, past = len(self.lagged), self.lags * len(self.lagged)
+        self.feature_dim = past + len(self.known)
+        size = f"lags {self.lags} times {of} columns are {past:,} inputs"
+        require(self.feature_dim <= MOST_INPUTS, f"{size}; {MOST_INPUTS:,} are the most")
+        require(self.feature_dim > 0, "lags must be 1 or more, or columns named that are known with their row")
+        self.feature_names = lag_names(self.lagged, self.lags, self.horizon) + self.known
+        self.origin = np.full(len(self.columns), np.nan)
+        self.report = TableReport.begin(self.table)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes = super().shapes()
+        return shapes | {name: (len(self.targets),) for name in ("target", "reward") if name in shapes}
 
 # %% ../../nbs/apps/01_tables.ipynb #53438a82
-class LaggedSource(Source):
+class LaggedSource(_Counted):
     """Row t of a table as a time step: what was known before it as observation (eq. 1 and 2), `target` as target.
 
     Several columns can be predicted: `target` is then a list, or None for all numeric ones; `targets` has them.
@@ -163,12 +182,6 @@ class LaggedSource(Source):
     Raises TableError for a column that is missing or not numeric, and for a table without rows.
     """
 
-    after: Place | None = None
-    absent: Sequence[str] = ()  # targets that the table does not have
-    feature_names: list[str]
-    origin: np.ndarray
-    report: TableReport
-
     def __init__(
         self, table: GivenTable, target: str | Sequence[str] | None, features: Sequence[str] | None = None,
         lags: int = 24, piece_rows: int | None = None, known: Sequence[str] = (), horizon: int = 1,
@@ -180,13 +193,7 @@ class LaggedSource(Source):
         self.lagged = lagged if lags else []
         self.known = _known_columns(self.table, self.targets, known)
         self.columns = in_order(self.table, self.lagged, self.targets, self.known)
-        _count_inputs(self)
-
-    reach = property(lambda self: self.horizon + max(self.lags - 1, 0))  # rows before its own that a row is made of
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        shapes = super().shapes()
-        return shapes | {name: (len(self.targets),) for name in ("target", "reward") if name in shapes}
+        self.count()
 
     def pages(self, first: int, rows: int) -> Iterator[Tree]:
         return _lagged_pages(self, first, rows)
@@ -310,7 +317,7 @@ def resumed(table: GivenTable, settings: Mapping[str, Any], after: Place | None)
         setattr(source, name, settings[name])
     source.absent = [] if source.lags else [name for name in source.targets if name not in source.table.columns]
     numeric_names(source.table, [name for name in source.columns if name not in source.absent])
-    _count_inputs(source)
+    source.count()
     return source
 
 # %% ../../nbs/apps/01_tables.ipynb #27d034a0

@@ -1,0 +1,165 @@
+"""What learners of a table know, in a file: bit for bit, and nothing believed of a file that is none."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+import alberta_nb as ab
+from alberta_nb.apps.life import Lives
+from alberta_nb.apps.model import load_model, save_model
+from alberta_nb.apps.tables import LaggedSource, all_rows, resumed, settings_of
+from alberta_nb.streams.dialect import TableError
+
+RNG = np.random.default_rng(7)
+TABLE = pd.DataFrame(RNG.normal(size=(120, 4)).cumsum(axis=0) * [1e-3, 1.0, 1e6, 1.0] + 1e4, columns=list("abcd"))
+TABLE.loc[[5, 60, 61, 90], "b"] = np.nan
+TABLE.loc[:30, "d"] = np.nan  # a column that begins late
+
+
+def lives_on(table: pd.DataFrame, **how: Any) -> Lives:
+    source = LaggedSource(table, **how)
+    linear, network = ab.LinearLearner(ab.Autostep(0.01), ab.EMANormalizer()), ab.MLPLearner((3,), ab.LMS(0.01))
+    inside = {"linear": linear, "robust": ab.Robust(ab.PopArt(linear)), "network": network}
+    return Lives(source, {name: ab.Interval(ab.Late(one, source.horizon - 1)) for name, one in inside.items()})
+
+
+def live(lives: Lives, page: int = 17) -> dict[str, np.ndarray]:
+    told = [lives.learn(rows) for rows in all_rows(lives.source, page)]
+    return {name: np.concatenate([part.said[name] for part in told]) for name in told[0].said}
+
+
+WAYS = [
+    {"target": "a", "lags": 1},
+    {"target": ["a", "b"], "lags": 4, "horizon": 3},
+    {"target": "d", "lags": 2, "known": ["c"]},
+    {"target": ["b"], "lags": 0, "known": ["a", "c"]},
+    {"target": "b", "lags": 2, "features": ["d"], "horizon": 2},
+]
+
+
+@pytest.mark.parametrize("how", WAYS, ids=str)
+@pytest.mark.parametrize("cut", [37, 61, 119])
+def test_two_files_are_as_one(how: dict[str, Any], cut: int, tmp_path: Path) -> None:
+    whole, before = lives_on(TABLE, **how), lives_on(TABLE[:cut], **how)
+    wanted = live(whole)
+    live(before, 9)
+    save_model(tmp_path / "m", before)
+    model = load_model(tmp_path / "m")
+    assert model.place.rows == cut and model.learners == before.learners
+    after = model.lives(TABLE[cut:].reset_index(drop=True), teach=True)
+    said = live(after, 40)
+    for name, values in said.items():
+        assert len(values) == len(TABLE) - cut
+        assert np.array_equal(values, wanted[name][-len(values) :], equal_nan=True), name
+    for ours, theirs in zip(jax.tree.leaves(after.states), jax.tree.leaves(whole.states), strict=True):
+        assert np.array_equal(ours, theirs)
+    assert np.array_equal(after.place.past, whole.place.past) and after.place.rows == len(TABLE)
+
+
+def test_columns_in_another_order_and_more_of_them(tmp_path: Path) -> None:
+    before = lives_on(TABLE[:80], target="b", lags=2)
+    live(before)
+    save_model(tmp_path / "m", before)
+    plain, mixed = TABLE[80:], TABLE[80:][list("dbca")].assign(new=1.0)
+    a, b = (live(load_model(tmp_path / "m").lives(table, teach=True)) for table in (plain, mixed))
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_untaught_learners_stay_as_they_are(tmp_path: Path) -> None:
+    before = lives_on(TABLE[:80], target="b", lags=0, known=["a"])
+    live(before)
+    save_model(tmp_path / "m", before)
+    model = load_model(tmp_path / "m")
+    silent = model.lives(TABLE[80:][["a"]], teach=False)  # its target is not in the table
+    said = live(silent)
+    now = silent.states["linear", 0].learner_state.learner_state
+    for ours, theirs in zip(
+        jax.tree.leaves(now), jax.tree.leaves(before.states["linear", 0].learner_state.learner_state), strict=True
+    ):
+        assert np.array_equal(ours, theirs)
+    inputs = (TABLE["a"][80:].to_numpy() - TABLE["a"][0])[:, None]
+    learner = before.learners["linear"].learner.learner
+    wanted = [float(learner.predict(now, x.astype(np.float32))[0]) for x in inputs]
+    origin = silent.place.origin[silent.source.columns.index("b")]
+    assert np.allclose(said["linear"][:, 0], np.array(wanted) + origin, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lags", [0, 2])
+def test_a_column_that_is_missing_is_named(lags: int, tmp_path: Path) -> None:
+    before = lives_on(TABLE[:80], target="b", lags=lags, known=["a"])
+    live(before)
+    save_model(tmp_path / "m", before)
+    model = load_model(tmp_path / "m")
+    with pytest.raises(TableError, match="'a'"):
+        model.lives(TABLE[80:].drop(columns="a"), teach=True)
+    with pytest.raises(TableError, match="'a'"):
+        model.lives(TABLE[80:].assign(a="word"), teach=True)
+    if lags:
+        with pytest.raises(TableError, match="'b'"):
+            model.lives(TABLE[80:].drop(columns="b"), teach=False)
+
+
+def rewritten(path: Path, to: Path, change: Any) -> Path:
+    """The same file with other notes; the header is the one file that is JSON."""
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(to, "w") as new:
+        for item in old.infolist():
+            data = old.read(item)
+            if item.filename.endswith(".json"):
+                header = json.loads(data)
+                change(header["notes"])
+                data = json.dumps(header).encode()
+            new.writestr(item, data)
+    return to
+
+
+def put(*path: Any) -> Any:
+    *names, last, value = path
+
+    def change(notes: Any) -> None:
+        for name in names:
+            notes = notes[name]
+        notes[last] = value
+
+    return change
+
+
+BAD = [
+    put("table", {}), put("table", None), put("table", "targets", []), put("table", "targets", ["zz"]),
+    put("table", "lags", -1), put("table", "lags", True), put("table", "lags", 2**40), put("table", "horizon", "1"),
+    put("table", "columns", ["b", "b"]), put("table", "known", "a"), put("names", ["one"]), put("names", 3),
+    put("origin", [1.0]), put("origin", ["x", 1, 2, 3]), put("past", [[0.0]]), put("past", None),
+    put("past", 0, 0, float("nan")), put("rows", -1), put("rows", "many"), put("sums", []), put("counts", {}),
+    lambda notes: notes.clear(), lambda notes: notes.pop("past"), put("table", "lags", 7),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", BAD)
+def test_a_file_that_is_no_model_is_refused(change: Any, tmp_path: Path) -> None:
+    before = lives_on(TABLE[:40], target="b", lags=2)
+    live(before)
+    save_model(tmp_path / "m", before)
+    with pytest.raises(ValueError, match="bad"):
+        load_model(rewritten(tmp_path / "m", tmp_path / "bad", change))
+
+
+def test_a_learner_alone_is_no_model(tmp_path: Path) -> None:
+    learner = ab.LinearLearner(ab.LMS())
+    ab.save(tmp_path / "one", learner, learner.init(3))
+    with pytest.raises(ValueError, match="no model of a table"):
+        load_model(tmp_path / "one")
+    with pytest.raises(ValueError, match="learned a row"):
+        save_model(tmp_path / "none", lives_on(TABLE, target="a", lags=1))
+    with pytest.raises(OSError, match="nowhere"):
+        load_model(tmp_path / "nowhere")
+
+
+def test_resumed_without_a_place_begins(tmp_path: Path) -> None:
+    source = LaggedSource(TABLE, "b", lags=3)
+    a, b = (list(all_rows(s, 50)) for s in (source, resumed(TABLE, settings_of(source), None)))
+    assert all(np.array_equal(x.inputs, y.inputs) for x, y in zip(a, b, strict=True))
