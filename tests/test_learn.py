@@ -266,7 +266,7 @@ def test_divergence_is_named(tmp_path) -> None:
         ({"step_size": float("nan")}, "step_size"),
         ({"meta_step_size": -0.1}, "meta_step_size"),
         ({"record_every": 0}, "record_every must be 1 or more"),
-        ({"lags": 0}, "lags 0 needs columns"),
+        ({"lags": 0}, "lags must be 1 or more"),
         ({"target": "nope"}, "has no column 'nope'"),
         ({"features": ["nope"]}, "has no column 'nope'"),
     ],

@@ -71,11 +71,13 @@ def test_a_model_that_does_not_learn_is_not_changed(files: Path, capsys: Any) ->
         (["predict", "m", "second.csv", "--save", "n"], "save needs learn"),
         (["predict", "m", "other.csv"], "'x'"),
         (["learn", "first.csv", "--target", "y", "--save", "no/folder/m"], "no/folder"),
+        (["learn", "first.csv", "--target", "y", "--save", "out"], "out: it is a folder"),
     ],
 )
 def test_errors_are_one_line(words: list[str], said: str, files: Path, capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.chdir(files)
     learn_table(TABLE[:600], "y", lags=0, known=["x", "z"], optimizers=["lms"], save="m")
+    (files / "out").mkdir()
     TABLE[["y", "z"]].to_csv("other.csv", index=False)
     code, _, err = call(capsys, *words)
     assert code == 2 and said in err and err.count("\n") == 1 and "Traceback" not in err

@@ -53,7 +53,7 @@ from .job import errors_over_time, skill_over, tidy, window_of
 from .life import BASELINES, Lives, Told, Windows, Written, advantage
 
 
-from .model import save_model
+from .model import check_place, save_model
 
 
 from .report import COLORS, Command, as_text, draw_errors, replacing
@@ -209,6 +209,8 @@ def one_life(
     "All learners live on their source once; what they said is written where it is wanted, and what they know."
     source, learners, start = lives.source, lives.learners, time.perf_counter()
     every, heard = window_of(source, record_every), Heard(window_of(source, record_every), check_int("window", window))
+    if model is not None:
+        check_place(model)
     compile_for(source, learners)
     compiled = time.perf_counter()
     with contextlib.ExitStack() as stack:

@@ -83,7 +83,8 @@ def as_text(found: TableResult, name: str, question: str, table: str, notes: Seq
 def speed(found: TableResult, learners: int, kind: str = "learners") -> str:
     "One line: how long the pass took."
     rate = f"{found.steps / max(found.seconds, 1e-9):,.0f} steps/s, after {found.compiling:.1f} s of compiling"
-    return f"{found.steps:,} steps of {learners} {kind} in one pass of {found.seconds:.2f} s: {rate}"
+    who = f"{learners} {kind if learners > 1 else kind[:-1]}"
+    return f"{found.steps:,} steps of {who} in one pass of {found.seconds:.2f} s: {rate}"
 
 
 def left_out(found: TableResult, what: str) -> list[str]:
