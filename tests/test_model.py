@@ -159,7 +159,7 @@ def test_a_learner_alone_is_no_model(tmp_path: Path) -> None:
         load_model(tmp_path / "nowhere")
 
 
-def test_resumed_without_a_place_begins(tmp_path: Path) -> None:
+def test_resumed_without_a_place_begins() -> None:
     source = LaggedSource(TABLE, "b", lags=3)
     a, b = (list(all_rows(s, 50)) for s in (source, resumed(TABLE, settings_of(source), None)))
     assert all(np.array_equal(x.inputs, y.inputs) for x, y in zip(a, b, strict=True))

@@ -9,95 +9,37 @@ __all__ = ['KINDS', 'COMMAND', 'add_arguments', 'run', 'save', 'participants', '
 
 # %% ../../nbs/apps/04_learn.ipynb #df2c27ac
 import contextlib
-
-
 import dataclasses
-
-
 import time
-
-
 from collections.abc import Iterator, Mapping, Sequence
-
-
 from concurrent.futures import ThreadPoolExecutor
-
-
 from pathlib import Path
-
-
 from typing import Any
 
-
 import numpy as np
-
-
 import pandas as pd
-
-
 from matplotlib.axes import Axes
-
-# %% ../../nbs/apps/04_learn.ipynb #35e43432
 from matplotlib.figure import Figure
-
-
 from tqdm.auto import tqdm
 
-
 from .job import OPTIMIZERS, TableResult, begun, choose, ended
-
-
 from .job import errors_over_time, skill_over, tidy, window_of
-
-
 from .life import BASELINES, Lives, Told, Windows, Written, advantage
-
-
-from .model import check_place, save_model
-
-
+from .model import save_model
 from .report import COLORS, Command, as_text, draw_errors, replacing
-
-
-from .report import percent, plain, remarks, shown_scores, speed, told_scores, unfilled
-
-
+from .report import check_place, percent, plain, remarks, shown_scores, speed, told_scores, unfilled
 from .tables import GivenTable, LaggedSource, Rows, all_rows, guess_rows
-
-
 from ..learners.interval import Interval
-
-# %% ../../nbs/apps/04_learn.ipynb #12f8e640
 from ..learners.late import Late
-
-
 from ..learners.linear import LinearLearner
-
-
 from ..learners.mlp import MLPLearner
-
-
 from ..learners.robust import Robust
-
-
 from ..learners.units import PopArt
-
-
 from ..optimizers.autostep import Autostep
-
-
 from ..optimizers.bounders import ObGDBounding
-
-
 from ..streams.dialect import TableError
-
-
 from ..streams.sources import default_float
-
-
 from ..streams.tables import several
-
-# %% ../../nbs/apps/04_learn.ipynb #5f5b9d91
 from ..types import Tree, check_int, require
 
 # %% ../../nbs/apps/04_learn.ipynb #a888aebe
@@ -208,9 +150,10 @@ def one_life(
 ) -> TableResult:  # fmt: skip
     "All learners live on their source once; what they said is written where it is wanted, and what they know."
     source, learners, start = lives.source, lives.learners, time.perf_counter()
-    every, heard = window_of(source, record_every), Heard(window_of(source, record_every), check_int("window", window))
+    every = window_of(source, record_every)
+    heard = Heard(every, check_int("window", window))
     if model is not None:
-        check_place(model)
+        check_place(Path(model))
     compile_for(source, learners)
     compiled = time.perf_counter()
     with contextlib.ExitStack() as stack:

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['COLORS', 'LONG_FILE', 'listed', 'treatment', 'as_text', 'speed', 'left_out', 'unfilled', 'percent', 'shown_scores',
            'largest_step_sizes', 'unstable', 'all_lost', 'remarks', 'plain', 'axis_for', 'line_style', 'draw_errors',
-           'prepare', 'finite_or_none', 'told_scores', 'told_gammas', 'load_learners', 'split_names', 'shows_progress',
-           'table_of', 'Command']
+           'check_place', 'prepare', 'finite_or_none', 'told_scores', 'told_gammas', 'load_learners', 'split_names',
+           'shows_progress', 'table_of', 'Command']
 
 # %% ../../nbs/apps/03_report.ipynb #afd80e7b
 import argparse
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -19,7 +20,7 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -200,15 +201,29 @@ def draw_errors(axes: Axes, found: TableResult, **legend: Any) -> None:
         axes.text(0.5, 0.5, "no window was filled", transform=axes.transAxes, ha="center", fontsize=9)
 
 # %% ../../nbs/apps/03_report.ipynb #3d79665b
-def prepare(folder: Path) -> None:
-    "Make the output folder and try it, before any work is done. Raises TableError where nothing can be written."
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    "What is tried, before any work is done: TableError where nothing can be written."
     try:
+        yield
+    except OSError as error:
+        raise TableError(f"cannot write to {path}: {error.strerror or error}") from None
+
+
+def check_place(path: Path) -> None:
+    "Raise TableError where no file can be written."
+    require(not path.is_dir(), f"cannot write to {path}: it is a folder", TableError)
+    with _writing(path):
+        tempfile.TemporaryFile(dir=path.parent).close()
+
+
+def prepare(folder: Path) -> None:
+    "Make the output folder and try it. Raises TableError where nothing can be written."
+    with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
         for part in filter(forsaken, folder.glob(".*.part")):
             part.unlink(missing_ok=True)
-    except OSError as error:
-        raise TableError(f"cannot write to {folder}: {error.strerror or error}") from None
 
 # %% ../../nbs/apps/03_report.ipynb #4a51496f
 def finite_or_none(numbers: Mapping[str, float]) -> dict[str, float | None]:

@@ -267,7 +267,7 @@ def _counted_pieces(source: LaggedSource) -> Iterator[tuple[np.ndarray, np.ndarr
     origin, last, moved = np.full(len(every), np.nan), np.full(len(every), np.nan), np.zeros(len(every), bool)
     if source.after is not None:
         origin, last = source.after.origin, np.where(np.isnan(source.after.origin), np.nan, source.after.past[-1])
-    for values, bad in _with_absent(source):
+    for values, bad in _with_absent(source) if source.absent else source.table.pieces(source.columns):
         report.add(source.columns, values, bad)
         there = np.isfinite(values)
         first = np.where(there.any(axis=0), there.argmax(axis=0) + 1, len(values))

@@ -13,20 +13,15 @@ import jax.numpy as jnp
 from jax import Array
 
 from .linear import UpdateResult, scale_only
-from .units import Around
-from ..types import State, TimeStep, Tree, check_int, require
+from .units import Around, AroundState
+from ..types import TimeStep, Tree, check_int, require
 
 # %% ../../nbs/learners/11_late.ipynb #19f0b3b6
-class LateState(State):
+class LateState(AroundState):
     "The state of the learner inside, its last `delay` states, each leaf (delay, ...), and the number of rows ()."
 
-    learner_state: Tree
     past: Tree
     rows: Array
-
-    @property
-    def normalizer_state(self) -> Tree:
-        return self.learner_state.normalizer_state
 
 
 def foretold(learner: Any, state: Tree, observation: Array) -> Array:
@@ -83,6 +78,3 @@ class Late(Around):
         first = self.learner.init(feature_dim, *key)
         past = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], self.delay, axis=0), first if self.delay else None)
         return LateState(learner_state=first, past=past, rows=jnp.uint32(0))
-
-    def values(self, state: LateState, x: Array) -> Array:
-        return self.inside.values(state.learner_state, x)

@@ -9,22 +9,18 @@ __all__ = ['RobustState', 'cut', 'Robust']
 import jax.numpy as jnp
 from jax import Array
 
+from .interval import usual_error
 from .late import foretold
 from .linear import UpdateResult
-from .units import Around
-from ..types import State, TimeStep, Tree, check_number, scalar
+from .units import Around, AroundState
+from ..types import TimeStep, check_number, scalar
 
 # %% ../../nbs/learners/13_robust.ipynb #744114a3
-class RobustState(State):
+class RobustState(AroundState):
     "The state of the learner inside, the size of the cut errors (), and of how many it is made ()."
 
-    learner_state: Tree
     size: Array
     weight: Array
-
-    @property
-    def normalizer_state(self) -> Tree:
-        return self.learner_state.normalizer_state
 
 
 def cut(error: Array, limit: Array) -> Array:
@@ -53,17 +49,12 @@ class Robust(Around):
         none = scalar(0.0)
         return RobustState(learner_state=self.learner.init(feature_dim, *key), size=none, weight=none)
 
-    def values(self, state: RobustState, x: Array) -> Array:
-        return self.inside.values(state.learner_state, x)
-
     def step(self, state: RobustState, time_step: TimeStep) -> UpdateResult:
         "A step of the learner, towards a target that is not too far."
         expected = foretold(self.inside, state.learner_state, time_step.observation)
         error = cut(time_step.target - expected, self.most * state.size)
         result = self.inside.step(state.learner_state, time_step.replace(target=expected + error))
-        weight = self.decay * state.weight + 1.0
-        size = state.size + (jnp.abs(error[0]) - state.size) / weight
         true = time_step.target - result.prediction
         metrics = jnp.concatenate([true * true, true, result.metrics[2:]])
-        new = RobustState(learner_state=result.state, size=size, weight=weight)
+        new = RobustState(learner_state=result.state, **usual_error(state, error[0], self.decay))
         return result.replace(state=new, error=true, metrics=metrics)
