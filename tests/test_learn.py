@@ -308,10 +308,15 @@ def test_rebuilt_learners_learn_the_same(made, tmp_path) -> None:
 
 
 def test_the_figure_shows_what_it_should(made) -> None:
-    errors, *maps = draw(made).axes
+    figure = draw(made)
+    errors, *maps = figure.axes
+    figure.draw_without_rendering()
+    for axes in figure.axes:  # no legend hides a line
+        assert axes.get_legend().get_window_extent().y0 >= axes.get_window_extent().y1 - 1
     labels = [t.get_text() for t in errors.get_legend().get_texts()]
     assert [label.split(":")[0] for label in labels] == NAMES
-    assert len(maps) == 2 and maps[0].get_title().endswith(": the step sizes that moved most")
+    assert len(maps) == 2 and maps[0].get_ylabel().startswith("step size of ")
+    assert maps[0].get_legend().get_title().get_text() == "the inputs whose step sizes moved most"
     assert [text.get_text() for text in maps[1].get_legend().get_texts()][0] == "interval"
     assert len(draw(learn_table(make_table(100), "y", lags=1, optimizers=["lms"])).axes) == 2
 

@@ -368,12 +368,15 @@ def _feature_of(found: TableResult, target: str) -> pd.DataFrame:
     return found.features[found.features.target == target] if "target" in found.features else found.features
 
 # %% ../../nbs/apps/04_learn.ipynb #151ee844
+_ABOVE: Tree = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 3, "fontsize": 8}  # no line is hidden
+
+
 def draw(found: TableResult) -> Figure:
     "A matplotlib figure: running errors, step sizes over time, and a window of predictions with their interval."
     rows = 2 + bool(len(found.sizes))
     figure = Figure(figsize=(6.5, 2.7 * rows), dpi=110, layout="constrained")
     axes = figure.subplots(rows, 1)
-    draw_errors(axes[0], found)
+    draw_errors(axes[0], found, **_ABOVE)
     if rows == 3:
         _draw_sizes(axes[1], found)
     _draw_window(axes[-1], found)
@@ -384,9 +387,8 @@ def _draw_sizes(axes: Axes, found: TableResult) -> None:
     "Step sizes over time of the inputs that moved most."
     for k, (feature, rows) in enumerate(found.sizes.groupby("feature", sort=False)):
         axes.plot(rows.step, rows.step_size, color=COLORS[k % len(COLORS)], lw=1.4, label=plain(str(feature)))
-    axes.set(xlabel="rows predicted", ylabel="step size", yscale="log")
-    axes.set_title(f"{found.sizes.learner.iloc[0]}: the step sizes that moved most", fontsize=9)
-    axes.legend(fontsize=7, frameon=False, ncols=2)
+    axes.set(xlabel="rows predicted", ylabel=f"step size of {found.sizes.learner.iloc[0]}", yscale="log")
+    axes.legend(frameon=False, title="the inputs whose step sizes moved most", title_fontsize=9, **_ABOVE)
 
 # %% ../../nbs/apps/04_learn.ipynb #3b6026f4
 def _draw_window(axes: Axes, found: TableResult) -> None:
@@ -398,7 +400,7 @@ def _draw_window(axes: Axes, found: TableResult) -> None:
     axes.plot(rows.row, rows.prediction, color=COLORS[0], lw=1.0, label=f"{best} said")
     axes.plot(rows.row, rows.actual, "k.", ms=2.5, label="what came")
     axes.set(xlabel="row", ylabel=plain(found.target))
-    axes.legend(fontsize=7, frameon=False, ncols=3)
+    axes.legend(frameon=False, **_ABOVE)
 
 # %% ../../nbs/apps/04_learn.ipynb #04976978
 COMMAND = Command(

@@ -196,7 +196,7 @@ def draw_errors(axes: Axes, found: TableResult, **legend: Any) -> None:
         axes.set_ylim(0.9 * finite.min(initial=top), 1.05 * top)
     axes.set(xlabel="rows predicted", ylabel=f"RMSE of {plain(found.target)} so far")
     if len(running):
-        axes.legend(frameon=False, fontsize=9, **(legend or {"ncols": 2, "loc": "lower right"}))
+        axes.legend(frameon=False, **{"fontsize": 9, **(legend or {"ncols": 2, "loc": "lower right"})})
     else:
         axes.text(0.5, 0.5, "no window was filled", transform=axes.transAxes, ha="center", fontsize=9)
 
