@@ -252,11 +252,26 @@ def test_next_is_the_next_page() -> None:
     assert told > 10
 
 
-def test_public_functions_are_annotated_with_what_is_there() -> None:
-    """The website shows a function by evaluating its annotations: a name in quotes that comes later stops the build."""
+def shown(node: ast.stmt) -> list[ast.stmt]:
+    """What the website shows of a function or a class: itself, or its fields and how it is made."""
+    if not isinstance(node, ast.ClassDef):
+        return [node]
+    makes = ("__init__", "__new__")
+    return [n for n in node.body if isinstance(n, ast.AnnAssign) or isinstance(n, ast.FunctionDef) and n.name in makes]
+
+
+def annotations(node: ast.stmt) -> list[ast.expr | None]:
+    if isinstance(node, ast.AnnAssign):
+        return [node.annotation]
+    assert isinstance(node, ast.FunctionDef)
+    return [a.annotation for a in (*node.args.args, *node.args.kwonlyargs)] + [node.returns]
+
+
+def test_public_names_are_annotated_with_what_is_there() -> None:
+    """The website evaluates the annotations that it shows: a name in quotes that comes later stops the build."""
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-                notes = [a.annotation for a in (*node.args.args, *node.args.kwonlyargs)] + [node.returns]
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                notes = [note for part in shown(node) for note in annotations(part)]
                 quoted = [n.value for n in notes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
                 assert not quoted, f"{path.name}: {node.name} names {quoted} in quotes"
