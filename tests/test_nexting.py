@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from alberta_nb.apps import cli, nexting, tables
+from alberta_nb.apps.command import load_learners
 from alberta_nb.apps.nexting import draw, next_everything, save
 from alberta_nb.apps.predict_return import predict_returns
-from alberta_nb.apps.report import load_learners
 from alberta_nb.apps.tables import TransitionSource
 from alberta_nb.streams.robot import (
     ROBOT_SENSORS,

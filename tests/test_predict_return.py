@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from alberta_nb.apps import cli, job, report, tables
+from alberta_nb.apps.command import load_learners
 from alberta_nb.apps.job import TD_OPTIMIZERS, TableResult, _baseline_returns, _table_returns, unknown_rows
 from alberta_nb.apps.predict_return import (
     DiscountedMeanLearner,
@@ -17,7 +18,6 @@ from alberta_nb.apps.predict_return import (
     predict_returns,
     save,
 )
-from alberta_nb.apps.report import load_learners
 from alberta_nb.horde.gvf import GVFSpec, create_horde_spec
 from alberta_nb.horde.horde import HordeLearner
 from alberta_nb.learners.baselines import ChangeLearner

@@ -16,19 +16,15 @@ import pytest
 
 import alberta_nb
 from alberta_nb.apps import learn, nexting, predict_return
+from alberta_nb.apps.command import Command, finite_or_none, load_learners, prepare, split_names
 from alberta_nb.apps.job import TableResult
 from alberta_nb.apps.report import (
-    Command,
     all_lost,
-    finite_or_none,
     largest_step_sizes,
     listed,
-    load_learners,
     plain,
-    prepare,
     remarks,
     shown_scores,
-    split_names,
     treatment,
     unstable,
 )

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .life import Lives, Means
-from .tables import SETTINGS, GivenTable, Place, resumed, settings_of
+from .tables import SETTINGS, GivenTable, Place, codings_of, resumed, settings_of
 from ..learners.bank import LearnerBank
 from ..loops.saved import load, save
 from ..types import Tree, require
@@ -57,6 +57,10 @@ def _wrong(notes: Mapping[str, Any], learners: int) -> str:
     targets, lagged, known, columns = lists
     if not targets or not {*targets, *lagged, *known} <= {*columns} or learners != len(targets) * len(notes["names"]):
         return "its columns and its learners do not fit"
+    try:
+        codings_of(asked)
+    except (KeyError, TypeError, ValueError):
+        return "its columns of words or times are coded in no known way"
     if not all(type(asked[name]) is int and 0 <= asked[name] < 2**31 for name in ("lags", "horizon")):
         return "its lags or its horizon are no numbers"
     return ""

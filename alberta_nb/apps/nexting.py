@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from .job import TD_OPTIMIZERS, TableResult, check_gammas, choose, judge, last_rows, one_pass
 from .job import scores_of, tidy, unknown_rows, windows_of
 from .predict_return import DiscountedMeanLearner
-from .report import Command, as_text, axis_for, left_out, percent, plain, speed, told_gammas
+from .command import Command, told_gammas
+from .report import as_text, axis_for, left_out, percent, plain, speed
 from .report import unfilled, unstable
 from .tables import GivenTable, TransitionSource
 from ..horde.gvf import horde_from_columns
@@ -148,7 +149,8 @@ COMMAND = Command(
     column="columns", about="the columns to predict, with commas between (default: all that hold numbers)",
     several=True, named=False, optimizers=["autotdidbd"], more=["tdlambda", "tdidbd", "trueonline"],
     job=next_everything,
-    describe=describe, picture="nexting.png", draw=draw, answers=lambda found: {"gammas": told_gammas(found)},
+    describe=describe, picture="nexting.png", draw=draw, shows="for each column and time scale, what followed and what was predicted in the last rows",
+    answers=lambda found: {"gammas": told_gammas(found)},
     tables={"errors.csv": "scores", "metrics.csv": "windows", "predictions.csv": "predictions"},
     gammas=("gammas", "0,0.8,0.95", "0 is the next row, 0.95 looks 20 rows ahead"),
 )  # fmt: skip

@@ -20,8 +20,9 @@ from matplotlib.figure import Figure
 
 from .job import TD_OPTIMIZERS, TableResult, check_gammas, choose, judge, last_rows, learned_features
 from .job import one_pass, scores_of, tidy, unknown_rows, windows_of
-from .report import Command, as_text, axis_for, draw_errors, left_out
-from .report import line_style, plain, remarks, shown_scores, speed, told_gammas, told_scores, unfilled
+from .command import Command, told_gammas, told_scores
+from .report import as_text, axis_for, draw_errors, left_out
+from .report import line_style, plain, remarks, shown_scores, speed, unfilled
 from .tables import GivenTable, TransitionSource
 from ..horde.horde import HordeLearner, HordeTimeStep
 from ..learners.bank import LearnerBank
@@ -218,6 +219,7 @@ COMMAND = Command(
     column="cumulant", about="the column to predict (of the weather: temp)", several=False, optimizers=TD_OPTIMIZERS,
     more=[], job=predict_returns, describe=describe, picture="returns.png", draw=draw,
     tables={"metrics.csv": "windows", "features.csv": "features", "predictions.csv": "predictions"},
+    shows="errors so far of each learner, and the last rows with what followed and what was predicted",
     answers=lambda found: {"scores": told_scores(found), "returns": told_gammas(found)},
     gammas=("gamma", "0.9,0.99", "0.9 looks about 10 rows ahead, 0.99 a hundred"),
 )  # fmt: skip

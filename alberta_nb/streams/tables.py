@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_COLUMNS', 'Table', 'unique_names', 'several', 'CSVTable', 'open_table', 'TableSource', 'first_piece', 'look_at',
-           'numeric_names', 'explain']
+           'input_names', 'numeric_names', 'explain']
 
 # %% ../../nbs/streams/05_tables.ipynb #41a1a74c
 import itertools
@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .columns import column_kinds, decimal_signs, to_numbers, why_not_numeric
+from .columns import CALLED, Kind, column_kinds, decimal_signs, kind_of, to_numbers, why_not_numeric
 from .dialect import TableError, dialect_of, explained, unpacked
 from .frames import arrow, at_home, leaves, regrouped, speaks_arrow
 from .frames import standard_input, streamed, to_frame, without
+from .inputs import Coding, coding_of
 from .reading import GUESS, Reading
 from .sources import Source, default_float
 from ..types import TimeStep, check_int, require
@@ -39,11 +40,13 @@ class Table:
 
     `read_as` says what was guessed of a file; `refused` what a column holds that is not numeric, once somebody looked;
     `examples` has a cell that was no number of each column with such, once it was read; `reading` is what was known.
+    `codings` are those of columns that hold no numbers and are read as some; `clock` is that of its times, or None.
     Use `open_table`. A subclass has `frames`.
     """
 
     read_as = ""
     places: dict[str, int]
+    clock: Coding | None = None
 
     def __init__(
         self, name: str, columns: Sequence[object], num_rows: int | None, piece_rows: int | None, reading: Reading
@@ -56,6 +59,9 @@ class Table:
         self.renamed = [new for new, old in zip(self.columns, self.given, strict=True) if new != old.strip()]
         empty: list[dict[str, str]] = [{}, {}, {}]
         self.refused, self.refused_cells, self.examples = empty
+        self.codings: dict[str, Coding] = {}
+        self.words: dict[str, Coding] = {}  # of columns of words and times, which are coded where they are asked for
+        self.coded: dict[str, tuple[str, int]] = {}  # the names of their numbers: column, and which of its numbers
         rows = max(_PIECE_NUMBERS // len(self.columns), 1) if piece_rows is None else piece_rows
         self.piece_rows = check_int("piece_rows", rows)
 
@@ -70,6 +76,15 @@ class Table:
     def position(self, name: object) -> int:
         "Where a column stands, whatever blanks its name has. Raises TableError for one that is not there."
         return _position(self, str(name))
+
+    def moments(self, clock: Coding) -> str:
+        "The name of its times in seconds since 1970."
+        self.code(clock)
+        return next(name for name, owner in self.coded.items() if owner == (clock.column, 0))
+
+    def code(self, coding: Coding) -> list[str]:
+        "Read a column as numbers from now on; the names of those that are inputs. Raises TableError as `position`."
+        return _code(self, coding)
 
 # %% ../../nbs/streams/05_tables.ipynb #3bc85fda
 def _position(table: Table, name: str) -> int:
@@ -90,27 +105,44 @@ def _spoken(name: str) -> str:
 
 # %% ../../nbs/streams/05_tables.ipynb #63c60057
 def _pieces(table: Table, names: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    positions = sorted({table.position(name) for name in names})
-    signs: list[dict[str, str]] = [{} for _ in positions]
-    rank = {position: k for k, position in enumerate(positions)}
-    places = [rank[table.position(name)] for name in names]
+    wanted = [table.coded.get(name, (name, -1)) for name in names]
+    places = [(table.position(column), max(number, 0), number >= 0) for column, number in wanted]
+    positions = sorted({position for position, *_ in places})
+    rank, kinds = {position: k for k, position in enumerate(positions)}, {(p, coded) for p, _, coded in places}
+    signs: dict[int, dict[str, str]] = {position: {} for position in positions}
     for frame in table.frames(positions):
-        read = [_read(table, frame.iloc[:, k], position, signs[k]) for k, position in enumerate(positions)]
-        yield np.stack([read[k][0] for k in places], axis=1), np.array([read[k][1] for k in places])
+        read = {(p, coded): _read(table, frame.iloc[:, rank[p]], p, coded, signs[p]) for p, coded in kinds}
+        values = np.stack([read[p, coded][0][:, k] for p, k, coded in places], axis=1)
+        yield values, np.array([read[p, coded][1] for p, _, coded in places])
 
 
-def _read(table: Table, column: Column, position: int, signs: dict[str, str]) -> tuple[np.ndarray, int]:
+def _read(table: Table, column: Column, position: int, coded: bool, signs: dict[str, str]) -> tuple[np.ndarray, int]:
     "The numbers of one column of a piece, and how many were none; `signs` are those of the pieces before."
-    name, decimal = table.columns[position], next(iter(signs), table.decimal)
+    name = table.columns[position]
+    values = table.codings[name].read(column) if coded else _numbers(table, column, name, signs)[:, None]
+    bad = int(column.notna().sum()) - int(np.isfinite(values[:, 0]).sum())
+    if bad:
+        lost = column.notna().to_numpy(bool) & ~np.isfinite(values[:, 0])
+        table.examples.setdefault(name, str(column[lost].iloc[0]))
+    return values, bad
+
+
+def _numbers(table: Table, column: Column, name: str, signs: dict[str, str]) -> np.ndarray:
+    decimal = next(iter(signs), table.decimal)
     if not signs or getattr(column.dtype, "kind", "O") == "O":
         signs |= decimal_signs(column, decimal, table.reading.decimal is not None) | signs
     two = f"column {name!r} holds {' and '.join(map(repr, signs.values()))}: which is its decimal sign?"
     require(len(signs) < 2, f"{table.name}: {two}", TableError)
-    values = to_numbers(column, next(iter(signs), decimal))
-    bad = int(column.notna().sum()) - int(np.isfinite(values).sum())
-    if bad:
-        table.examples.setdefault(name, str(column[column.notna() & ~np.isfinite(values)].iloc[0]))
-    return values, bad
+    return to_numbers(column, next(iter(signs), decimal))
+
+
+def _code(table: Table, coding: Coding) -> list[str]:
+    name = table.columns[table.position(coding.column)]
+    table.codings[name] = coding
+    free = unique_names([*table.columns, *coding.numbers])[len(table.columns) :]  # a column may be called like one
+    numbers = coding.numbers if coding.kind == "boolean" else free
+    table.coded |= {number: (name, k) for k, number in enumerate(numbers)}
+    return numbers[len(numbers) - len(coding.inputs) :]
 
 # %% ../../nbs/streams/05_tables.ipynb #f6f9bb0a
 def unique_names(names: Iterable[object]) -> list[str]:
@@ -268,9 +300,25 @@ def open_table(table: object, piece_rows: int | None = None, reading: Reading = 
     if isinstance(table, Table):
         require(reading == GUESS, "a table that is open is read as it was told then", TypeError)
         return table
-    if isinstance(table, str | Path):
-        return _open_file(str(table), piece_rows, reading)
-    return _open_object(table, piece_rows, reading)
+    file = isinstance(table, str | Path)
+    found = _open_file(str(table), piece_rows, reading) if file else _open_object(table, piece_rows, reading)
+    return _sorted(found) if reading.sort else found
+
+
+def _sorted(table: Table) -> Table:
+    "A table with all its rows in memory, in the order of their times. Raises TableError for one without times."
+    import pandas as pd
+
+    look_at(table)
+    require(table.clock is not None, f"{table.name}: sort needs a column of times, and it has none", TableError)
+    clock: Any = table.clock
+    frame = pd.concat(list(table.frames(list(range(len(table.columns))))), ignore_index=True)
+    seconds = clock.read(frame.iloc[:, table.position(clock.column)])[:, 0]
+    order = np.argsort(seconds, kind="stable")  # rows without a time come last
+    frame = frame.iloc[order].set_axis(table.columns, axis=1).reset_index(drop=True)
+    found = _FrameTable(frame, table.piece_rows, table.reading)
+    found.name, found.decimal, found.read_as, found.renamed = table.name, table.decimal, table.read_as, table.renamed
+    return found
 
 # %% ../../nbs/streams/05_tables.ipynb #253003a0
 def _open_object(table: Any, piece_rows: int | None, reading: Reading) -> Table:
@@ -338,7 +386,7 @@ class TableSource(Source):
         if features is None:
             seen = [name for name in numeric if name != target]
         else:
-            seen = numeric_names(self.table, several("features", features))
+            seen = input_names(self.table, several("features", features))
         require(len(seen) > 0, f"{self.table.name} has no numeric column besides the target {target!r}", TableError)
         self.target, self.features = target, seen
         self.num_steps, self.feature_dim = self.table.num_rows, len(seen)
@@ -365,6 +413,10 @@ def look_at(table: Table) -> tuple[list[str], int]:
     held = {name: why_not_numeric(frame.iloc[:, k], table.decimal, known) for k, name in enumerate(table.columns)}
     blank = [k for k, name in enumerate(table.given) if not name.strip() and not frame.iloc[:, k].notna().any()]
     held |= {table.columns[k]: "no name and no values" for k in blank}  # what separators at the end of lines make
+    table.codings, table.coded, table.clock, table.words = {}, {}, None, {}
+    for name, what in held.items():
+        if what == "no numbers" or CALLED.search(name):
+            held[name] = _without_numbers(table, name, kind_of(frame[name], name, table.decimal, known), what)
     table.refused = {name: what for name, what in held.items() if what}
     for name in table.refused:
         cells = frame[name][frame[name].notna() & np.isnan(to_numbers(frame[name], table.decimal))]
@@ -372,11 +424,37 @@ def look_at(table: Table) -> tuple[list[str], int]:
     return [name for name, what in held.items() if not what], len(frame)
 
 
+def _without_numbers(table: Table, name: str, kind: Kind, what: str) -> str:
+    "What a column holds that has no numbers or may be a time, '' for numbers; how it becomes some is kept."
+    coding = coding_of(name, kind)
+    if coding is None:
+        return kind.why if kind.why.startswith("times") else what
+    if coding.kind == "time" and table.clock is None:
+        table.clock = coding
+    if coding.kind == "boolean":
+        table.code(coding)
+        return ""
+    table.words[name] = coding
+    return what and ("times" if coding.kind == "time" else "words")
+
+
+def input_names(table: Table, names: Iterable[object]) -> list[str]:
+    "As `numeric_names`, for inputs: a column of words or of times is as many as it is coded by."
+    found = list(dict.fromkeys(table.columns[table.position(name)] for name in names))
+    codings = table.words
+    return [
+        new
+        for name in found
+        for new in (table.code(codings[name]) if name in codings else numeric_names(table, [name]))
+    ]
+
+
 def numeric_names(table: Table, names: Iterable[object]) -> list[str]:
     "Names as the table has them. Raises TableError for one that it has not, or that `look_at` found not numeric."
     found = [table.columns[table.position(name)] for name in names]
     for name in found:
         what = table.refused.get(name, "")
+        what = "no numbers" if what in ("words", "times") else what
         cell = "" if "like" in what else table.refused_cells.get(name, "")
         like = f", like {cell!r}" if cell else ""
         require(not what, f"{table.name}: column {name!r} holds {what}{like}", TableError)
