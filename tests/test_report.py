@@ -100,7 +100,7 @@ def test_what_dead_jobs_have_begun_is_cleared_away(tmp_path) -> None:
 
 
 def test_a_job_that_is_killed_leaves_nothing_for_ever(tmp_path) -> None:
-    job = "import os, pathlib, sys\nfrom alberta_nb.loops.saved import replacing\n"
+    job = "import os, pathlib, sys\nfrom alberta_nb.loops.archive import replacing\n"
     job += (
         "with replacing(pathlib.Path(sys.argv[1]) / 'a.csv') as part:\n    part.touch()\n    os.kill(os.getpid(), 9)\n"
     )
