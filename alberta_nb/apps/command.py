@@ -30,7 +30,7 @@ import alberta_nb
 from .job import TableResult, ended, unknown_rows
 from .report import all_lost, treatment
 from .tables import SHIPPED, opened
-from ..loops.saved import forsaken, once, replacing
+from ..loops.archive import forsaken, once, replacing
 from ..streams.dialect import TableError
 from ..streams.frames import at_home
 from ..streams.reading import add_reading_arguments, reading_of
@@ -131,7 +131,7 @@ _PAGE = """<!doctype html>
 <meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>body {{font: 1rem/1.5 sans-serif; max-width: 48rem; margin: 1rem auto; padding: 0 1rem}}
-pre {{overflow-x: auto}} img {{max-width: 100%}}</style>
+pre {{white-space: pre-wrap}} img {{max-width: 100%}}</style>
 <h1>{title}</h1>
 <pre>{said}</pre>
 <p><img src="data:image/png;base64,{picture}" alt="{alt}">

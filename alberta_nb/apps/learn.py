@@ -150,8 +150,8 @@ def learn_table(
     lags: int | None = None, optimizers: Sequence[str] = ("lms", "idbd", "autostep"), normalizer: str | None = "ema",
     step_size: float | None = None, meta_step_size: float | None = None, record_every: int | None = None,
     progress: bool = False, *, known: Sequence[str] | None = None, horizon: int = 1,
-    kinds: Sequence[str] = ("linear",), robust: bool = False, interval: float | None = 0.9, window: int = 300, predictions: str | Path | None = None,
-    save: str | Path | None = None,
+    kinds: Sequence[str] = ("linear",), robust: bool = False, interval: float | None = 0.9, window: int = 300,
+    predictions: str | Path | None = None, save: str | Path | None = None,
 ) -> TableResult:  # fmt: skip
     """Predict column `target` of each row from what is known before it, then learn it; all learners in one pass.
 

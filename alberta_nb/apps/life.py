@@ -210,10 +210,11 @@ def spoken_table(told: Told, targets: Sequence[str], names: Sequence[str], clock
 
 def as_times(seconds: np.ndarray, zoned: bool) -> np.ndarray:
     "Moments as ISO 8601 has them, in UTC where they are zoned; None where there is none."
-    moments = np.round(np.nan_to_num(seconds) * 1e6).astype("datetime64[us]")
-    unit = "s" if (seconds[seconds == seconds] % 1 == 0).all() else "us"
+    moments: Tree = np.round(np.nan_to_num(seconds) * 1e6).astype("datetime64[us]")
+    unit: Tree = "s" if (seconds[seconds == seconds] % 1 == 0).all() else "us"
     whole: Tree = np.datetime_as_string(moments, unit).astype(object) + "Z" * zoned
-    return np.where(np.isnan(seconds), None, whole)
+    whole[np.isnan(seconds)] = None
+    return np.asarray(whole)
 
 
 def _shortest(values: np.ndarray) -> np.ndarray:

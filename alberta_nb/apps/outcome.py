@@ -175,7 +175,9 @@ def _told_contest(contest: pd.DataFrame) -> str:
         for name, gain, low, high in below.itertuples()
     ]
     told = f"the rmse of {best} is " + ", ".join(parts) if parts else ""
-    chance = f"{best} and {listed(list(level.index))} are level: what is between them could be chance" if len(level) else ""
+    chance = (
+        f"{best} and {listed(list(level.index))} are level: what is between them could be chance" if len(level) else ""
+    )
     return "; ".join(filter(None, [chance, told]))
 
 

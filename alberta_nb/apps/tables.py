@@ -160,6 +160,7 @@ class _Counted(Source):
     lagged: list[str]
     known: list[str]
     columns: list[str]
+    first_piece: int  # its rows
     owners: list[str]  # the columns of the table that those are made of
     lags: int
     horizon: int
@@ -173,6 +174,9 @@ class _Counted(Source):
         size = f"lags {self.lags} times {of} columns are {past:,} inputs"
         require(self.feature_dim <= MOST_INPUTS, f"{size}; {MOST_INPUTS:,} are the most")
         require(self.feature_dim > 0, "lags must be 1 or more, or columns named that are known with their row")
+        if self.first_piece == self.table.piece_rows:  # words become many numbers: a piece has fewer rows then
+            per_row = max(len(self.columns), len(self.table.columns))
+            self.table.piece_rows = max(self.first_piece * len(self.table.columns) // per_row, 1)
         self.feature_names = lag_names(self.lagged, self.lags, self.horizon) + self.known
         self.origin = np.full(len(self.columns), np.nan)
         self.owners = [self.table.coded.get(name, (name, 0))[0] for name in self.columns]
@@ -190,7 +194,7 @@ class LaggedSource(_Counted):
 
     Args:
         table: a data frame, or the path of a CSV or Parquet file, read in pieces; the shipped weather when None.
-        features: columns whose past is seen; all numeric ones when None. The target's own past always is.
+        features: columns whose past is seen; all of numbers, yes and no when None. The target's own past always is.
         lags: how many rows of the past; 0 for none, then `known` has all the inputs.
         known: columns whose value in row t is known when row t is predicted.
         horizon: how many rows ahead: the last row that is seen is that many before row t.
@@ -334,7 +338,7 @@ def settings_of(source: LaggedSource) -> dict[str, Any]:
 
 
 def codings_of(settings: Mapping[str, Any]) -> list[Coding]:
-    "How columns without numbers became some, as `settings_of` told it. Raises TypeError or ValueError for a wrong tale."
+    "How columns without numbers became some, as `settings_of` told it. Raises TypeError or ValueError."
     return [Coding(**told | {"values": tuple(told["values"])}) for told in settings["codings"]]
 
 

@@ -21,7 +21,6 @@ import numpy as np
 
 from ..learners.base import Learner, contract
 from .archive import described, misfit, named, read_tree, reading, shapes_of, write_archive
-from .archive import forsaken, once, replacing  # noqa: F401  asked for here by apps.report
 from .start import StreamPosition, _learner_like, _stream_like, check_instance, clock_of, start_position
 from .stepper import Stepper
 from ..streams.base import ScanStream, Stream
