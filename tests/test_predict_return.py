@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from alberta_nb.apps import cli, job, report, tables
+from alberta_nb.apps import cli, command, job, tables
 from alberta_nb.apps.command import load_learners
 from alberta_nb.apps.job import TD_OPTIMIZERS, TableResult, _baseline_returns, _table_returns, unknown_rows
 from alberta_nb.apps.predict_return import (
@@ -400,7 +400,7 @@ def test_ctrl_c_writes_what_can_be_scored(capsys, tmp_path, monkeypatch, pages, 
 @pytest.mark.parametrize("quiet", [False, True])
 def test_progress_only_on_long_input(capsys, tmp_path, monkeypatch, quiet) -> None:
     make_table(200).to_csv(tmp_path / "t.csv", index=False)
-    monkeypatch.setattr(report, "LONG_FILE", 100)
+    monkeypatch.setattr(command, "LONG_FILE", 100)
     words = ["--cumulant", "y", "--gamma", "0.5", "--lags", 1, "--output", tmp_path / "out"]
     code, _, err = call(capsys, tmp_path / "t.csv", *words, *["--no-progress"] * quiet)
     assert code == 0 and ("step/s" in err) != quiet

@@ -125,7 +125,7 @@ def one_life(
         if predictions is not None:
             path = stack.enter_context(replacing(Path(predictions)))
             written = stack.enter_context(
-                contextlib.closing(Written(path, source.targets, list(learners), source.table.clock))
+                contextlib.closing(Written(path, source.targets, list(learners), source.table.codings.clock))
             )
         live(lives, heard, written, progress)
         if lives.interrupted and not heard.windows.rows:

@@ -124,7 +124,7 @@ def _contest(
     rows = {name: advantage(sums[best][:, k], sums[name][:, k]) for name in others or BASELINES[:1]}
     return pd.DataFrame(rows, ["gain", "low", "high"]).T.rename_axis(best)
 
-
+# %% ../../nbs/apps/12_outcome.ipynb #a4f63a01
 def _sizes(found: TableResult, heard: Heard, most: int = 5) -> pd.DataFrame:
     "Step sizes over time of the inputs whose step sizes moved most, of the best learner that has any."
     last = {name: sizes for _, name, sizes in heard.sizes}
@@ -189,7 +189,7 @@ def told_outliers(found: TableResult) -> list[str]:
         for target, (row, part) in found.outliers.items()
     ]
 
-
+# %% ../../nbs/apps/12_outcome.ipynb #185211ac
 def innermost_robust(found: TableResult) -> Any:
     "The robust learner among those around the first one, or the innermost."
     learner = next(iter(found.learners.values()))

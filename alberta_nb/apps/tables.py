@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GivenTable', 'SHIPPED', 'FLIGHTS', 'MOST_INPUTS', 'SETTINGS', 'MOST_PREDICTIONS', 'weather_path', 'opened',
-           'load_weather', 'fill_forward', 'lag_features', 'lag_names', 'in_order', 'TableReport', 'Place',
+           'load_weather', 'fill_forward', 'lag_features', 'lag_names', 'in_order', 'TableReport', 'report_on', 'Place',
            'LaggedSource', 'Rows', 'all_rows', 'settings_of', 'codings_of', 'resumed', 'TransitionSource', 'guess_rows']
 
 # %% ../../nbs/apps/01_tables.ipynb #706a59a6
@@ -24,7 +24,7 @@ from ..streams.real_series import flights_path
 from ..streams.sources import Source, default_float
 from ..streams.columns import Clock, Order
 from ..streams.inputs import Coding
-from ..streams.tables import CSVTable, Table, input_names, look_at, numeric_names, open_table, several
+from ..streams.tables import CSVTable, Table, coded, input_names, look_at, numeric_names, open_table, several
 from ..streams.td_sources import with_next
 from ..types import MAX_SIZE, TDTimeStep, TimeStep, Tree, check_int, require
 
@@ -87,7 +87,7 @@ def _wanted_columns(
 
 def in_order(table: Table, *names: Sequence[str]) -> list[str]:
     "Names, each once, as their columns stand in the table; those of one column's numbers follow each other."
-    wanted = {name: table.coded.get(name, (name, 0)) for some in names for name in some}
+    wanted = {name: table.codings.numbers.get(name, (name, 0)) for some in names for name in some}
     return sorted(wanted, key=lambda name: (table.position(wanted[name][0]), wanted[name][1]))
 
 
@@ -119,15 +119,6 @@ class TableReport:
     clock: Clock = dataclasses.field(default_factory=Clock)  # how the rows follow each other in time
     timed: Coding | None = None  # the column that says so
 
-    @classmethod
-    def begin(cls, table: Table, columns: Sequence[str]) -> "TableReport":
-        "The report on a table, read in these columns, of which nothing was read but its first piece."
-        coded = {table.coded[name][0]: table.codings[table.coded[name][0]] for name in columns if name in table.coded}
-        own = [name for name in table.refused if name not in coded], table.renamed
-        found = cls(*own, refused=table.refused, examples=table.examples, read_as=table.read_as, coded=coded)
-        found.timed = table.clock
-        return found
-
     @property
     def order(self) -> Order | None:
         "How the rows follow each other in time; None where no row says its time."
@@ -140,6 +131,18 @@ class TableReport:
             for name, n in dict(zip(columns, found.tolist(), strict=True)).items():
                 if n:
                     counts[name] = counts.get(name, 0) + n
+
+# %% ../../nbs/apps/01_tables.ipynb #5fd01a77
+def report_on(table: Table, columns: Sequence[str]) -> TableReport:
+    "The report on a table, read in these columns, of which nothing was read but its first piece."
+    codings = table.codings
+    coded = {
+        codings.numbers[name][0]: codings.used[codings.numbers[name][0]] for name in columns if name in codings.numbers
+    }
+    return TableReport(
+        [name for name in table.refused if name not in coded], table.renamed, refused=table.refused,
+        examples=table.examples, read_as=table.read_as, coded=coded, timed=codings.clock,
+    )  # fmt: skip
 
 # %% ../../nbs/apps/01_tables.ipynb #0f4ce74c
 class Place(NamedTuple):
@@ -179,8 +182,8 @@ class _Counted(Source):
             self.table.piece_rows = max(self.first_piece * len(self.table.columns) // per_row, 1)
         self.feature_names = lag_names(self.lagged, self.lags, self.horizon) + self.known
         self.origin = np.full(len(self.columns), np.nan)
-        self.owners = [self.table.coded.get(name, (name, 0))[0] for name in self.columns]
-        self.report = TableReport.begin(self.table, self.columns)
+        self.owners = [self.table.codings.numbers.get(name, (name, 0))[0] for name in self.columns]
+        self.report = report_on(self.table, self.columns)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         shapes = super().shapes()
@@ -285,7 +288,7 @@ def _counted_pieces(source: LaggedSource) -> Iterator[tuple[np.ndarray, np.ndarr
     """Pieces (rows, columns) without holes, counted from first values; targets (rows, n), NaN where none is to predict;
     times (rows,); and the first row that can be judged.
     """
-    report = source.report = TableReport.begin(source.table, source.columns)
+    report = source.report = report_on(source.table, source.columns)
     every, at = np.arange(len(source.columns)), [source.columns.index(name) for name in source.targets]
     origin, last, moved = np.full(len(every), np.nan), np.full(len(every), np.nan), np.zeros(len(every), bool)
     if source.after is not None:
@@ -299,7 +302,7 @@ def _counted_pieces(source: LaggedSource) -> Iterator[tuple[np.ndarray, np.ndarr
         start = int(starts.min())
         origin = source.origin = np.where(np.isnan(origin), values[there.argmax(axis=0), every], origin)
         moved |= np.any(there & (values != origin), axis=0)
-        plain = [name not in source.table.coded for name in source.columns]
+        plain = [name not in source.table.codings.numbers for name in source.columns]
         report.constant = [
             c for c, m, o, p in zip(source.columns, moved, origin, plain, strict=True) if p > m and o == o
         ]
@@ -317,8 +320,8 @@ def _counted_pieces(source: LaggedSource) -> Iterator[tuple[np.ndarray, np.ndarr
 # %% ../../nbs/apps/01_tables.ipynb #1ee84416
 def _with_times(source: LaggedSource) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     "The pieces of a table, what in them was no number, and their times; a target that is absent is a column of NaN."
-    there, clock = [name for name in source.columns if name not in source.absent], source.table.clock
-    moments = [source.table.moments(clock)] if clock else []
+    there, clock = [name for name in source.columns if name not in source.absent], source.table.codings.clock
+    moments = coded(source.table, clock)[:1] if clock else []
     at = [source.columns.index(name) for name in there]
     for values, bad in source.table.pieces([*there, *moments]):
         times = values[:, -1] if moments else np.full(len(values), np.nan)
@@ -353,8 +356,8 @@ def resumed(table: GivenTable, settings: Mapping[str, Any], after: Place | None)
     for name in SETTINGS[:-1]:
         setattr(source, name, settings[name])
     source.absent = [] if source.lags else [name for name in source.targets if name not in source.table.columns]
-    coded = {name for coding in codings_of(settings) for name in (*source.table.code(coding), coding.column)}
-    numeric_names(source.table, [name for name in source.columns if name not in {*source.absent, *coded}])
+    known = {name for coding in codings_of(settings) for name in (*coded(source.table, coding), coding.column)}
+    numeric_names(source.table, [name for name in source.columns if name not in {*source.absent, *known}])
     source.count()
     return source
 

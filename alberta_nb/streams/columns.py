@@ -155,7 +155,7 @@ def column_kinds(frame: Frame, decimal: str = ".", known_sign: bool = False) -> 
     "What each column of a data frame holds, judged by all its rows; `decimal` is its sign, guessed unless it is known."
     return {str(n): kind_of(frame.iloc[:, k], str(n), decimal, known_sign) for k, n in enumerate(frame.columns)}
 
-
+# %% ../../nbs/streams/12_columns.ipynb #b55f6870
 def kind_of(column: Column, name: str = "", decimal: str = ".", known_sign: bool = False) -> Kind:
     "What one column holds; only one that is named like a time may hold times that are written as a number."
     known = column.dropna().infer_objects()
@@ -304,7 +304,7 @@ def seconds_of(times: Column) -> np.ndarray:
     plain = times.dt.tz_localize(None).to_numpy("datetime64[us]")
     return np.where(np.isnat(plain), np.nan, plain.astype(np.int64) / 1e6)
 
-
+# %% ../../nbs/streams/12_columns.ipynb #6e89a51b
 class Clock:
     "Times as they come, piece by piece: how they follow each other. Missing ones are left out."
 
@@ -341,7 +341,7 @@ class Clock:
             late=self.late, even=self.gaps <= max(0.05 * self.steps, 1),
         )  # fmt: skip
 
-
+# %% ../../nbs/streams/12_columns.ipynb #c8b0674b
 def _span(seconds: float) -> str:
     "A length of time in its largest unit."
     units = {"days": 86_400, "hours": 3600, "minutes": 60, "seconds": 1}
