@@ -136,9 +136,8 @@ class TableReport:
 def report_on(table: Table, columns: Sequence[str]) -> TableReport:
     "The report on a table, read in these columns, of which nothing was read but its first piece."
     codings = table.codings
-    coded = {
-        codings.numbers[name][0]: codings.used[codings.numbers[name][0]] for name in columns if name in codings.numbers
-    }
+    owners = [codings.numbers[name][0] for name in columns if name in codings.numbers]
+    coded = {name: codings.used[name] for name in owners}
     return TableReport(
         [name for name in table.refused if name not in coded], table.renamed, refused=table.refused,
         examples=table.examples, read_as=table.read_as, coded=coded, timed=codings.clock,
