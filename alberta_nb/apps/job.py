@@ -4,23 +4,20 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'TD_OPTIMIZERS', 'NORMALIZERS', 'begun', 'ended', 'PIECE', 'check_different', 'choose', 'TableResult',
-           'window_of', 'one_pass', 'skill_over', 'tidy', 'errors_over_time', 'learned_features', 'unknown_rows',
-           'check_gammas', 'hold_against', 'scores_of', 'windows_of', 'last_rows', 'judge']
+           'window_of', 'skill_over', 'tidy', 'errors_over_time', 'learned_features', 'unknown_rows', 'check_gammas',
+           'followed']
 
 # %% ../../nbs/apps/02_job.ipynb #f05cf7e3
 import dataclasses
 import math
 import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .tables import LaggedSource, TableReport, TransitionSource, guess_rows
-from ..learners.base import Learner
-from ..loops.supervised import LearningResult, run_learning_loop
+from .tables import LaggedSource, TableReport, guess_rows
 from ..normalizers import EMANormalizer, Normalizer, WelfordNormalizer
 from ..optimizers.autostep import Autostep
 from ..optimizers.autotdidbd import AutoTDIDBD
@@ -30,7 +27,6 @@ from ..optimizers.obgd import ObGD
 from ..optimizers.td_lambda import TDLambda
 from ..optimizers.tdidbd import TDIDBD
 from ..optimizers.true_online import TrueOnlineTD
-from ..streams.dialect import TableError
 from ..streams.returns import ideal_returns
 from ..streams.tables import several
 from ..types import Tree, check_int, check_number, require
@@ -111,6 +107,7 @@ class TableResult:
     contests: dict[str, Any] = dataclasses.field(default_factory=dict)  # by target: who won, and how surely
     outliers: dict[str, Any] = dataclasses.field(default_factory=dict)  # by target: a row that makes most of its error
     states: Tree = None  # of the learners, after the pass
+    told_by: Any = None  # the command that tells it, where another one was called
 
     target = property(lambda self: self.targets[0])
     errors = property(lambda self: self.scores)  # as `nexting` calls them
@@ -119,7 +116,8 @@ class TableResult:
         "The part about one of several discounts."
         tables = {name: getattr(self, name) for name in ("windows", "features", "predictions")}
         here = {name: table[table.gamma == gamma].drop(columns="gamma") for name, table in tables.items()}
-        return dataclasses.replace(self, gammas=[gamma], **here | {"scores": self.scores.loc[gamma]})
+        scores = self.scores[self.scores.index.get_level_values(0) == gamma].droplevel(0)
+        return dataclasses.replace(self, gammas=[gamma], **here | {"scores": scores})
 
 # %% ../../nbs/apps/02_job.ipynb #3314be97
 begun = threading.Event()  # set from the first pass of a process on
@@ -135,29 +133,6 @@ def window_of(source: LaggedSource, record_every: int | None) -> int:
     every = max(rows // 200, 1) if record_every is None else record_every
     check_int("record_every", every)
     return min(int(every), 2**31 - 1)  # more rows than a window can count; no table has them
-
-# %% ../../nbs/apps/02_job.ipynb #b238c7d0
-def one_pass(
-    source: LaggedSource, learner: Learner, learners: Mapping[str, object], record_every: int | None, progress: bool
-) -> tuple[TableResult, LearningResult]:
-    "Let `learner`, which may be many, live on the table once: what all jobs have in common, and the run."
-    every = window_of(source, record_every)
-    zeros = pd.DataFrame(np.zeros((3, len(source.columns))), columns=source.columns)
-    nothing = type(source)(zeros, source.targets, lags=source.lags)
-    rows, start = 1 if isinstance(source, TransitionSource) else every, time.perf_counter()
-    if run_learning_loop(learner, nothing, record_every=rows, non_finite="show").interrupted:
-        raise KeyboardInterrupt
-    compiled = time.perf_counter()
-    begun.set()
-    run = run_learning_loop(learner, source, record_every=rows, progress=progress, non_finite="show")
-    ended.set()
-    seconds, origin = time.perf_counter() - compiled, dict(zip(source.columns, source.origin.tolist(), strict=True))
-    found = TableResult(
-        learners=dict(learners), targets=source.targets, columns=source.columns, lags=source.lags, origin=origin,
-        report=source.report, record_every=every, steps=run.steps, compiling=compiled - start, seconds=seconds,
-        interrupted=run.interrupted,
-    )  # fmt: skip
-    return found, run
 
 # %% ../../nbs/apps/02_job.ipynb #d9bea47c
 def skill_over(rmse: Tree, baseline: float) -> Tree:
@@ -182,11 +157,15 @@ def errors_over_time(names: Sequence[str], metrics: Mapping[str, np.ndarray], st
 
 # %% ../../nbs/apps/02_job.ipynb #2051abb0
 def learned_features(learners: Mapping[Any, Any], states: Mapping[Any, Tree], names: Sequence[str], *keys: str) -> Tree:
-    "Weight and step size of each input of each of these learners of changes, which are called by `keys`."
+    "Weight and step size of each input of each of these linear learners, wherever they are, called by `keys`."
     tables = {}
     for key, learner in learners.items():
-        weights, sizes = states[key].learner_state.weights, learner.step_sizes(states[key])["step_sizes"]
-        tables[key] = pd.DataFrame({"feature": names, "weight": np.asarray(weights), "step_size": np.asarray(sizes)})
+        state, sizes = states[key], learner.step_sizes(states[key])["step_sizes"]
+        while hasattr(state, "learner_state"):
+            state = state.learner_state
+        tables[key] = pd.DataFrame(
+            {"feature": names, "weight": np.asarray(state.weights), "step_size": np.asarray(sizes)}
+        )
     return tidy(tables, *keys)
 
 # %% ../../nbs/apps/02_job.ipynb #d3d006b2
@@ -207,13 +186,6 @@ def unknown_rows(gamma: float, share: float = 0.01) -> int:
     "The last rows, of whose return more than `share` of all weights lie behind the end of the table."
     return int(np.floor(np.log(share) / np.log(gamma) + 1e-9)) if gamma > 0 else 0
 
-
-def _baseline_returns(cumulants: np.ndarray, gamma: float) -> dict[str, np.ndarray]:
-    "What is known before each row without learning: the last value, and the mean of all before it, held for ever."
-    before = np.concatenate([[0.0], cumulants[:-1]])
-    mean = np.cumsum(before) / np.arange(1, len(before) + 1)
-    return {"last value": before / (1.0 - gamma), "running mean": mean / (1.0 - gamma)}
-
 # %% ../../nbs/apps/02_job.ipynb #e30049a1
 def check_gammas(gammas: Sequence[float]) -> None:
     "Raise ValueError or TypeError for none, for one twice, and for one outside [0, 1): at 1 the sum has no end."
@@ -223,73 +195,13 @@ def check_gammas(gammas: Sequence[float]) -> None:
     check_different("gammas", gammas, "values")
 
 # %% ../../nbs/apps/02_job.ipynb #2b672b71
-def hold_against(values: np.ndarray, told: dict[str, np.ndarray], gamma: float, scale: float = 1.0) -> pd.DataFrame:
-    """Predictions by name (steps,) beside both baselines and the `actual` returns, all returns times `scale`.
+def followed(column: np.ndarray, gamma: float, level: float) -> np.ndarray:
+    """The discounted mean of a column (rows,) from each row on; NaN where it has no value, or not enough behind it.
 
-    A row for each row whose future is known, under its number, from 1. `values` (steps or more,) is the column; where
-    it is NaN there was no row, and its time stood still.
+    `level` is the mean of what lies behind the end.
     """
-    rows = np.flatnonzero(np.isfinite(values))
-    column = values[rows].astype(np.float64)
-    count = np.count_nonzero(rows < len(next(iter(told.values())))) - unknown_rows(gamma)
-    if count < 1:
-        return pd.DataFrame(columns=["last value", "running mean", *told, "actual"], dtype=np.float64)
-    said = {name: scale * base[:count] for name, base in _baseline_returns(column, gamma).items()}
-    said |= {name: prediction[rows[:count]].astype(np.float64) for name, prediction in told.items()}
-    actual = scale * _table_returns(column, gamma, column.mean() / (1.0 - gamma))[:count]
-    return pd.DataFrame(said | {"actual": actual}, index=rows[:count] + 1, copy=False)  # they may be large
-
-# %% ../../nbs/apps/02_job.ipynb #9de4e20e
-def _errors(answers: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
-    "Absolute errors of what `hold_against` gives, one column after the other."
-    return ((str(name), (answers[name] - answers.actual).abs()) for name in answers.columns[:-1])
-
-
-def scores_of(answers: pd.DataFrame) -> pd.DataFrame:
-    "Of what `hold_against` gives: rmse, mae and the skill over the better baseline, by name."
-    sizes = {n: {"rmse": (e**2).mean(skipna=False) ** 0.5, "mae": e.mean(skipna=False)} for n, e in _errors(answers)}
-    table = pd.DataFrame(sizes).T
-    return table.assign(skill=skill_over(table.rmse, min(table.rmse["last value"], table.rmse["running mean"])))
-
-
-def windows_of(answers: pd.DataFrame, every: int) -> pd.DataFrame:
-    "The errors over time; a window has the rows of `every` that are known, and the last one may be short."
-    number = (answers.index.to_numpy() - 1) // every
-    starts = np.flatnonzero(np.diff(number, prepend=-1))
-    sums = {n: [np.add.reduceat((e**k).to_numpy(), starts) for k in (2, 1)] for n, e in _errors(answers)}
-    means = np.array(list(sums.values())).T / np.diff(starts, append=len(number))[:, None, None]
-    metrics = {"rmse": means[:, 0] ** 0.5, "mae": means[:, 1]}
-    return errors_over_time(list(sums), metrics, (number[starts] + 1) * every)
-
-
-def last_rows(answers: pd.DataFrame, last: int, window: int, level: float) -> pd.DataFrame:
-    "The `window` rows up to row `last`, in the units of the column: step, what each one said, actual."
-    return (answers.loc[last - window + 1 : last] + level).rename_axis("step").reset_index()
-
-# %% ../../nbs/apps/02_job.ipynb #2995ee6a
-def judge(
-    found: TableResult, source: TransitionSource, asked: Sequence[tuple[str, float, str]], told: np.ndarray, means: bool
-) -> Iterator[tuple[str, float, pd.DataFrame]]:
-    """What was told (rows, n), means of a column at a discount by a name each, beside what followed: means, or sums.
-
-    Sums must all be known, of means those of one column. Raises TableError where no future is known well enough, or
-    KeyboardInterrupt where somebody wanted it so.
-    """
-    known: list[bool] = []
-    values = np.concatenate([np.zeros((0, len(source.targets))), *source.kept])[: found.steps + (not means)]
-    for column, gamma in dict.fromkeys((column, gamma) for column, gamma, _ in asked):
-        own = {name: told[:, k] for k, (*question, name) in enumerate(asked) if question == [column, gamma]}
-        if not means:  # eq. 2 of the page on returns, in the type of the predictions
-            with np.errstate(over="ignore"):
-                own = {name: mean / (1 - told.dtype.type(gamma)) for name, mean in own.items()}
-        followed = values[:, source.targets.index(column)]
-        answers = hold_against(followed, own, gamma, 1.0 - gamma if means else 1.0)
-        known.append(len(answers) > 0)
-        if means or all(known):
-            yield column, gamma, answers  # one after the other: together they may be large
-    enough = any(known) if means else all(known)
-    if found.interrupted and not enough:
-        raise KeyboardInterrupt
-    longest, where = max(found.gammas), "a column" if len(source.targets) > 1 else repr(found.target)
-    few = f"gamma {longest} needs {unknown_rows(longest) + 3:,} rows or more with a value in {where}"
-    require(enough, f"{source.table.name}: {few}, got {found.steps + 2:,}", TableError)
+    rows, means = np.flatnonzero(np.isfinite(column)), np.full(len(column), np.nan)
+    known = max(len(rows) - unknown_rows(gamma), 0)
+    if known:
+        means[rows[:known]] = (1.0 - gamma) * _table_returns(column[rows], gamma, level / (1.0 - gamma))[:known]
+    return means

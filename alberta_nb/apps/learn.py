@@ -109,10 +109,9 @@ def learned(learner: Any, state: Tree) -> tuple[np.ndarray, np.ndarray] | None:
     return np.asarray(state.weights), np.asarray(learner.step_sizes(state)["step_sizes"])
 
 # %% ../../nbs/apps/04_learn.ipynb #0cb1fd66
-def live(lives: Lives, heard: Heard, written: Written | None, progress: bool) -> None:
-    "Let the learners live on their source once, and hear what they say. Ctrl-C ends it early."
-    source = lives.source
-    size = _page_rows(source)
+def live(lives: Any, heard: Any, written: Written | None, progress: bool, size: int | None = None) -> None:
+    "Let learners live on their source once, and hear what they say, `size` rows at a time. Ctrl-C ends it early."
+    source, size = lives.source, size or _page_rows(lives.source)
     begun.set()
     with tqdm(total=guess_rows(source.table), unit=" rows", disable=not progress, delay=0.5) as bar:
         try:

@@ -8,11 +8,17 @@ __all__ = ['predict_table', 'add_arguments', 'run']
 # %% ../../nbs/apps/11_predict.ipynb #e7d22073
 import argparse
 from pathlib import Path
+from typing import Any
 
+from .futures import Futures
 from .job import TableResult
 from .learn import COMMAND as LEARN
 from .learn import one_life
 from .model import load_model
+from .nexting import COMMAND as NEXTING
+from .nexting import means_of
+from .predict_return import COMMAND as RETURNS
+from .predict_return import returns_of
 from .report import at_home, shows_progress, table_of
 from .tables import GivenTable
 from ..streams.reading import add_reading_arguments
@@ -37,7 +43,12 @@ def predict_table(
     a column of it or cannot be read.
     """
     require(learn or save is None, "save needs learn: what does not learn knows afterwards what it knew before")
-    return one_life(load_model(model).lives(table, learn), record_every, window, predictions, save, progress)
+    lives: Any = load_model(model).lives(table, learn)
+    futures = isinstance(lives, Futures)
+    job, command = ((returns_of, RETURNS) if lives.sums else (means_of, NEXTING)) if futures else (one_life, LEARN)
+    found: TableResult = job(lives, record_every, window, predictions, save, progress)
+    found.told_by = command
+    return found
 
 # %% ../../nbs/apps/11_predict.ipynb #6734f939
 def add_arguments(parser: argparse.ArgumentParser) -> None:
