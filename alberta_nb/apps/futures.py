@@ -26,7 +26,7 @@ from ..learners.base import Learner, first_state, innermost
 from ..learners.baselines import ChangeState, next_change
 from ..learners.linear import UpdateResult
 from ..learners.td import TDLinearLearner
-from ..learners.units import PopArt, PopArtState
+from ..learners.units import PopArt, PopArtState, of_inside
 from ..loops.supervised import run_learning_loop
 from ..streams.sources import RowsSource
 from ..types import Settings, TDTimeStep, Tree, check_number, filled, in_state, require
@@ -48,6 +48,22 @@ def _next_changes(state: ChangeState, values: Array, decay: float) -> tuple[Chan
     kept = {name: jnp.where(known, getattr(new, name), getattr(state, name)) for name in MEMORY}
     return new.replace(**kept), jnp.where(known, relative[0], jnp.nan)
 
+# %% ../../nbs/apps/12_futures.ipynb #f661bf79
+def _asked(learner: "DiscountedMeanLearner") -> list[tuple[int, float]]:
+    inside = innermost(learner.learner)
+    if isinstance(inside, HordeLearner):
+        return [(demon.cumulant_index, demon.gamma) for demon in inside.horde_spec.demons]
+    what = f"learner must be a TDLinearLearner or a HordeLearner, got {type(inside).__name__}"
+    require(isinstance(inside, TDLinearLearner), what, TypeError)
+    return [(0, learner.gamma)]
+
+
+def _template(learner: "DiscountedMeanLearner") -> "DiscountedMeanLearner":
+    "As all settings do, but a Horde in a PopArt keeps its questions."
+    inside, within = learner.learner, isinstance(learner.learner, PopArt)
+    kept = PopArt(inside.learner.template()) if within else inside.template()
+    return DiscountedMeanLearner(kept, learner.decay)
+
 # %% ../../nbs/apps/12_futures.ipynb #32455236
 class DiscountedMeanLearner(Settings):
     """Predicts discounted means of columns: the last value plus the return of its changes (eq. 1).
@@ -67,16 +83,14 @@ class DiscountedMeanLearner(Settings):
     gamma: float = in_state(default=0.9)
 
     time_step, normalizer = TDTimeStep, None
-    columns = property(lambda self: _columns(innermost(self.learner)))  # of each prediction (n,)
-    asked = property(lambda self: _asked(self))  # of which column, at which discount, is each prediction
+    asked = property(_asked)  # of which column, at which discount, is each prediction
+    columns = property(lambda self: np.array([column for column, _ in self.asked]))
+    template, step_sizes = _template, of_inside("step_sizes")
 
     def __post_init__(self) -> None:
         check_number("decay", self.decay, 0.0, 1.0)
         check_gammas([self.gamma])
         require(bool((self.columns >= 0).all()), "learner: every demon must have a cumulant_index of 0 or more")
-
-    def template(self) -> "DiscountedMeanLearner":
-        return _template(self)
 
     def init(self, feature_dim: int) -> DiscountedMeanState:
         return _first(self, feature_dim)
@@ -88,9 +102,6 @@ class DiscountedMeanLearner(Settings):
     def step(self, state: DiscountedMeanState, time_step: TDTimeStep) -> UpdateResult:
         "One transition; `prediction` (n,) is from before anything moved."
         return _step(self, state, time_step)
-
-    def step_sizes(self, state: DiscountedMeanState) -> dict[str, Array]:
-        return self.learner.step_sizes(state.learner_state)
 
 # %% ../../nbs/apps/12_futures.ipynb #7c52ad96
 def _step(learner: DiscountedMeanLearner, state: DiscountedMeanState, time_step: TDTimeStep) -> UpdateResult:
@@ -115,28 +126,6 @@ def _mean(learner: DiscountedMeanLearner, state: DiscountedMeanState, prediction
     return prediction * (1.0 - (inside.horde_spec.gammas if isinstance(inside, HordeLearner) else state.gamma))
 
 # %% ../../nbs/apps/12_futures.ipynb #106ffc92
-def _columns(inside: TDLinearLearner | HordeLearner) -> np.ndarray:
-    if isinstance(inside, HordeLearner):
-        return inside.horde_spec.field("cumulant_index", int)
-    what = f"learner must be a TDLinearLearner or a HordeLearner, got {type(inside).__name__}"
-    require(isinstance(inside, TDLinearLearner), what, TypeError)
-    return np.zeros(1, int)
-
-
-def _asked(learner: DiscountedMeanLearner) -> list[tuple[int, float]]:
-    inside = innermost(learner.learner)
-    if isinstance(inside, HordeLearner):
-        return [(demon.cumulant_index, demon.gamma) for demon in inside.horde_spec.demons]
-    return [(0, learner.gamma)]
-
-
-def _template(learner: DiscountedMeanLearner) -> DiscountedMeanLearner:
-    "As all settings do, but a Horde in a PopArt keeps its questions."
-    inside, within = learner.learner, isinstance(learner.learner, PopArt)
-    kept = PopArt(inside.learner.template()) if within else inside.template()
-    return DiscountedMeanLearner(kept, learner.decay)
-
-
 def _blank(state: Tree) -> Tree:
     "The state of a Horde, wherever it is, that has learned nothing: it says as now, or the mean."
     if isinstance(state, PopArtState):
@@ -161,6 +150,9 @@ class Transitions(RowsSource):
         self.time_step, self.extra_numbers, self.feature_dim = TDTimeStep, 0, inputs.shape[1]
         ends = {"observation": inputs, "next_observation": following}
         self.rows = ends | {"reward": rewards, "gamma": np.ones((len(inputs), 1), inputs.dtype)}
+
+
+HELD = 1 << 24  # numbers: where columns are so sparse that more would wait, rows are judged by what is known
 
 
 class Lines(NamedTuple):
@@ -207,9 +199,6 @@ def _read_on(state: Tree, values: Array) -> Tree:
     return jax.tree.map(seen, state, is_leaf=lambda one: isinstance(one, DiscountedMeanState))
 
 # %% ../../nbs/apps/12_futures.ipynb #5a577dff
-HELD = 1 << 24  # numbers: where columns are so sparse that more would wait, rows are judged by what is known
-
-
 class Unjudged:
     "What was said of rows whose future is not known yet, (n, m), and the rows, until it is."
 
@@ -311,7 +300,7 @@ def _learn(lives: Futures, page: Rows) -> Told:
     _read(lives, page.first(read), means)
     return _judged(lives)
 
-
+# %% ../../nbs/apps/12_futures.ipynb #c255c8c8
 def _read(lives: Futures, page: Rows, means: Means) -> None:
     "The life has come to the end of this page; the largest change of each column is kept, as errors come from it."
     n = len(page.numbers)

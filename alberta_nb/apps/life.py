@@ -115,8 +115,10 @@ class Lives:
         self.rows, self.place = self.rows + len(page.numbers), page.upto(len(page.numbers)) or self.place
         return told_by(self, page, {key: np.asarray(run.metrics) for key, run in runs.items()})
 
-    names = property(lambda self: list(self.learners))
-    whole = property(lambda self: _banked(self))  # all learners as one, and their state
+    names, whole = (
+        property(lambda self: list(self.learners)),
+        property(lambda self: _banked(self)),
+    )  # as a file has them
 
     def wanted(self, page: Rows) -> np.ndarray:
         "What the learners have to predict (n, k): the change since the last value known, or the value."

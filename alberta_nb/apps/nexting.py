@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from .futures import DiscountedMeanLearner, Futures
 from .job import TD_OPTIMIZERS, TableResult, check_gammas, choose, tidy
-from .predict_return import follow, in_unit, scores_of, told_jumps, windows_of
+from .predict_return import follow, in_unit, scores_of, shown_rows, told_jumps, windows_of
 from .report import Command, as_text, axis_for, left_out, percent, plain, speed, told_gammas
 from .report import unfilled, unstable
 from .tables import GivenTable, LaggedSource, opened
@@ -55,7 +55,7 @@ def next_everything(
     lives = Futures(source, DiscountedMeanLearner(in_unit(horde, lags)), ["prediction"])
     return means_of(lives, record_every, window, predictions, save, progress)
 
-
+# %% ../../nbs/apps/06_nexting.ipynb #4905e729
 def _source(
     table: GivenTable, columns: Sequence[str] | None, features: Sequence[str] | None, lags: int, known: Sequence[str]
 ) -> LaggedSource:
@@ -74,7 +74,7 @@ def means_of(
     found, heard = follow(lives, record_every, window, predictions, save, progress)
     found.learners = {"nexting": lives.learner}
     asked = [(found.targets[column], gamma) for column, gamma in lives.questions]
-    scores, windows, shown, rows = [], {}, {}, heard.shown(found)
+    scores, windows, shown, rows = [], {}, {}, shown_rows(found, heard)
     for k, (column, gamma) in enumerate(asked):
         sums = {name: heard.windows.of(name)[:, k] for name in heard.windows.sums}
         scores.append({"column": column, "gamma": gamma} | _score(sums, heard.square[k]))
@@ -88,7 +88,7 @@ def means_of(
     found.predictions = rest[rest.actual.notna()] if heard.count.any() else rest
     return found
 
-
+# %% ../../nbs/apps/06_nexting.ipynb #5d028573
 def _score(sums: Mapping[str, np.ndarray], square: float) -> dict[str, float]:
     "What a demon's predictions were worth; 0 rows where none of its future is known."
     totals = {name: table.sum(axis=0) for name, table in sums.items()}
