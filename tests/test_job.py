@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from alberta_nb.apps import job
 from alberta_nb.apps.job import (
     OPTIMIZERS,
     TD_OPTIMIZERS,
@@ -51,17 +50,19 @@ def test_windows_are_a_200th_of_a_table(tmp_path) -> None:
         window_of(LaggedSource(TABLE, "a"), 0)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 63, 64, 65, 200])
-def test_pieces_make_the_same_returns(rows, monkeypatch) -> None:
-    monkeypatch.setattr(job, "PIECE", 64)
-    y = np.random.default_rng(0).normal(size=rows)
-    np.testing.assert_allclose(job._table_returns(y, 0.9, 3.0), ideal_returns(y, 0.9, 3.0))
-
-
 @pytest.mark.parametrize("gamma", [0.0, 0.01, 0.1, 0.5, 0.9, 0.99, 0.9999])
 def test_rows_left_out_are_those_of_which_more_than_a_percent_is_unknown(gamma) -> None:
     n = unknown_rows(gamma)
     assert (n == 0 or gamma**n >= 0.01 * (1 - 1e-9)) and gamma ** (n + 1) < 0.01
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.1, 0.9, 0.999])
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e200])
+def test_what_followed_is_the_ideal_return(gamma: float, scale: float) -> None:
+    y = scale * (3.0 + RNG.normal(size=9_000))
+    n = 9_000 - unknown_rows(gamma)
+    wanted = (1 - gamma) * ideal_returns(y, gamma, 3.0 * scale / (1 - gamma))
+    np.testing.assert_allclose(followed(y, gamma, 3.0 * scale)[:n], wanted[:n], rtol=1e-12)
 
 
 def test_what_followed_by_hand() -> None:

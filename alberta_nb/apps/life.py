@@ -200,7 +200,7 @@ def advantage(first: np.ndarray, second: np.ndarray) -> tuple[float, float, floa
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(1.0 - np.sqrt(ours.sum(axis=axis) / theirs.sum(axis=axis)))
 
-    if len(first) < 10 or not np.isfinite(blocks).all():
+    if len(first) < 10 or not np.isfinite(blocks).all() or not blocks[1].any():
         return float(part(*blocks)), np.nan, np.nan
     low, high = bootstrap(
         tuple(blocks), part, paired=True, vectorized=True, n_resamples=2_000, method="percentile", rng=0

@@ -108,7 +108,7 @@ def follow(
 # %% ../../nbs/apps/05_predict_return.ipynb #e04bafba
 def _page_rows(source: LaggedSource) -> int:
     "So many that a page fits into the cache, and is soon done."
-    return max((1 << 20) // max(source.feature_dim, 512), 64)
+    return max((1 << 20) // max(source.feature_dim, 64), 64)
 
 
 def _compile(lives: Futures) -> None:
