@@ -215,3 +215,18 @@ def test_a_table_whose_target_has_no_value_teaches_nothing(halves: Path, capsys:
     assert code == 2 and "'y'" in err and err.count("\n") == 1
     assert call(capsys, "predict", halves / "m", halves / "none.csv", "--output", halves / "b")[0] == 0
     assert pd.read_csv(halves / "b" / "predictions.csv")["y gamma 0.9: tdidbd"].notna().all()
+
+
+@pytest.mark.parametrize("targets", ["y", "y,x"])
+def test_rows_whose_targets_nobody_knows_yet_are_predicted(targets: str, halves: Path, capsys: Any) -> None:
+    asked = ["--target", targets, "--lags", "0", "--known", "z", "--learner", "linear,network"]
+    model = halves / "m"
+    assert call(capsys, "learn", halves / "first.csv", *asked, "--save", model, "--output", halves / "a")[0] == 0
+    for name, table in (("absent", series()[250:][["z"]]), ("empty", series()[250:].assign(y=np.nan, x=np.nan))):
+        table.to_csv(halves / "plans.csv", index=False)
+        code, out, err = call(capsys, "predict", model, halves / "plans.csv", "--output", halves / name)
+        assert (code, err) == (0, "") and "no row has a value that a prediction could be held against" in out
+        spoken = pd.read_csv(halves / name / "predictions.csv")
+        own = spoken[[column for column in spoken if "autostep" in column]]
+        assert spoken.row.tolist() == list(range(1, 251)) and own.notna().all(axis=None)
+        assert json.loads((halves / name / "config.json").read_text())["scores"] == {}

@@ -32,7 +32,7 @@ def predict_table(
     """Predict the rows of a table that goes on where that of a saved model ended.
 
     Args:
-        model: a file that `learn_table` or this function wrote.
+        model: a file that `learn_table`, `predict_returns`, `next_everything` or this function wrote.
         table: a data frame, or the path of a CSV or Parquet file, with the columns that the model sees. Its rows come
             after those that the model has learned.
         learn: whether each row is learned once it was predicted; if not, the learners stay as they are.
@@ -54,7 +54,12 @@ def predict_table(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     "The arguments of the command."
     add = parser.add_argument
-    add("model", type=at_home, metavar="MODEL", help="a file that `alberta-nb learn --save MODEL` wrote")
+    add(
+        "model",
+        type=at_home,
+        metavar="MODEL",
+        help="a file that --save MODEL of learn, predict-return or nexting wrote",
+    )
     add("table", metavar="FILE", help="a table whose rows come after those that were learned, or -: standard input")
     add("--learn", action="store_true", help="learn each row once it was predicted")
     add(
@@ -65,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--record-every", type=int, metavar="N", help="rows in a window of metrics.csv (default: a 200th of the table)")
     add("--output", type=at_home, default=Path("alberta-nb-output"), metavar="DIR",
-        help=f"where {', '.join([*LEARN.files, LEARN.spoken])} and config.json go (default: %(default)s)")  # fmt: skip
+        help=f"where {LEARN.spoken}, tables, a picture and config.json go (default: %(default)s)")  # fmt: skip
     add("--no-progress", action="store_true", help="no progress bar, however long the table is")
     add_reading_arguments(parser)
 
