@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 import alberta_nb
-from alberta_nb.loops.saved import replacing
+from alberta_nb.loops.archive import replacing
 from bench.races import WORKLOADS
 
 

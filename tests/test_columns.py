@@ -162,7 +162,7 @@ def test_what_is_no_time_or_could_be_two() -> None:
 def test_the_order_of_times() -> None:
     hours = pd.date_range("2026-03-01", periods=100, freq="h")
     order = kind_of(pd.Series(hours)).order
-    assert (order.step, order.gaps, order.longest, order.repeats, order.late) == ("0 days 01:00:00", 0, "", 0, 0)
+    assert (order.step, order.gaps, order.longest, order.repeats, order.late) == ("1 hour", 0, "", 0, 0)
     order = kind_of(pd.Series([None, *hours[:50], hours[49], *hours[60:], hours[3]])).order
-    assert (order.gaps, order.longest, order.repeats, order.late) == (1, "0 days 11:00:00", 2, 93)
+    assert (order.gaps, order.longest, order.repeats, order.late) == (1, "11 hours", 1, 93)
     assert kind_of(pd.Series(hours[::-1])).order.late == 2 and kind_of(pd.Series(hours[:1])).order.step == ""

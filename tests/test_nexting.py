@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from alberta_nb.apps import cli, nexting, predict_return
+from alberta_nb.apps.command import load_learners
 from alberta_nb.apps.nexting import draw, next_everything, save
 from alberta_nb.apps.predict_return import predict_returns
-from alberta_nb.apps.report import load_learners
 from alberta_nb.streams.robot import (
     ROBOT_SENSORS,
     best_linear,
@@ -254,7 +254,7 @@ def test_known_columns_are_seen_and_not_predicted(lags: int) -> None:
     assert skill["gaps", 0.0] > 0.5 and skill["gaps", 0.5] > 0.15
     blind = next_everything(table, ["gaps"], [0.0, 0.5], lags=2).scores.set_index(["column", "gamma"]).skill
     assert blind["gaps", 0.0] < 0.1
-    assert "1 column known with the row" in nexting.describe(found, "t")
+    assert "1 input known with the row" in nexting.describe(found, "t")
     draw(found)
 
 

@@ -230,3 +230,32 @@ def test_rows_whose_targets_nobody_knows_yet_are_predicted(targets: str, halves:
         own = spoken[[column for column in spoken if "autostep" in column]]
         assert spoken.row.tolist() == list(range(1, 251)) and own.notna().all(axis=None)
         assert json.loads((halves / name / "config.json").read_text())["scores"] == {}
+
+
+@pytest.mark.parametrize("job", ["sums", "means", "no past"])
+def test_words_and_times_go_along(job: str, tmp_path: Path, capsys: Any) -> None:
+    rng = np.random.default_rng(9)
+    words, kinds = rng.choice(["a", "b", "c"], 400), {"a": -1.0, "b": 0.0, "c": 2.0}
+    table = pd.DataFrame({"when": pd.date_range("2024-03-01", periods=400, freq="h"), "kind": words})
+    table["y"] = [10 + 5 * kinds[word] for word in words] + 0.1 * rng.normal(size=400)
+    table["x"] = rng.normal(size=400)
+    table["z"] = rng.normal(size=400)
+    for name, part in (("first", table[:200]), ("second", table[200:]), ("whole", table)):
+        part.to_csv(tmp_path / f"{name}.csv", index=False)
+    name, *asked = [word.replace("z", "z,kind") if word in ("z", "x,z") else word for word in JOBS[job]]
+    asked = ["--lags", "1", *asked]
+    code, out, err = call(
+        capsys, name, tmp_path / "first.csv", *asked, "--save", tmp_path / "m", "--output", tmp_path / "a"
+    )
+    assert (code, err) == (0, "")
+    again = tmp_path / "second.csv", "--learn", "--save", tmp_path / "m", "--output", tmp_path / "b"
+    assert call(capsys, "predict", tmp_path / "m", *again)[0] == 0
+    code, _, _ = call(
+        capsys, name, tmp_path / "whole.csv", *asked, "--save", tmp_path / "w", "--output", tmp_path / "c"
+    )
+    assert code == 0 and (tmp_path / "m").read_bytes() == (tmp_path / "w").read_bytes()
+    spoken = pd.read_csv(tmp_path / "c" / "predictions.csv", parse_dates=["when"])
+    assert spoken.when.tolist() == table.when[1:].tolist()
+    own = [c for c in spoken if c.startswith("y gamma 0") and ":" in c or c in ("autotdidbd",)][0]
+    late = spoken[own][200:].groupby(table.kind[201:].to_numpy()).mean()
+    assert late["c"] > late["b"] > late["a"]

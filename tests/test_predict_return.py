@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from tqdm.auto import tqdm
 
-from alberta_nb.apps import cli, learn, predict_return, report
+from alberta_nb.apps import cli, command, learn, predict_return
+from alberta_nb.apps.command import load_learners
 from alberta_nb.apps.job import TD_OPTIMIZERS, TableResult, unknown_rows
 from alberta_nb.apps.predict_return import contest, describe, draw, predict_returns, save, scores_of, windows_of
-from alberta_nb.apps.report import load_learners
 from alberta_nb.streams.dialect import TableError
 from alberta_nb.streams.returns import ideal_returns
 from alberta_nb.types import Settings
@@ -291,7 +291,7 @@ def test_ctrl_c_writes_what_can_be_scored(capsys, tmp_path, monkeypatch, pages) 
 @pytest.mark.parametrize("quiet", [False, True])
 def test_progress_only_on_long_input(capsys, tmp_path, monkeypatch, quiet) -> None:
     make_table(200).to_csv(tmp_path / "t.csv", index=False)
-    monkeypatch.setattr(report, "LONG_FILE", 100)
+    monkeypatch.setattr(command, "LONG_FILE", 100)
     monkeypatch.setattr(learn, "tqdm", lambda **how: tqdm(**how | {"delay": 0}))  # this pass ends before that
     words = ["--cumulant", "y", "--gamma", "0.5", "--lags", 1, "--output", tmp_path / "out"]
     code, _, err = call(capsys, tmp_path / "t.csv", *words, *["--no-progress"] * quiet)
@@ -326,7 +326,7 @@ def test_a_column_that_is_known_with_the_row_helps(lags: int) -> None:
     rmse = [found.scores.rmse.xs("autotdidbd", level=1) for found in (blind, told)]
     assert (rmse[1] < 0.8 * rmse[0]).all() and told.known == ["x"]
     assert "x" in told.features.feature.tolist() and (lags > 0 or told.features.feature.unique().tolist() == ["x"])
-    assert "1 column known with the row" in describe(told, "t")
+    assert "1 input known with the row" in describe(told, "t")
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e6])
@@ -375,10 +375,10 @@ def test_one_jump_that_makes_most_of_the_error_is_told() -> None:
 def test_who_won_is_told_with_its_interval() -> None:
     found = predict_returns(make_table(4000), "y", [0.5, 0.9], lags=2)
     assert set(found.contests) == {"gamma 0.5", "gamma 0.9"}
-    first, second, gain, low, high = found.contests["gamma 0.9"]
-    rmse = found.scores.rmse[0.9]
-    assert {first, second} == set(rmse[list(TD_OPTIMIZERS)].nsmallest(2).index)
-    assert np.isclose(gain, 1 - rmse[first] / rmse[second]) and low <= gain <= high
+    contest, rmse = found.contests["gamma 0.9"], found.scores.rmse[0.9]
+    assert [contest.index.name, *contest.index] == list(rmse[list(TD_OPTIMIZERS)].sort_values().index)
+    np.testing.assert_allclose(contest.gain, 1 - rmse[contest.index.name] / rmse[contest.index])
+    assert (contest.low <= contest.gain).all() and (contest.gain <= contest.high).all()
     assert "gamma 0.5: " in describe(found, "t")
 
 
@@ -400,9 +400,9 @@ def test_scores_windows_and_contests_by_hand() -> None:
     assert full.step.unique().tolist() == list(range(5, 201, 5)) and all_of.step.max() == 205
     here = full.query("learner == 'a' and metric == 'rmse'").value
     np.testing.assert_allclose(here, np.sqrt((errors["a"] ** 2).mean(axis=1)))
-    assert contest(sums, ["a"], 5, 0.0)[:2] == ("a", "last value")
     sure, wide = contest(sums, ["a"], 5, 0.0), contest(sums, ["a"], 5, 0.99)  # 200 rows a block: one block
-    assert np.isclose(sure[2], wide[2]) and sure[3] > 0.2 and np.isnan(wide[3])
+    assert sure.index.name == "a" and list(sure.index) == ["last value"]
+    assert np.isclose(sure.gain, wide.gain).all() and sure.low.item() > 0.2 and wide.low.isna().all()
 
 
 @pytest.mark.parametrize(

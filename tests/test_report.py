@@ -16,19 +16,15 @@ import pytest
 
 import alberta_nb
 from alberta_nb.apps import learn, nexting, predict_return
+from alberta_nb.apps.command import Command, finite_or_none, load_learners, prepare, split_names
 from alberta_nb.apps.job import TableResult
 from alberta_nb.apps.report import (
-    Command,
     all_lost,
-    finite_or_none,
     largest_step_sizes,
     listed,
-    load_learners,
     plain,
-    prepare,
     remarks,
     shown_scores,
-    split_names,
     treatment,
     unstable,
 )
@@ -104,7 +100,7 @@ def test_what_dead_jobs_have_begun_is_cleared_away(tmp_path) -> None:
 
 
 def test_a_job_that_is_killed_leaves_nothing_for_ever(tmp_path) -> None:
-    job = "import os, pathlib, sys\nfrom alberta_nb.loops.saved import replacing\n"
+    job = "import os, pathlib, sys\nfrom alberta_nb.loops.archive import replacing\n"
     job += (
         "with replacing(pathlib.Path(sys.argv[1]) / 'a.csv') as part:\n    part.touch()\n    os.kill(os.getpid(), 9)\n"
     )

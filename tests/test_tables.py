@@ -164,7 +164,7 @@ def test_a_column_that_turns_to_text_is_missing_from_there_on(tmp_path) -> None:
         ({"a": [1, 2]}, "b", None, 1, TableError, "has no column 'b'"),
         ({"a": [1, 2]}, "a", ["b"], 1, TableError, "has no column 'b'"),
         ({"a": ["x", "y"]}, "a", None, 1, TableError, "holds no numbers"),
-        ({"a": [1, 2], "b": ["x", "y"]}, "a", ["b"], 1, TableError, "holds no numbers"),
+        ({"a": [1, 2], "b": [[1], {}]}, "a", ["b"], 1, TableError, "holds no numbers"),
         ({"a": []}, "a", None, 1, TableError, "no rows"),
         ({"a": [None, None]}, "a", None, 1, TableError, "no value at all"),
         ({"a": [1, 2]}, "a", None, 0, ValueError, "lags must be 1 or more, or columns named"),

@@ -30,7 +30,7 @@ def directives(source: str) -> tuple[dict[str, str], str]:
     """The `#|` lines at the top of a cell, and the code below them."""
     found, lines = {}, source.splitlines()
     while lines and (match := DIRECTIVE.match(lines[0])):
-        found[match["name"]] = match["value"].strip().lower()
+        found[match["name"]] = match["value"].strip()
         lines.pop(0)
     return found, "\n".join(lines).strip("\n")
 
@@ -66,14 +66,14 @@ def join(text: str | list[str]) -> str:
     return text if isinstance(text, str) else "".join(text)
 
 
-def show(output: dict, name: str, files: dict[str, bytes]) -> str:
-    """One output as Markdown; the bytes of a figure go to `files`."""
+def show(output: dict, name: str, files: dict[str, bytes], alt: str) -> str:
+    """One output as Markdown; the bytes of a figure go to `files`, and `alt` stands where it cannot be seen."""
     if output["output_type"] == "stream":
         return fence(ANSI.sub("", join(output["text"])).rstrip("\n"), "text") if output["name"] == "stdout" else ""
     data = output.get("data", {})
     if "image/png" in data:
         files[f"{IMAGES}/{name}.png"] = base64.b64decode(join(data["image/png"]))
-        return f"![]({IMAGES}/{name}.png)"
+        return f"![{alt}]({IMAGES}/{name}.png)"
     if "text/markdown" in data:
         return markdown(join(data["text/markdown"]))
     return fence(join(data["text/plain"]).rstrip("\n"), "text") if "text/plain" in data else ""
@@ -82,13 +82,13 @@ def show(output: dict, name: str, files: dict[str, bytes]) -> str:
 def code(cell: dict, number: int, files: dict[str, bytes]) -> Iterator[str]:
     """What a reader sees of a code cell: its source, then its outputs."""
     marks, source = directives(join(cell["source"]))
-    if {"hide", "default_exp", "export"} & marks.keys() or marks.get("include") == "false":
+    if {"hide", "default_exp", "export"} & marks.keys() or marks.get("include", "").lower() == "false":
         return
-    if source and marks.get("echo") != "false":
+    if source and marks.get("echo", "").lower() != "false":
         yield fence(source, "python")
-    if marks.get("output") != "false":
+    if marks.get("output", "").lower() != "false":
         for i, output in enumerate(cell["outputs"]):
-            yield show(output, f"index-{number}-{i}", files)
+            yield show(output, f"index-{number}-{i}", files, marks.get("fig-alt", ""))
 
 
 def render(page: Path) -> dict[str, bytes]:

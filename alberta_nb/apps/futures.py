@@ -156,9 +156,10 @@ HELD = 1 << 24  # numbers: where columns are so sparse that more would wait, row
 
 
 class Lines(NamedTuple):
-    "Some rows: their numbers (n,), inputs (n, d), targets (n, c), the last targets and their means before them (n, c)."
+    "Rows: numbers and times (n,), inputs (n, d), targets (n, c), the last targets and their means before them (n, c)."
 
     numbers: np.ndarray
+    times: np.ndarray
     inputs: np.ndarray
     targets: np.ndarray
     last: np.ndarray
@@ -282,7 +283,8 @@ def _learn(lives: Futures, page: Rows) -> Told:
     "One page: what is new of it is read, all rows but the last are learned, and the last one waits."
     there = np.flatnonzero(np.isfinite(page.targets).any(axis=1) | (not lives.teach))
     means = lives.means.copy()
-    rows = Lines(page.numbers, page.inputs, page.targets, page.before, means.before(page.targets)).part(there)
+    told_before = page.before, means.before(page.targets)
+    rows = Lines(page.numbers, page.times, page.inputs, page.targets, *told_before).part(there)
     rows, waits = (rows, 0) if lives.waiting is None else (lives.waiting.then(rows), 1)
     learned, read = max(len(rows.numbers) - lives.teach, 0), len(page.numbers)
     if learned:
@@ -320,7 +322,7 @@ def _judged(lives: Futures, ended: bool = False) -> Told:
     "What was said of rows whose future is known by now, and what followed, in units of the columns."
     found = lives.unjudged.known(lives.means.sums / lives.means.counts, ended)
     if found is None:
-        return Told(np.zeros(0, int), np.zeros((0, len(lives.questions))), {}, {}, {})
+        return Told(np.zeros(0, int), np.zeros(0), np.zeros((0, len(lives.questions))), {}, {}, {})
     lines, told, actual = found
     of, gammas = ([question[k] for question in lives.questions] for k in (0, 1))
     origin = lives.source.origin[[lives.source.columns.index(lives.source.targets[c]) for c in of]]
@@ -332,4 +334,4 @@ def _judged(lives: Futures, ended: bool = False) -> Told:
     means = dict(zip(BASELINES, (lines.last[:, of], lines.mean[:, of]), strict=True)) | means
     with np.errstate(over="ignore", invalid="ignore"):
         said = {name: (values.astype(np.float64) + origin) * weight for name, values in means.items()}
-    return Told(lines.numbers, (actual + origin) * weight, said, {}, {})
+    return Told(lines.numbers, lines.times, (actual + origin) * weight, said, {}, {})

@@ -103,7 +103,7 @@ class TableResult:
     features: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)  # learned weights and step sizes
     predictions: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)  # of the last rows with a known future
     sizes: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)  # step sizes over time, of some inputs
-    contests: dict[str, Any] = dataclasses.field(default_factory=dict)  # by target: who won, and how surely
+    contests: dict[str, pd.DataFrame] = dataclasses.field(default_factory=dict)  # by target: who won, and how surely
     outliers: dict[str, Any] = dataclasses.field(default_factory=dict)  # by target: a row that makes most of its error
     states: Tree = None  # of the learners, after the pass
     told_by: Any = None  # the command that tells it, where another one was called

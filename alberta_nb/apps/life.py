@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BASELINES', 'COUNTED', 'Page', 'Told', 'Means', 'Lives', 'told_by', 'counted', 'Windows', 'advantage', 'spoken_table',
-           'Written']
+           'as_times', 'Written']
 
 # %% ../../nbs/apps/09_life.ipynb #e02dce1c
 import dataclasses
@@ -24,6 +24,7 @@ from .tables import LaggedSource, Rows
 from ..learners.bank import LearnerBank
 from ..learners.base import first_state
 from ..loops.supervised import run_learning_loop
+from ..streams.inputs import Coding
 from ..streams.sources import Source
 from ..types import TimeStep, Tree
 
@@ -48,10 +49,11 @@ class Told:
     """What was said of some rows before their targets were seen, in units of the targets.
 
     `numbers` (n,) of the rows; `actual` (n, k), NaN where missing; and by name what each predicted (n, k), its
-    intervals' half widths (n, k) if it has any, and its mean step sizes (n, k).
+    intervals' half widths (n, k) if it has any, and its mean step sizes (n, k). `times` (n,) are as those of Rows.
     """
 
     numbers: np.ndarray
+    times: np.ndarray
     actual: np.ndarray
     said: dict[str, np.ndarray]
     widths: dict[str, np.ndarray]
@@ -60,7 +62,7 @@ class Told:
     def part(self, rows: slice) -> "Told":
         "Some of the rows."
         cut = [{name: a[rows] for name, a in kind.items()} for kind in (self.said, self.widths, self.sizes)]
-        return Told(self.numbers[rows], self.actual[rows], *cut)
+        return Told(self.numbers[rows], self.times[rows], self.actual[rows], *cut)
 
 
 BASELINES = "last value", "running mean"
@@ -115,10 +117,7 @@ class Lives:
         self.rows, self.place = self.rows + len(page.numbers), page.upto(len(page.numbers)) or self.place
         return told_by(self, page, {key: np.asarray(run.metrics) for key, run in runs.items()})
 
-    names, whole = (
-        property(lambda self: list(self.learners)),
-        property(lambda self: _banked(self)),
-    )  # as a file has them
+    names, whole = property(lambda self: list(self.learners)), property(lambda self: _banked(self))
 
     def wanted(self, page: Rows) -> np.ndarray:
         "What the learners have to predict (n, k): the change since the last value known, or the value."
@@ -149,7 +148,7 @@ def told_by(lives: Lives, page: Rows, metrics: Mapping[tuple[str, int], np.ndarr
     last = {name: learner.metric_names[-1] for name, learner in lives.learners.items()}
     widths = {name: rows[..., -1] for name, rows in columns.items() if last[name] == "half_width"}
     sizes = {name: rows[..., 2] for name, rows in columns.items()}
-    return Told(page.numbers, page.targets + origin, naive | said, widths, sizes)
+    return Told(page.numbers, page.times, page.targets + origin, naive | said, widths, sizes)
 
 # %% ../../nbs/apps/09_life.ipynb #2642393b
 COUNTED = "known", "squares", "sizes", "inside", "step_size", "rows"
@@ -208,9 +207,13 @@ def advantage(first: np.ndarray, second: np.ndarray) -> tuple[float, float, floa
     return float(part(*blocks)), float(low), float(high)
 
 # %% ../../nbs/apps/09_life.ipynb #affd85dd
-def spoken_table(told: Told, targets: Sequence[str], names: Sequence[str]) -> pa.Table:
-    "What was said of some rows as a table: row (from 1), and for each target its value, predictions and intervals."
+def spoken_table(told: Told, targets: Sequence[str], names: Sequence[str], clock: Coding | None = None) -> pa.Table:
+    """What was said of some rows as a table: row (from 1), its time where there is a clock, and for each target its
+    value, predictions and intervals.
+    """
     columns: dict[str, np.ndarray] = {"row": told.numbers + 1}
+    if clock is not None:
+        columns[clock.column if clock.column not in targets else "time"] = as_times(told.times, bool(clock.zone))
     for k, target in enumerate(targets):
         prefix = f"{target}: " if len(targets) > 1 else ""
         columns[target] = told.actual[:, k]
@@ -222,6 +225,15 @@ def spoken_table(told: Told, targets: Sequence[str], names: Sequence[str]) -> pa
     return pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()})
 
 
+def as_times(seconds: np.ndarray, zoned: bool) -> np.ndarray:
+    "Moments as ISO 8601 has them, in UTC where they are zoned; None where there is none."
+    moments: Tree = np.round(np.nan_to_num(seconds) * 1e6).astype("datetime64[us]")
+    unit: Tree = "s" if (seconds[seconds == seconds] % 1 == 0).all() else "us"
+    whole: Tree = np.datetime_as_string(moments, unit).astype(object) + "Z" * zoned
+    whole[np.isnan(seconds)] = None
+    return np.asarray(whole)
+
+
 def _shortest(values: np.ndarray) -> np.ndarray:
     "Predictions have the digits of 32 bits, and are written with no more, unless the numbers are large."
     return values.astype(np.float32) if np.abs(values).max(initial=0.0) < 1e5 else values
@@ -230,8 +242,8 @@ def _shortest(values: np.ndarray) -> np.ndarray:
 class Written:
     "A CSV file of all that was said, begun at the first page; the `path` is there when the file is whole."
 
-    def __init__(self, path: Path, targets: Sequence[str], names: Sequence[str]):
-        self.path, self.targets, self.names = path, targets, names
+    def __init__(self, path: Path, targets: Sequence[str], names: Sequence[str], clock: Coding | None = None):
+        self.path, self.targets, self.names, self.clock = path, targets, names, clock
         self.writer: Any = None
         self.schema: Any = None  # of the first page: later numbers are written in the same way
 
@@ -239,7 +251,7 @@ class Written:
         "Write some more rows; nothing of none."
         if not len(told.numbers):
             return
-        table = spoken_table(told, self.targets, self.names)
+        table = spoken_table(told, self.targets, self.names, self.clock)
         if self.writer is None:
             self.schema, self.writer = table.schema, csv.CSVWriter(str(self.path), table.schema)
         self.writer.write_table(table.cast(self.schema))

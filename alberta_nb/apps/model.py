@@ -17,7 +17,7 @@ import numpy as np
 
 from .futures import DiscountedMeanLearner, Futures, Lines
 from .life import Lives, Means
-from .tables import SETTINGS, GivenTable, Place, resumed, settings_of
+from .tables import SETTINGS, GivenTable, Place, codings_of, resumed, settings_of
 from ..horde.horde import HordeLearner
 from ..learners.bank import LearnerBank
 from ..learners.base import innermost
@@ -60,6 +60,10 @@ def _wrong(notes: Mapping[str, Any], learner: Any) -> str:
     targets, lagged, known, columns = lists
     if not all(type(asked[name]) is int and 0 <= asked[name] < 2**31 for name in ("lags", "horizon")):
         return "its lags or its horizon are no numbers"
+    try:
+        codings_of(asked)
+    except (KeyError, TypeError, ValueError):
+        return "its columns of words or times are coded in no known way"
     fits = _answers if _of_futures(learner) else _predicts
     if not targets or not {*targets, *lagged, *known} <= {*columns} or not fits(learner, len(targets), notes["names"]):
         return "its columns and its learners do not fit"
@@ -110,7 +114,7 @@ def _waiting(notes: Mapping[str, Any], inputs: int, targets: int) -> Lines | Non
     seen, values = _numbers(row, "inputs", (inputs,)), _numbers(row, "targets", (targets,), holes=True)
     require(bool(np.isfinite(values).any()), "its waiting row has no target")
     none = np.full((1, targets), np.nan)
-    return Lines(np.array([-1]), seen[None].astype(default_float()), values[None], none, none)
+    return Lines(np.array([-1]), none[:, 0], seen[None].astype(default_float()), values[None], none, none)
 
 # %% ../../nbs/apps/10_model.ipynb #2a95dee0
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -14,11 +14,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .command import Command, told_gammas
 from .futures import DiscountedMeanLearner, Futures
 from .job import TD_OPTIMIZERS, TableResult, check_gammas, choose, tidy
 from .predict_return import follow, in_unit, scores_of, shown_rows, told_jumps, windows_of
-from .report import Command, as_text, axis_for, left_out, percent, plain, speed, told_gammas
-from .report import unfilled, unstable
+from .report import as_text, axis_for, left_out, out_of_order, percent, plain, speed, unfilled, unstable
 from .tables import GivenTable, LaggedSource, opened
 from ..horde.gvf import horde_from_columns
 from ..horde.horde import HordeLearner
@@ -121,6 +121,7 @@ def describe(found: TableResult, name: str) -> str:
     notes = [
         "skill: the part of the better baseline's rmse that is gone; baselines are the last value and the running mean",
         *told_jumps(found),
+        *out_of_order(found.report),
         *left_out(found, "mean"),
         *unfilled(found),
         *unstable(asked, known.rmse, known.skill),
@@ -167,7 +168,9 @@ COMMAND = Command(
     column="columns", about="the columns to predict, with commas between (default: all that hold numbers)",
     several=True, named=False, optimizers=["autotdidbd"], more=["tdlambda", "tdidbd", "trueonline"],
     job=next_everything,
-    describe=describe, picture="nexting.png", draw=draw, answers=lambda found: {"gammas": told_gammas(found)},
+    describe=describe, picture="nexting.png", draw=draw,
+    shows="for each column and time scale, what followed and what was predicted in the last rows",
+    answers=lambda found: {"gammas": told_gammas(found)},
     tables={"errors.csv": "scores", "metrics.csv": "windows"}, spoken="predictions.csv",
     gammas=("gammas", "0,0.8,0.95", "0 is the next row, 0.95 looks 20 rows ahead"),
 )  # fmt: skip

@@ -19,8 +19,9 @@ from .nexting import COMMAND as NEXTING
 from .nexting import means_of
 from .predict_return import COMMAND as RETURNS
 from .predict_return import returns_of
-from .report import at_home, shows_progress, table_of
+from .command import shows_progress, table_of
 from .tables import GivenTable
+from ..streams.frames import at_home
 from ..streams.reading import add_reading_arguments
 from ..types import require
 
@@ -71,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--record-every", type=int, metavar="N", help="rows in a window of metrics.csv (default: a 200th of the table)")
     add("--output", type=at_home, default=Path("alberta-nb-output"), metavar="DIR",
         help=f"where {LEARN.spoken}, tables, a picture and config.json go (default: %(default)s)")  # fmt: skip
+    add("--report", action="store_true", help="write all of it into one page as well, report.html")
     add("--no-progress", action="store_true", help="no progress bar, however long the table is")
     add_reading_arguments(parser)
 

@@ -19,14 +19,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .command import Command, check_place, replacing, told_gammas, told_scores
 from .futures import DiscountedMeanLearner, Futures
 from .job import TD_OPTIMIZERS, TableResult, check_gammas, choose, errors_over_time, learned_features
 from .job import skill_over, tidy, unknown_rows, window_of
-from .learn import live, told_contest
+from .learn import live
 from .life import BASELINES, Told, Windows, Written, advantage
 from .model import save_model
-from .report import Command, as_text, axis_for, check_place, draw_errors, left_out, replacing
-from .report import line_style, plain, remarks, shown_scores, speed, told_gammas, told_scores, unfilled
+from .outcome import told_contest
+from .report import as_text, axis_for, draw_errors, left_out, line_style, out_of_order
+from .report import plain, remarks, shown_scores, speed, unfilled
 from .tables import GivenTable, LaggedSource, Rows
 from ..learners.bank import LearnerBank
 from ..learners.td import TDLinearLearner
@@ -34,7 +36,7 @@ from ..learners.units import PopArt
 from ..streams.dialect import TableError
 from ..streams.sources import default_float
 from ..streams.tables import several
-from ..types import Tree, check_int, require
+from ..types import check_int, require
 
 # %% ../../nbs/apps/05_predict_return.ipynb #927fda27
 class Answers:
@@ -73,7 +75,8 @@ def shown_rows(found: TableResult, heard: Answers) -> Told:
     kept = slice(max(end - (heard.last - unknown), before) - before, end - before)
     said = {name: np.concatenate([part.said[name] for part in tail])[kept] for name in tail[0].said}
     actual = np.concatenate([part.actual for part in tail])[kept]
-    return Told(np.arange(before + 1, rows + 1)[kept], actual, said, {}, {})
+    times = np.concatenate([part.times for part in tail])[kept]
+    return Told(np.arange(before + 1, rows + 1)[kept], times, actual, said, {}, {})
 
 # %% ../../nbs/apps/05_predict_return.ipynb #a8404c59
 def follow(
@@ -115,7 +118,7 @@ def _compile(lives: Futures) -> None:
     "Compile what the pass needs, on two rows of zeros. Raises KeyboardInterrupt where somebody wants it so."
     columns, d = np.zeros((2, len(lives.source.targets))), lives.source.feature_dim
     other = Futures(lives.source, lives.learner, lives.names, teach=lives.teach)
-    other.learn(Rows(np.arange(2), np.zeros((2, d), default_float()), columns, columns))
+    other.learn(Rows(np.arange(2), np.zeros((2, d), default_float()), columns, columns, columns[:, 0]))
     if other.interrupted:
         raise KeyboardInterrupt
 
@@ -142,7 +145,8 @@ def _writing(path: str | Path | None, lives: Futures) -> Iterator[Written | None
         yield None
         return
     asked = [f"{lives.source.targets[column]} gamma {gamma:.12g}" for column, gamma in lives.questions]
-    with replacing(Path(path)) as part, contextlib.closing(Written(part, asked, lives.names)) as written:
+    clock = lives.source.table.codings.clock
+    with replacing(Path(path)) as part, contextlib.closing(Written(part, asked, lives.names, clock)) as written:
         yield written
 
 
@@ -200,11 +204,13 @@ def windows_of(sums: Mapping[str, np.ndarray], every: int, least: int) -> pd.Dat
     return errors_over_time(list(sums), {"rmse": means[..., 1] ** 0.5, "mae": means[..., 2]}, every * (1 + kept))
 
 
-def contest(sums: Mapping[str, np.ndarray], names: Sequence[str], every: int, gamma: float) -> Tree:
-    "As in `learn`: the best and the next one; in blocks of windows that are longer than errors hang together."
-    rank = [*sorted(names, key=lambda name: np.nan_to_num(sums[name][:, 1].sum(), nan=np.inf)), BASELINES[0]][:2]
-    starts = np.arange(0, len(sums[rank[0]]), math.ceil(2.0 / (1.0 - gamma) / every))
-    return *rank, *advantage(*(np.add.reduceat(sums[name], starts) for name in rank))
+def contest(sums: Mapping[str, np.ndarray], names: Sequence[str], every: int, gamma: float) -> pd.DataFrame:
+    "As in `learn`: the best against all others; in blocks of windows that are longer than errors hang together."
+    best, *others = sorted(names, key=lambda name: np.nan_to_num(sums[name][:, 1].sum(), nan=np.inf))
+    starts = np.arange(0, len(sums[best]), math.ceil(2.0 / (1.0 - gamma) / every))
+    blocks = {name: np.add.reduceat(sums[name], starts) for name in (best, *(others or BASELINES[:1]))}
+    rows = {name: advantage(blocks[best], table) for name, table in blocks.items() if name != best}
+    return pd.DataFrame(rows, ["gain", "low", "high"]).T.rename_axis(best)
 
 # %% ../../nbs/apps/05_predict_return.ipynb #a5599a38
 def returns_of(
@@ -247,6 +253,7 @@ def describe(found: TableResult, name: str) -> str:
         "skill: the part of the better baseline's rmse that is gone; last value and running mean are over 1 - gamma",
         *told_contest(found),
         *told_jumps(found),
+        *out_of_order(found.report),
         *left_out(found, "sum"),
         *unfilled(found),
         speed(found, len(found.learners)),
@@ -285,6 +292,7 @@ def _draw_window(axes: Axes, part: TableResult) -> None:
 COMMAND = Command(
     column="cumulant", about="the column to predict (of the weather: temp)", several=False, optimizers=TD_OPTIMIZERS,
     more=[], job=predict_returns, describe=describe, picture="returns.png", draw=draw,
+    shows="errors so far of each learner, and the last rows with what followed and what was predicted",
     tables={"metrics.csv": "windows", "features.csv": "features"}, spoken="predictions.csv",
     answers=lambda found: {"scores": told_scores(found), "returns": told_gammas(found)},
     gammas=("gamma", "0.9,0.99", "0.9 looks about 10 rows ahead, 0.99 a hundred"),

@@ -231,15 +231,6 @@ class PackedState:
             leaves = [jnp.asarray(p.view(leaf.dtype).reshape(leaf.shape)) for p, leaf in pairs]
         return jax.tree.unflatten(self._tree, leaves)
 
-    def predict(self, observation: ArrayLike) -> Array:
-        "The prediction (1,) for an observation (feature_dim,), without learning."
-        ask = self._predict
-        quick = ask.forms[0] if _settings.jax_enable_x64 == ask.wide else ask
-        found = quick(self._words, vector("observation", observation, self.feature_dim))
-        if isinstance(found, jax.core.Tracer):  # compiled code would keep the state of now for ever
-            raise not_traced()
-        return found
-
 # %% ../../nbs/loops/03_stepper.ipynb #94c580b3
 class WatchedState(PackedState):
     "A state that is taken over only where it survives an event."
@@ -395,6 +386,15 @@ class Stepper(EventsLearner):
     def __init__(self, learner: Predicting, feature_dim: int, state: Tree = None, non_finite: str = "raise"):
         self.non_finite, self.skipped = non_finite, 0
         super().__init__(learner, feature_dim, state)
+
+    def predict(self, observation: ArrayLike) -> Array:
+        "The prediction (1,) for an observation (feature_dim,), without learning."
+        ask = self._predict
+        quick = ask.forms[0] if _settings.jax_enable_x64 == ask.wide else ask
+        found = quick(self._words, vector("observation", observation, self.feature_dim))
+        if isinstance(found, jax.core.Tracer):  # compiled code would keep the state of now for ever
+            raise not_traced()
+        return found
 
     def __repr__(self) -> str:
         return f"Stepper({self.learner!r}, feature_dim={self.feature_dim}, skipped={self.skipped})"

@@ -166,9 +166,8 @@ def optax_powers(tx: Transform, pair: bool) -> tuple[int, ...]:
     def remembered(factor: float) -> list[Array]:
         memory = tx.init(jax.tree.map(jnp.zeros_like, params))
         for size in (1e3, -5e2, 2e3):  # so large that what a memory starts from is nothing
-            _, memory = tx.update(
-                jax.tree.map(lambda p, size=size: factor * size * jnp.asarray(p), params), memory, None
-            )
+            gradients = jax.tree.map(lambda p, size=size: factor * size * jnp.asarray(p), params)
+            _, memory = tx.update(gradients, memory, None)
         return jax.tree.leaves(memory)
 
     kinds = [leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(lambda: tx.init(params)))]
@@ -179,12 +178,11 @@ def optax_powers(tx: Transform, pair: bool) -> tuple[int, ...]:
         leaves = [(np.asarray(once), np.asarray(doubled)) for once, doubled in zip(remembered(1.0), remembered(2.0))]
     powers = [int(np.round(np.log2(np.abs(b).sum() / np.abs(a).sum()))) if np.any(a) else 0 for a, b in leaves]
     fits = all(np.allclose(b, 2.0**power * a, rtol=1e-3) for power, (a, b) in zip(powers, leaves, strict=True))
-    require(
-        fits, f"optimizer: the memory of this optax transform does not follow the unit of the target: {tx!r}", TypeError
-    )
+    what = "optimizer: the memory of this optax transform does not follow the unit of the target"
+    require(fits, f"{what}: {tx!r}", TypeError)
     return tuple(powers)
 
-
+# %% ../../nbs/optimizers/09_optax.ipynb #a625e048
 def optax_in_new_unit(tx: Transform, memory: Tree, ratio: Array) -> Tree:
     "The memory of one array, or of weights and bias, when all gradients become `ratio` times what they were."
     tree: Any

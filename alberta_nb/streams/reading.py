@@ -46,7 +46,8 @@ class Reading:
     """How a table is to be read, where it is known: None is a guess. Raises ValueError that names what cannot be.
 
     `skip_rows` lines stand above the names; `names` is False where the file has none; behind a `comment` sign the rest
-    of a line says nothing; `na` are values that mean a missing one, besides the usual ones.
+    of a line says nothing; `na` are values that mean a missing one, besides the usual ones; `sort` puts the rows in the
+    order of their times, all in memory.
     """
 
     sep: str | None = None
@@ -57,6 +58,7 @@ class Reading:
     comment: str | None = None
     na: Sequence[str | float] = ()
     names: bool = True
+    sort: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sep", _SPOKEN.get(str(self.sep), self.sep))
@@ -89,6 +91,7 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--no-names", dest="names", action="store_false", help="the first line has values: no line has names"
     )
+    group.add_argument("--sort", action="store_true", help="put the rows in the order of their times, all in memory")
     group.add_argument("--explain", action="store_true", help="tell how the table is read, and end")
 
 

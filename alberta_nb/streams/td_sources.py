@@ -91,11 +91,12 @@ def with_next(pages: Iterable[Any]) -> Iterator[tuple[np.ndarray, np.ndarray, np
         held = [(x[-1:].copy(), y[-1:].copy())]
 
 
-def _check_no_flags(table: Any, name: str) -> None:
+def _check_no_flags(table: Any, names: list[str]) -> None:
     "Raise TypeError where the first piece of a column of discounts holds flags alone, which would be read as 0 and 1."
-    held = next(table.frames([table.position(name)])).iloc[:, 0].dropna().to_numpy(object)
-    if len(held) and all(isinstance(cell, bool | np.bool_) for cell in held):
-        check_discounts(f"column {name!r}", held.astype(bool))
+    for name in names:
+        held = next(table.frames([table.position(name)])).iloc[:, 0].dropna().to_numpy(object)
+        if len(held) and all(isinstance(cell, bool | np.bool_) for cell in held):
+            check_discounts(f"column {name!r}", held.astype(bool))
 
 
 def _one_less(name: str, source: Source) -> int | None:
@@ -143,14 +144,12 @@ class TDTableSource(TDSource):
     ):  # fmt: skip
         opened, known = open_table(table, piece_rows), [gamma] if isinstance(gamma, str) else []
         self.gamma = gamma if known else check_number("gamma", gamma, 0.0, 1.0)
-        given = features is not None
-        seen = several("features", features) if given else [c for c in look_at(opened)[0] if c not in known]
+        seen = [c for c in look_at(opened)[0] if c not in known] if features is None else several("features", features)
         require(len(seen) > 0, f"features must name a column of {opened.name}, got {seen}")
         self.table = TableSource(opened, reward, [*seen, *known])
         self.reward, self.features = self.table.target, self.table.features[: len(seen)]
         self.num_steps, self.feature_dim = _one_less(opened.name, self.table), len(seen)
-        if known:
-            _check_no_flags(opened, str(gamma))
+        _check_no_flags(opened, known)
 
     def pages(self, first: int, rows: int) -> Iterator[TDTimeStep]:
         for x, y, gammas in with_next(self.table.pages(first, rows)):

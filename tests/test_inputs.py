@@ -1,0 +1,205 @@
+"""Words and times as numbers: what each input is, what comes later, and what a file may not say."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from alberta_nb.apps.learn import describe, learn_table
+from alberta_nb.apps.predict import predict_table
+from alberta_nb.apps.tables import LaggedSource, all_rows, codings_of, resumed, settings_of
+from alberta_nb.streams.columns import Clock, kind_of
+from alberta_nb.streams.dialect import TableError
+from alberta_nb.streams.inputs import BUCKETS, MOST_VALUES, Coding, calendar, coding_of, indicators
+from alberta_nb.streams.reading import Reading
+from alberta_nb.streams.tables import TableSource, input_names, look_at, open_table
+
+HOURS = pd.date_range("2026-03-02", periods=400, freq="h")
+
+
+def shops(rows: int = 400, seed: int = 0) -> pd.DataFrame:
+    "Sales that depend on the shop, on whether it is open, and on the hour."
+    rng = np.random.default_rng(seed)
+    shop, opened = rng.choice(["north", "south", "east"], rows), rng.choice(["yes", "no"], rows)
+    level = pd.Series(shop).map({"north": 5.0, "south": -3.0, "east": 0.0}).to_numpy()
+    wave = 4 * np.cos(2 * np.pi * (np.arange(rows) % 24 - 15) / 24)
+    sales = 20 + level + 6 * (opened == "yes") + wave + 0.1 * rng.normal(size=rows)
+    return pd.DataFrame({"when": HOURS[:rows].astype(str), "shop": shop, "open": opened, "sales": sales})
+
+
+# --- words ---
+
+
+@pytest.mark.parametrize("kind", [object, "string", "category"])
+def test_each_word_has_an_input(kind) -> None:
+    column = pd.Series(["b", "a", None, " a", "c"], dtype=object).astype(kind)
+    expected = [[0, 1, 0], [1, 0, 0], [np.nan] * 3, [1, 0, 0], [0, 0, 1]]
+    np.testing.assert_array_equal(indicators(column, ("a", "b"), 1), expected)
+    assert indicators(column[:0], ("a",), 1).shape == (0, 2)
+    assert np.isnan(indicators(pd.Series([None, None], dtype=object), ("a",), 2)).all()
+
+
+def test_numbers_of_a_column_with_holes_are_the_words_they_were() -> None:
+    np.testing.assert_array_equal(indicators(pd.Series([3.0, np.nan, 2.5]), ("3", "2.5"), 1)[[0, 2]], np.eye(3)[:2])
+
+
+def test_many_words_share_inputs_and_always_the_same() -> None:
+    words = pd.Series([f"user {k}" for k in range(500)])
+    coding = coding_of("user", kind_of(words))
+    assert coding is not None and len(coding.inputs) == MOST_VALUES + BUCKETS
+    read = coding.read(words)
+    assert (read.sum(axis=1) == 1).all() and (read[:, MOST_VALUES:].sum(axis=0) > 0).mean() > 0.9
+    np.testing.assert_array_equal(read[::-1], coding.read(words[::-1]))
+
+
+def test_words_are_told_apart_and_new_ones_may_come() -> None:
+    found = learn_table(shops(), "sales", lags=0, known=["shop", "open"], optimizers=["autostep"])
+    assert found.known == ["shop=east", "shop=north", "shop=south", "shop: other", "open"]
+    text = describe(found, "t")
+    assert "words, as an input for each: shop 4" in text and "yes and no, as 1 and 0: open" in text
+    weights = found.features.set_index("feature").weight
+    assert weights["shop=north"] > weights["shop=east"] > weights["shop=south"]
+    late = pd.concat([shops(), shops(50, 1).assign(shop="west", sales=40.0)], ignore_index=True)
+    source = LaggedSource(late, "sales", lags=0, known=["shop"], piece_rows=400)
+    read = np.concatenate([page.inputs for page in all_rows(source, 1000)]) + source.origin[:4]
+    new = read[:, source.known.index("shop: other")]  # the first row is no one to be judged
+    assert (new[399:] == 1).all() and new[:399].sum() == 0
+
+
+def test_what_was_not_named_is_told() -> None:
+    found = learn_table(shops(), "sales", lags=1, optimizers=["lms"])
+    assert found.columns == ["open", "sales"]  # yes and no need no asking
+    assert "words, ignored unless --known or --features names them: shop" in describe(found, "t")
+    for target in ("shop", "when"):
+        with pytest.raises(TableError, match=f"column '{target}' holds no numbers, like"):
+            learn_table(shops(), target)
+
+
+def test_a_target_of_yes_and_no() -> None:
+    rows = np.arange(300)
+    table = pd.DataFrame({"x": rows % 2, "y": np.where(rows % 2, "yes", "no")})
+    found = learn_table(table, "y", lags=0, known=["x"], optimizers=["autostep"])
+    assert found.predictions.actual.isin([0, 1]).all() and found.scores.rmse["autostep"] < 0.5
+
+
+def test_words_of_the_past_are_inputs_too() -> None:
+    source = LaggedSource(shops(), "sales", features=["shop"], lags=2)
+    names = ["shop=east", "shop=north", "shop=south", "shop: other", "sales"]
+    assert source.feature_names == [f"{n}[-1]" for n in names] + [f"{n}[-1]-[-2]" for n in names]
+
+
+def test_a_column_that_is_called_like_an_input_keeps_its_name() -> None:
+    table = shops().assign(**{"shop=north": 7.0})
+    source = LaggedSource(table, "sales", ["shop=north"], 1, known=["shop"])
+    assert "shop=north.1" in source.known and "shop=north" in source.lagged
+
+
+def test_sources_of_tables_take_words() -> None:
+    source = TableSource(shops(), "sales", ["open", "shop"])
+    assert source.feature_dim == 5 and len(next(source.pages(0, 10)).observation) == 10
+
+
+# --- times ---
+
+
+def test_the_calendar_by_hand() -> None:
+    seconds = np.array([0.0, 6 * 3600.0])
+    np.testing.assert_allclose(calendar(seconds)[:, :2], [[0, 1], [1, 0]], atol=1e-9)
+    week = calendar(np.array([0.0, 7 * 86_400.0]))
+    np.testing.assert_allclose(week[0, 2:4], week[1, 2:4], atol=1e-9)
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%d %H:%M", "%d.%m.%Y %H:%M", "%m/%d/%Y %I:%M %p"])
+def test_the_hour_is_learned_however_it_is_written(form) -> None:
+    table = shops().assign(when=HOURS.strftime(form), shop=0.0, open=1.0)
+    found = learn_table(table, "sales", lags=0, known=["when"], optimizers=["autostep"])
+    assert len(found.known) == 6 and "times, as waves of a day, a week and a year: when" in describe(found, "t")
+    plain = learn_table(table.assign(c=np.arange(400) % 7), "sales", lags=0, known=["c"], optimizers=["autostep"])
+    assert found.scores.rmse["autostep"] < 0.9 * plain.scores.rmse["autostep"]  # the wave is 8 of a variance of 28
+
+
+@pytest.mark.parametrize("zone", [None, "UTC", "Asia/Kolkata"])
+def test_predictions_say_their_time(tmp_path, zone) -> None:
+    table = shops().assign(when=HOURS.tz_localize(zone))
+    table.loc[5, "when"] = pd.NaT
+    learn_table(table, "sales", lags=1, optimizers=["lms"], predictions=tmp_path / "p.csv")
+    said = pd.read_csv(tmp_path / "p.csv")
+    moment = pd.Timestamp("2026-03-02 01:00", tz=zone)
+    expected = f"{moment:%Y-%m-%dT%H:%M:%S}" if zone is None else f"{moment.tz_convert('UTC'):%Y-%m-%dT%H:%M:%S}Z"
+    assert said.columns[:3].tolist() == ["row", "when", "sales"] and said.when[0] == expected and pd.isna(said.when[4])
+
+
+def test_parts_of_seconds_and_an_epoch(tmp_path) -> None:
+    table = shops().assign(when=1_700_000_000_000 + 250 * np.arange(400)).rename(columns={"when": "timestamp"})
+    learn_table(table, "sales", lags=1, optimizers=["lms"], predictions=tmp_path / "p.csv")
+    assert pd.read_csv(tmp_path / "p.csv").timestamp[1] == "2023-11-14T22:13:20.500000Z"
+
+
+def test_pieces_of_a_clock_are_the_whole() -> None:
+    seconds = np.array([np.nan, 0, 60, 120, 120, 600, 540, 660, np.nan, 720])
+    whole, cut = Clock(), Clock()
+    whole.add(seconds)
+    for part in np.split(seconds, [4, 5, 9]):
+        cut.add(part)
+    assert whole.order() == cut.order() and "out of order first at row 7" in str(whole.order())
+    assert (whole.repeats, whole.gaps) == (1, 2)
+
+
+def test_rows_out_of_order_are_told_and_sorted_when_asked(tmp_path, capsys) -> None:
+    late = shops().sample(frac=1.0, random_state=1).reset_index(drop=True)
+    late.to_csv(tmp_path / "t.csv", index=False)
+    first = 1 + int(np.flatnonzero(np.diff(pd.to_datetime(late.when).astype("int64")) < 0)[0]) + 1
+    found = learn_table(tmp_path / "t.csv", "sales", lags=1)
+    assert f"row {first} is earlier than the row above it" in describe(found, "t")
+    ordered = open_table(tmp_path / "t.csv", reading=Reading(sort=True))
+    again, straight = learn_table(ordered, "sales", lags=1), learn_table(shops(), "sales", lags=1)
+    pd.testing.assert_frame_equal(again.scores, straight.scores, rtol=1e-5)
+    with pytest.raises(TableError, match="sort needs a column of times, and it has none"):
+        open_table(shops()[["sales"]], reading=Reading(sort=True))
+
+
+# --- what was coded once ---
+
+
+@pytest.mark.parametrize("cut", [57, 299, 399])
+def test_a_model_goes_on_with_its_coding(tmp_path, cut) -> None:
+    whole, files = shops(), [tmp_path / name for name in ("m", "1.csv", "2.csv", "whole.csv")]
+    whole.loc[300:, "shop"] = "later"
+    asked: dict[str, Any] = {"lags": 2, "known": ["shop", "when", "open"], "optimizers": ["autostep"]}
+    first, second = whole[:cut], whole[cut:]
+    learn_table(first, "sales", **asked, save=files[0], predictions=files[1])
+    predict_table(files[0], second, learn=True, predictions=files[2])
+    learn_table(LaggedSource(whole, "sales", piece_rows=cut).table, "sales", **asked, predictions=files[3])
+    one, two, both = (pd.read_csv(file) for file in files[1:])
+    pd.testing.assert_frame_equal(
+        pd.concat([one, two], ignore_index=True).drop(columns="row"), both.drop(columns="row")
+    )
+    table = LaggedSource(first, "sales", lags=2, known=["shop", "when"])
+    settings: dict[str, Any] = settings_of(table)
+    assert [coding.column for coding in codings_of(settings)] == ["when", "shop", "open"]
+    assert resumed(second, settings, None).feature_names == table.feature_names
+    with pytest.raises(TableError, match="has no column 'shop'"):
+        predict_table(tmp_path / "m", second.drop(columns="shop"))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "poem"}, {"column": 3}, {"values": (1,)}, {"values": "ab"}, {"others": 0}, {"others": 10**6},
+        {"others": True}, {"form": None}, {"kind": "boolean", "values": ("no",)},
+    ],
+)  # fmt: skip
+def test_a_coding_that_cannot_be_is_refused(wrong) -> None:
+    right: dict[str, Any] = {"column": "c", "kind": "category", "values": ("a", "b"), "others": 1}
+    assert Coding(**right).inputs == ["c=a", "c=b", "c: other"]
+    with pytest.raises((TypeError, ValueError)):
+        Coding(**right | wrong)
+
+
+def test_input_names_need_a_column() -> None:
+    table = open_table(shops())
+    look_at(table)
+    assert input_names(table, ["open", "shop", "open"])[:1] == ["open"]
+    with pytest.raises(TableError, match="has no column 'shops'"):
+        input_names(table, ["shops"])
