@@ -9,9 +9,11 @@ __all__ = ['KINDS', 'QUESTION', 'COMMAND', 'add_arguments', 'run', 'save', 'part
 # %% ../../nbs/apps/04_learn.ipynb #df2c27ac
 import contextlib
 import dataclasses
+import importlib
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -75,19 +77,22 @@ def live(lives: Any, heard: Any, written: Written | None, progress: bool, size: 
     "Let learners live on their source once, and hear what they say, `size` rows at a time. Ctrl-C ends it early."
     source, size = lives.source, size or _page_rows(lives.source)
     begun.set()
-    with tqdm(total=guess_rows(source.table), unit=" rows", disable=not progress, delay=0.5) as bar:
+    bar = tqdm(total=guess_rows(source.table), unit=" rows", disable=not progress, delay=0.5)
+    with bar, ThreadPoolExecutor(1) as writer:
+        behind: Future[Any] = writer.submit(int)  # what is being written: one page, while the next one is learned
         try:
             for page in read_ahead(all_rows(source, size)):
                 told = lives.learn(page)
                 heard.add(told, lives)
-                if written is not None:
-                    written.add(told)
+                behind.result()
+                behind = writer.submit(written.add, told) if written is not None else behind
                 bar.update(len(page.numbers))
                 if lives.interrupted:
                     break
         except KeyboardInterrupt:
             lives.interrupted = True
-    ended.set()
+        ended.set()
+        behind.result()
 
 
 def _page_rows(source: LaggedSource) -> int:
@@ -117,6 +122,7 @@ def one_life(
     heard = Heard(every, check_int("window", window))
     if model is not None:
         check_place(Path(model))
+    threading.Thread(target=importlib.import_module, args=("scipy.stats",)).start()  # in time for who won
     compile_for(source, learners)
     compiled = time.perf_counter()
     with contextlib.ExitStack() as stack:

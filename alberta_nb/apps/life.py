@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 from pyarrow import csv
-from scipy.stats import bootstrap
 
 from .tables import LaggedSource, Rows
 from ..learners.bank import LearnerBank
@@ -193,6 +192,8 @@ def advantage(first: np.ndarray, second: np.ndarray) -> tuple[float, float, floa
 
     The interval is (nan, nan) for fewer than 10 windows.
     """
+    from scipy.stats import bootstrap  # it takes long to import
+
     blocks = np.stack([first[:, 1], second[:, 1]])
 
     def part(ours: np.ndarray, theirs: np.ndarray, axis: int = -1) -> np.ndarray:
