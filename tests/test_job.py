@@ -9,17 +9,14 @@ from alberta_nb.apps.job import (
     TD_OPTIMIZERS,
     check_gammas,
     choose,
-    hold_against,
-    last_rows,
-    one_pass,
-    scores_of,
+    errors_over_time,
+    followed,
     skill_over,
     tidy,
+    unknown_rows,
     window_of,
-    windows_of,
 )
-from alberta_nb.apps.tables import LaggedSource, TransitionSource, weather_path
-from alberta_nb.learners.baselines import LastValue
+from alberta_nb.apps.tables import LaggedSource, weather_path
 from alberta_nb.streams.returns import ideal_returns
 
 RNG = np.random.default_rng(0)
@@ -53,63 +50,52 @@ def test_windows_are_a_200th_of_a_table(tmp_path) -> None:
         window_of(LaggedSource(TABLE, "a"), 0)
 
 
-@pytest.mark.parametrize("kind", [LaggedSource, TransitionSource])
-def test_one_pass_tells_what_it_read(kind) -> None:
-    learner = LastValue() if kind is LaggedSource else None
-    source = kind(TABLE, ["a"], lags=2)
-    if learner is None:
-        pages = list(source.pages(0, 64))
-        assert sum(len(page.reward) for page in pages) == 498 and len(np.concatenate(source.kept)) == 499
-        return
-    found, run = one_pass(source, learner, {"last value": learner}, 100, False)
-    assert (found.steps, found.columns, found.target, found.lags) == (499, ["a", "b"], "a", 2)
-    assert found.report.rows == 500 and found.origin["a"] == TABLE.a[0] and not found.interrupted
-    assert len(run.metrics) == 4 and found.compiling > 0 and found.seconds > 0
+@pytest.mark.parametrize("gamma", [0.0, 0.01, 0.1, 0.5, 0.9, 0.99, 0.9999])
+def test_rows_left_out_are_those_of_which_more_than_a_percent_is_unknown(gamma) -> None:
+    n = unknown_rows(gamma)
+    assert (n == 0 or gamma**n >= 0.01 * (1 - 1e-9)) and gamma ** (n + 1) < 0.01
 
 
-def test_answers_by_hand() -> None:
+@pytest.mark.parametrize("gamma", [0.0, 0.1, 0.9, 0.999])
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e200])
+def test_what_followed_is_the_ideal_return(gamma: float, scale: float) -> None:
+    y = scale * (3.0 + RNG.normal(size=9_000))
+    n = 9_000 - unknown_rows(gamma)
+    wanted = (1 - gamma) * ideal_returns(y, gamma, 3.0 * scale / (1 - gamma))
+    np.testing.assert_allclose(followed(y, gamma, 3.0 * scale)[:n], wanted[:n], rtol=1e-12)
+
+
+def test_what_followed_by_hand() -> None:
     y = RNG.normal(size=300)
-    answers = hold_against(y, {"zero": np.zeros(299, np.float32)}, 0.5)
-    assert list(answers.columns[:-1]) == ["last value", "running mean", "zero"]
-    assert answers.index.tolist() == list(range(1, 299 - 6 + 1))  # 0.5^6 > 0.01 of the weights are not known
-    np.testing.assert_allclose(answers.actual, ideal_returns(y, 0.5, y.mean() / 0.5)[:293])
-    scores = scores_of(answers)
-    assert np.isclose(scores.rmse["zero"], np.sqrt(np.mean(answers.actual**2)))
-    assert np.isclose(scores.mae["zero"], np.abs(answers.actual).mean())
-    best = min(scores.rmse["last value"], scores.rmse["running mean"])
-    np.testing.assert_allclose(scores.skill, 1 - scores.rmse / best)
-    rows = last_rows(answers, 200, 30, 7.0)
-    assert rows.step.tolist() == list(range(171, 201)) and np.allclose(rows.zero, 7.0)
+    means = followed(y, 0.5, 2.0)
+    assert np.isfinite(means).sum() == 300 - 6  # 0.5^6 > 0.01 of the weights are not known
+    np.testing.assert_allclose(means[:294], 0.5 * ideal_returns(y, 0.5, 2.0 / 0.5)[:294])
+    assert np.array_equal(followed(y, 0.0, 2.0), y)
 
 
-def test_missing_values_are_no_rows_and_scale_is_everywhere() -> None:
+def test_missing_values_are_no_rows() -> None:
     y = RNG.normal(size=100)
     holes = np.insert(y, [10, 50, 50], np.nan)
-    told = {"zero": np.zeros(103)}
-    plain, scaled = hold_against(holes, told, 0.5), hold_against(holes, told, 0.5, scale=0.5)
-    assert set(plain.index) & {11, 52, 53} == set()
-    np.testing.assert_allclose(plain.actual, ideal_returns(y, 0.5, y.mean() / 0.5)[: len(plain)])
-    np.testing.assert_allclose(scaled.actual, 0.5 * plain.actual)
-    np.testing.assert_allclose(scaled["last value"], 0.5 * plain["last value"])
+    means = followed(holes, 0.5, 0.0)
+    assert np.isnan(means[[10, 51, 52]]).all()
+    np.testing.assert_allclose(means[np.isfinite(holes)], followed(y, 0.5, 0.0))
 
 
-def test_too_short_a_column_has_no_answers() -> None:
+def test_too_short_a_column_has_no_future() -> None:
     for y in (np.zeros(0), np.full(9, np.nan), np.zeros(3)):
-        assert not len(hold_against(y, {"zero": np.zeros(len(y))}, 0.9))
+        assert np.isnan(followed(y, 0.9, 0.0)).all()
 
 
 def test_no_skill_over_a_baseline_that_never_errs() -> None:
     assert np.isnan(skill_over(1.0, 0.0)) and skill_over(1.0, 2.0) == 0.5
-    perfect = pd.DataFrame({"last value": [1.0], "running mean": 1.0, "x": 0.0, "actual": 1.0}, index=[1])
-    assert scores_of(perfect).skill.isna().all()
 
 
-def test_errors_over_time_by_hand() -> None:
-    answers = pd.DataFrame({"last value": 0.0, "x": np.arange(5.0), "actual": 0.0}, index=[1, 2, 4, 7, 8])
-    table = windows_of(answers, 3).query("learner == 'x'")
-    assert table[table.metric == "mae"].step.tolist() == [3, 6, 9]
-    np.testing.assert_allclose(table[table.metric == "mae"].value, [0.5, 2.0, 3.5])
-    np.testing.assert_allclose(table[table.metric == "rmse"].value, np.sqrt([0.5, 4.0, 12.5]))
+def test_errors_over_time_are_tidy() -> None:
+    errors = {"rmse": np.array([[1.0, 2.0], [3.0, 4.0]]), "mean_step_size": np.array([[0.0, 0.1], [0.0, 0.2]])}
+    table = errors_over_time(["a", "b"], errors, np.array([5, 10]))
+    assert list(table.columns) == ["step", "learner", "metric", "value"] and len(table) == 6
+    assert table.query("learner == 'b' and metric == 'rmse'").value.tolist() == [2.0, 4.0]
+    assert set(table.query("metric == 'mean_step_size'").learner) == {"b"}  # a has none
 
 
 def test_tables_are_joined_under_their_names() -> None:

@@ -11,9 +11,14 @@ import pandas as pd
 import pytest
 
 import alberta_nb as ab
+from alberta_nb.apps.futures import DiscountedMeanLearner, Futures
 from alberta_nb.apps.life import Lives
 from alberta_nb.apps.model import load_model, save_model
 from alberta_nb.apps.tables import LaggedSource, all_rows, resumed, settings_of
+from alberta_nb.horde.gvf import horde_from_columns
+from alberta_nb.horde.horde import HordeLearner
+from alberta_nb.learners.td import TDLinearLearner
+from alberta_nb.optimizers.td_lambda import TDLambda
 from alberta_nb.streams.dialect import TableError
 
 RNG = np.random.default_rng(7)
@@ -129,10 +134,11 @@ def put(*path: Any) -> Any:
     return change
 
 
+ONE_NAME = put("names", ["one"])  # of three
 BAD = [
     put("table", {}), put("table", None), put("table", "targets", []), put("table", "targets", ["zz"]),
     put("table", "lags", -1), put("table", "lags", True), put("table", "lags", 2**40), put("table", "horizon", "1"),
-    put("table", "columns", ["b", "b"]), put("table", "known", "a"), put("names", ["one"]), put("names", 3),
+    put("table", "columns", ["b", "b"]), put("table", "known", "a"), ONE_NAME, put("names", 3),
     put("origin", [1.0]), put("origin", ["x", 1, 2, 3]), put("past", [[0.0]]), put("past", None),
     put("past", 0, 0, float("nan")), put("rows", -1), put("rows", "many"), put("sums", []), put("counts", {}),
     lambda notes: notes.clear(), lambda notes: notes.pop("past"), put("table", "lags", 7),
@@ -163,3 +169,100 @@ def test_resumed_without_a_place_begins() -> None:
     source = LaggedSource(TABLE, "b", lags=3)
     a, b = (list(all_rows(s, 50)) for s in (source, resumed(TABLE, settings_of(source), None)))
     assert all(np.array_equal(x.inputs, y.inputs) for x, y in zip(a, b, strict=True))
+
+
+# --- learners of futures ---
+
+
+def futures_on(table: pd.DataFrame, target: Any = "b", **how: Any) -> Futures:
+    source = LaggedSource(table, target, **{"lags": 2} | how)
+    rule = TDLambda(0.01, 0.5)
+    if isinstance(target, str):
+        inside = TDLinearLearner(rule, ab.EMANormalizer())
+        return Futures(
+            source, ab.LearnerBank(tuple(DiscountedMeanLearner(inside, gamma=g) for g in (0.5, 0.8))), ["td"]
+        )
+    horde = HordeLearner(horde_from_columns(target, [0.0, 0.8], 0.5), (), rule, normalizer=ab.EMANormalizer())
+    return Futures(source, DiscountedMeanLearner(horde), ["prediction"])
+
+
+def live_futures(lives: Futures, page: int = 17) -> Futures:
+    for rows in all_rows(lives.source, page):
+        lives.learn(rows)
+    return lives
+
+
+@pytest.mark.parametrize("target", ["b", ["b", "d"]], ids=str)
+@pytest.mark.parametrize("cut", [2, 6, 61, 62, 119])  # also where the row before has no value
+def test_two_files_of_futures_are_as_one(target: Any, cut: int, tmp_path: Path) -> None:
+    whole, before = live_futures(futures_on(TABLE, target)), live_futures(futures_on(TABLE[:cut], target), 9)
+    save_model(tmp_path / "m", before)
+    model = load_model(tmp_path / "m")
+    assert model.place.rows == cut and model.learner == before.learner and model.names == before.names
+    after = live_futures(model.lives(TABLE[cut:].reset_index(drop=True), teach=True), 40)
+    assert all(map(np.array_equal, jax.tree.leaves(after.state), jax.tree.leaves(whole.state)))
+    save_model(tmp_path / "m", after)
+    save_model(tmp_path / "w", whole)
+    assert (tmp_path / "m").read_bytes() == (tmp_path / "w").read_bytes()
+
+
+def test_a_model_of_futures_can_be_used_twice(tmp_path: Path) -> None:
+    save_model(tmp_path / "m", live_futures(futures_on(TABLE[:80])))
+    model = load_model(tmp_path / "m")
+    rest = TABLE[80:].reset_index(drop=True)
+    one, other = (live_futures(model.lives(rest, teach=True)) for _ in range(2))
+    assert all(map(np.array_equal, jax.tree.leaves(one.state), jax.tree.leaves(other.state)))
+    assert np.array_equal(one.means.sums, other.means.sums)
+
+
+BAD_FUTURES = [
+    *(change for change in BAD if change is not ONE_NAME),
+    put("table", "horizon", 2), put("table", "targets", ["a", "b"]), put("names", ["td", "more"]),
+    put("waiting", 3), put("waiting", {}), put("waiting", "inputs", [1.0]), put("waiting", "targets", [None]),
+    put("waiting", "inputs", 0, None), put("waiting", "targets", ["x"]), put("waiting", "targets", [[1.0]]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", BAD_FUTURES)
+def test_a_file_that_is_no_model_of_futures_is_refused(change: Any, tmp_path: Path) -> None:
+    save_model(tmp_path / "m", live_futures(futures_on(TABLE[:40])))
+    with pytest.raises(ValueError, match="bad"):
+        load_model(rewritten(tmp_path / "m", tmp_path / "bad", change))
+
+
+TD, HORDE = TDLinearLearner(TDLambda(0.01)), HordeLearner(horde_from_columns(["b"], [0.5]), (), TDLambda(0.01))
+ALIEN = {
+    "a learner of rows": ab.LinearLearner(),
+    "a bank of learners of rows without predictions": ab.LearnerBank((ab.LinearLearner(ab.LMS(0.01)),)),
+    "a learner of returns, which answers nothing": ab.LearnerBank((TD,)),
+    "a lone learner of one column": DiscountedMeanLearner(TD),
+    "a bank of Hordes": ab.LearnerBank((DiscountedMeanLearner(HORDE),)),
+    "both kinds": ab.LearnerBank((DiscountedMeanLearner(TD), DiscountedMeanLearner(HORDE))),
+    "one and a plain one": ab.LearnerBank((DiscountedMeanLearner(TD), TD)),
+    "a column too many": DiscountedMeanLearner(HordeLearner(horde_from_columns(["b", "c"], [0.5]), (), TDLambda(0.01))),
+    "no end": DiscountedMeanLearner(HordeLearner(horde_from_columns(["b"], [1.0]), (), TDLambda(0.01))),
+    "the same question twice": ab.LearnerBank((DiscountedMeanLearner(TD), DiscountedMeanLearner(TD))),
+}
+
+
+@pytest.mark.parametrize("learner", ALIEN.values(), ids=ALIEN.keys())
+def test_the_learners_of_a_model_must_be_of_its_table(learner: Any, tmp_path: Path) -> None:
+    save_model(tmp_path / "m", live_futures(futures_on(TABLE[:40])))
+    notes = ab.load(tmp_path / "m").notes | {"names": ["td"]}
+    ab.save(tmp_path / "bad", learner, learner.init(8), **notes)
+    with pytest.raises(ValueError, match="bad: its columns and its learners do not fit"):
+        load_model(tmp_path / "bad")
+
+
+def test_a_model_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    save_model(tmp_path / "m", live_futures(futures_on(TABLE[:40], ["b", "c"])))
+    data = (tmp_path / "m").read_bytes()
+    for size in (0, 10, len(data) // 2, len(data) - 1):
+        (tmp_path / "cut").write_bytes(data[:size])
+        with pytest.raises(ValueError, match="cut"):
+            load_model(tmp_path / "cut")
+
+
+def test_futures_must_have_lived_before_they_are_saved(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="learned a row"):
+        save_model(tmp_path / "none", futures_on(TABLE))

@@ -99,7 +99,7 @@ def _configuration(command: "Command", found: TableResult, name: str) -> dict[st
             "order": "last row, then changes from newest to oldest, each with the columns in their order, then known",
             "counted_from": finite_or_none(found.origin),
         }
-        | ({"predicted": "the change since the last value known" if found.lags else "value"} if command.spoken else {}),
+        | ({} if command.gammas else {"predicted": "the change since the last value known" if found.lags else "value"}),
         "treatment": [line.strip() for line in treatment(found.report)],
         "learners": {name: learner.to_config() for name, learner in found.learners.items()},
         **command.answers(found),
@@ -190,7 +190,8 @@ def _arguments_of_job(command: "Command", args: argparse.Namespace, columns: Seq
     except ValueError:
         raise ValueError(f"gamma must be numbers with commas between, got {args.gammas!r}") from None
     if command.spoken:
-        given |= {"predictions": args.output / command.spoken, "interval": args.interval or None}
+        given |= {"predictions": args.output / command.spoken}
+        given |= {"interval": args.interval or None} if "interval" in given else {}
     return given | {"progress": shows_progress(args)}
 
 # %% ../../nbs/apps/13_command.ipynb #194288bf
@@ -200,16 +201,18 @@ def shows_progress(args: argparse.Namespace) -> bool:
     return not args.no_progress and path.is_file() and path.stat().st_size > LONG_FILE
 
 # %% ../../nbs/apps/13_command.ipynb #5f296417
-def _add_for_rows(add: Callable[..., Any]) -> None:
-    "The arguments of a command that predicts every row and writes it down."
+def _add_for_rows(add: Callable[..., Any], next_row: bool) -> None:
+    "The arguments of a command that predicts every row and writes it down; more of them where it asks for `next_row`."
     add("--known", metavar="A,B,...", help="columns that are known when their row is predicted, as a price is")
+    add("--save", type=at_home, metavar="MODEL", help="a file for what was learned, for `alberta-nb predict`")
+    if not next_row:
+        return
     add("--horizon", type=int, default=1, metavar="H", help="how many rows ahead (default: %(default)s)")
     add("--learner", dest="kinds", type=split_names, default="linear", metavar="KINDS",
         help="linear, network, or both with a comma between (default: %(default)s)")  # fmt: skip
     add("--robust", action="store_true", help="learn from an error no more than from three usual ones")
     add("--interval", type=float, default=0.9, metavar="P",
         help="the part of targets that intervals hold; 0 for no intervals (default: %(default)s)")  # fmt: skip
-    add("--save", type=at_home, metavar="MODEL", help="a file for what was learned, for `alberta-nb predict`")
 
 # %% ../../nbs/apps/13_command.ipynb #095afadd
 def _add_arguments(command: "Command", parser: argparse.ArgumentParser) -> None:
@@ -232,7 +235,7 @@ def _add_arguments(command: "Command", parser: argparse.ArgumentParser) -> None:
         help=f"where {', '.join([*command.files, *[command.spoken] * bool(command.spoken)])} and config.json go "
         "(default: %(default)s)")  # fmt: skip
     if command.spoken:
-        _add_for_rows(add)
+        _add_for_rows(add, not command.gammas)
     add("--report", action="store_true", help="write all of it into one page as well, report.html")
     add("--no-progress", action="store_true", help="no progress bar, however long the table is")
     if command.gammas:
@@ -240,13 +243,14 @@ def _add_arguments(command: "Command", parser: argparse.ArgumentParser) -> None:
         add(f"--{name}", dest="gammas", default=default, metavar="X,Y,...",
             help=f"discounts in [0, 1): {meaning} (default: %(default)s)")  # fmt: skip
         add("--trace-decay", type=float, default=0.8, metavar="L", help="lambda of the traces (default: %(default)s)")
-        add("--window", type=int, default=500, metavar="N", help="rows of predictions.csv (default: %(default)s)")
+        add("--window", type=int, default=500, metavar="N", help="rows of the picture (default: %(default)s)")
     add_reading_arguments(parser)
 
 # %% ../../nbs/apps/13_command.ipynb #0a42ab0d
 def _tell(command: "Command", found: TableResult, args: argparse.Namespace) -> None:
     "Write what was found, then print it: whoever reads the lines may stop, and where the disk is full they are left."
-    name, model = args.table or command.shipped, getattr(args, "save", None)
+    command, model = found.told_by or command, getattr(args, "save", None)
+    name = args.table or command.shipped
     try:
         paths = command.save(found, args.output, name, args.report)
     finally:

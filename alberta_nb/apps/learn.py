@@ -73,10 +73,9 @@ def read_ahead(pages: Iterator[Rows]) -> Iterator[Rows]:
             yield page
 
 # %% ../../nbs/apps/04_learn.ipynb #0cb1fd66
-def live(lives: Lives, heard: Heard, written: Written | None, progress: bool) -> None:
-    "Let the learners live on their source once, and hear what they say. Ctrl-C ends it early."
-    source = lives.source
-    size = _page_rows(source)
+def live(lives: Any, heard: Any, written: Written | None, progress: bool, size: int | None = None) -> None:
+    "Let learners live on their source once, and hear what they say, `size` rows at a time. Ctrl-C ends it early."
+    source, size = lives.source, size or _page_rows(lives.source)
     begun.set()
     bar = tqdm(total=guess_rows(source.table), unit=" rows", disable=not progress, delay=0.5)
     with bar, ThreadPoolExecutor(1) as writer:

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
 from .tables import LaggedSource, Rows
+from ..learners.bank import LearnerBank
 from ..learners.base import first_state
 from ..loops.supervised import run_learning_loop
 from ..streams.inputs import Coding
@@ -79,6 +81,12 @@ class Means:
         self.sums, self.counts = sums[-1], counts[-1]
         return sums[:-1] / counts[:-1]
 
+    def copy(self) -> "Means":
+        "The same means, which go on by themselves."
+        other = Means(0)
+        other.sums, other.counts = self.sums, self.counts
+        return other
+
 # %% ../../nbs/apps/09_life.ipynb #be03917d
 class Lives:
     """Learners, by name, that live on the rows of a source; one of each for every target, with their `states`.
@@ -108,6 +116,8 @@ class Lives:
         self.rows, self.place = self.rows + len(page.numbers), page.upto(len(page.numbers)) or self.place
         return told_by(self, page, {key: np.asarray(run.metrics) for key, run in runs.items()})
 
+    names, whole = property(lambda self: list(self.learners)), property(lambda self: _banked(self))
+
     def wanted(self, page: Rows) -> np.ndarray:
         "What the learners have to predict (n, k): the change since the last value known, or the value."
         change = page.targets - page.before if self.source.lags else page.targets
@@ -116,6 +126,13 @@ class Lives:
     def _run(self, name: str, k: int, inputs: np.ndarray, wanted: np.ndarray) -> Any:
         source, state = Page(inputs, wanted[:, k : k + 1].copy()), self.states[name, k]
         return run_learning_loop(self.learners[name], source, learner_state=state, non_finite="show")
+
+# %% ../../nbs/apps/09_life.ipynb #72820a29
+def _banked(lives: Lives) -> tuple[LearnerBank, Tree]:
+    "All learners as a bank, and its state: those of one structure stacked."
+    bank, states = LearnerBank(tuple(lives.learners[name] for name, _ in lives.states)), list(lives.states.values())
+    groups = ([states[i] for i in members] for members in bank.groups.values())
+    return bank, tuple(jax.tree.map(lambda *leaves: jnp.stack(leaves), *group) for group in groups)
 
 # %% ../../nbs/apps/09_life.ipynb #b18b2712
 def told_by(lives: Lives, page: Rows, metrics: Mapping[tuple[str, int], np.ndarray]) -> Told:
@@ -183,7 +200,7 @@ def advantage(first: np.ndarray, second: np.ndarray) -> tuple[float, float, floa
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(1.0 - np.sqrt(ours.sum(axis=axis) / theirs.sum(axis=axis)))
 
-    if len(first) < 10 or not np.isfinite(blocks).all():
+    if len(first) < 10 or not np.isfinite(blocks).all() or not blocks[1].any():
         return float(part(*blocks)), np.nan, np.nan
     low, high = bootstrap(
         tuple(blocks), part, paired=True, vectorized=True, n_resamples=2_000, method="percentile", rng=0
@@ -232,7 +249,9 @@ class Written:
         self.schema: Any = None  # of the first page: later numbers are written in the same way
 
     def add(self, told: Told) -> None:
-        "Write some more rows."
+        "Write some more rows; nothing of none."
+        if not len(told.numbers):
+            return
         table = spoken_table(told, self.targets, self.names, self.clock)
         if self.writer is None:
             self.schema, self.writer = table.schema, csv.CSVWriter(str(self.path), table.schema)

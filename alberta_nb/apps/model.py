@@ -6,47 +6,50 @@
 __all__ = ['save_model', 'Model', 'load_model']
 
 # %% ../../nbs/apps/10_model.ipynb #9b8bd475
+import collections
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from .futures import DiscountedMeanLearner, Futures, Lines
 from .life import Lives, Means
 from .tables import SETTINGS, GivenTable, Place, codings_of, resumed, settings_of
+from ..horde.horde import HordeLearner
 from ..learners.bank import LearnerBank
+from ..learners.base import innermost
+from ..learners.td import TDLinearLearner
 from ..loops.saved import load, save
+from ..streams.sources import default_float
 from ..types import Tree, require
 
 # %% ../../nbs/apps/10_model.ipynb #8e99bf91
-def _banked(lives: Lives) -> tuple[LearnerBank, Tree]:
-    "All learners as a bank, and its state: those of one structure stacked."
-    bank, states = LearnerBank(tuple(lives.learners[name] for name, _ in lives.states)), list(lives.states.values())
-    groups = ([states[i] for i in members] for members in bank.groups.values())
-    return bank, tuple(jax.tree.map(lambda *leaves: jnp.stack(leaves), *group) for group in groups)
-
-
-def save_model(path: str | Path, lives: Lives) -> None:
+def save_model(path: str | Path, lives: Lives | Futures) -> None:
     "Write what learners of a table know, and where they stand in it; the old file stays until all is written."
     require(lives.place is not None, "lives must have learned a row before they are saved")
-    bank, state = _banked(lives)
     place: Tree = lives.place
-    origin = [None if math.isnan(value) else value for value in place.origin.tolist()]
+    row = getattr(lives, "waiting", None)
+    waiting = row and {"inputs": np.nan_to_num(row.inputs[0]).tolist(), "targets": _holes(row.targets[0])}
     save(
-        path, bank, state, table=settings_of(lives.source), names=list(lives.learners), origin=origin,
+        path, *lives.whole, table=settings_of(lives.source), names=lives.names, origin=_holes(place.origin),
         past=place.past.tolist(), rows=place.rows, sums=lives.means.sums.tolist(), counts=lives.means.counts.tolist(),
+        waiting=waiting,
     )  # fmt: skip
+
+
+def _holes(numbers: np.ndarray) -> list[float | None]:
+    "Numbers as JSON can hold them."
+    return [None if math.isnan(value) else value for value in numbers.tolist()]
 
 # %% ../../nbs/apps/10_model.ipynb #06959c5a
 def _texts(told: Any) -> bool:
     return isinstance(told, list) and all(isinstance(name, str) for name in told) and len(set(told)) == len(told)
 
 
-def _wrong(notes: Mapping[str, Any], learners: int) -> str:
+def _wrong(notes: Mapping[str, Any], learner: Any) -> str:
     "What is wrong with the notes of a file that should be a model, or nothing."
     asked = notes.get("table")
     if not isinstance(asked, dict) or set(asked) != set(SETTINGS):
@@ -55,72 +58,116 @@ def _wrong(notes: Mapping[str, Any], learners: int) -> str:
     if not all(map(_texts, [*lists, notes.get("names")])):
         return "its columns or learners have no names"
     targets, lagged, known, columns = lists
-    if not targets or not {*targets, *lagged, *known} <= {*columns} or learners != len(targets) * len(notes["names"]):
-        return "its columns and its learners do not fit"
+    if not all(type(asked[name]) is int and 0 <= asked[name] < 2**31 for name in ("lags", "horizon")):
+        return "its lags or its horizon are no numbers"
     try:
         codings_of(asked)
     except (KeyError, TypeError, ValueError):
         return "its columns of words or times are coded in no known way"
-    if not all(type(asked[name]) is int and 0 <= asked[name] < 2**31 for name in ("lags", "horizon")):
-        return "its lags or its horizon are no numbers"
-    return ""
+    fits = _answers if _of_futures(learner) else _predicts
+    if not targets or not {*targets, *lagged, *known} <= {*columns} or not fits(learner, len(targets), notes["names"]):
+        return "its columns and its learners do not fit"
+    return "" if asked["horizon"] == 1 or fits is _predicts else "learners of futures have a horizon of 1"
+
+# %% ../../nbs/apps/10_model.ipynb #90f3e5fb
+def _of_futures(learner: Any) -> bool:
+    return any(isinstance(one, DiscountedMeanLearner) for one in getattr(learner, "learners", [learner]))
 
 
-def _numbers(notes: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> np.ndarray:
-    "Finite numbers of this shape, or NaN for null in `origin`."
+def _predicts(bank: Any, targets: int, names: Sequence[str]) -> bool:
+    "Whether there is a learner of each name for each target."
+    learners = getattr(bank, "learners", [])
+    said = all("prediction" in getattr(one, "metric_names", ()) for one in learners)
+    return said and len(learners) == targets * len(names) > 0
+
+
+def _answers(learner: Any, targets: int, names: Sequence[str]) -> bool:
+    "Whether each question was asked once of each name, and all questions of a learner are about all targets."
+    bank = isinstance(learner, LearnerBank)
+    learners = learner.learners if bank else [learner]
+    if not all(isinstance(one, DiscountedMeanLearner) for one in learners):
+        return False
+    kind: Any = TDLinearLearner if bank else HordeLearner
+    fits = all(isinstance(innermost(one.learner), kind) for one in learners)
+    fits = fits and all({column for column, _ in one.asked} == set(range(targets)) for one in learners)
+    counts = collections.Counter(question for one in learners for question in one.asked)
+    return fits and set(counts.values()) == {len(names)} and all(gamma < 1.0 for _, gamma in counts)
+
+# %% ../../nbs/apps/10_model.ipynb #881accca
+def _numbers(notes: Mapping[str, Any], name: str, shape: tuple[int, ...], holes: bool = False) -> np.ndarray:
+    "Finite numbers of this shape, or NaN for null where there may be `holes`."
     try:
         found = np.array(notes[name], dtype=np.float64)
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"its {name} is not made of numbers") from None
-    fits = found.shape == shape and not np.isinf(found).any() and (name == "origin" or not np.isnan(found).any())
+    fits = found.shape == shape and not np.isinf(found).any() and (holes or not np.isnan(found).any())
     require(bool(fits), f"its {name} must be finite numbers of shape {shape}, got shape {found.shape}")
     return found
+
+
+def _waiting(notes: Mapping[str, Any], inputs: int, targets: int) -> Lines | None:
+    "The row that waits for the next one, numbered before all rows of the next table."
+    row = notes.get("waiting")
+    if row is None:
+        return None
+    require(isinstance(row, dict), "its waiting is no row")
+    seen, values = _numbers(row, "inputs", (inputs,)), _numbers(row, "targets", (targets,), holes=True)
+    require(bool(np.isfinite(values).any()), "its waiting row has no target")
+    none = np.full((1, targets), np.nan)
+    return Lines(np.array([-1]), none[:, 0], seen[None].astype(default_float()), values[None], none, none)
 
 # %% ../../nbs/apps/10_model.ipynb #2a95dee0
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    "Learners by name with their states by name and target, how their table was read, and where they stand in it."
+    "Learners as one with their state, their names, how their table was read, and where they stand in it."
 
-    learners: dict[str, Any]
-    states: dict[tuple[str, int], Tree]
+    learner: Any
+    state: Tree
+    names: list[str]
     table: dict[str, Any]
     place: Place
     means: Means
+    waiting: Lines | None = None
 
-    def lives(self, table: GivenTable, teach: bool) -> Lives:
+    each = property(lambda self: [(name, k) for name in self.names for k in range(len(self.table["targets"]))])
+    learners = property(lambda self: {n: one for (n, _), one in zip(self.each, self.learner.learners, strict=True)})
+    states = property(lambda self: {pair: self.learner.member(self.state, i) for i, pair in enumerate(self.each)})
+
+    def lives(self, table: GivenTable, teach: bool) -> Lives | Futures:
         """The learners before the first row of a table that goes on where theirs ended; `teach`: they learn on.
 
         Raises TableError for a column that the table lacks, or that is not numeric.
         """
-        lives = Lives(resumed(table, self.table, self.place), self.learners, dict(self.states), teach)
-        lives.means.sums, lives.means.counts = self.means.sums, self.means.counts
+        source = resumed(table, self.table, self.place)
+        if _of_futures(self.learner):
+            lives: Any = Futures(source, self.learner, self.names, self.state, teach)
+            lives.waiting = self.waiting if teach else None
+        else:
+            lives = Lives(source, self.learners, self.states, teach)
+        lives.means = self.means.copy()
         return lives
 
-
+# %% ../../nbs/apps/10_model.ipynb #3605c88a
 def load_model(path: str | Path) -> Model:
     "What `save_model` wrote. Raises OSError where it cannot be opened, ValueError that names the file if it is none."
     saved = load(path)
-    learners = getattr(saved.learner, "learners", ())
     try:
-        wrong = _wrong(saved.notes, len(learners))
+        wrong = _wrong(saved.notes, saved.learner)
         require(not wrong, wrong)
-        return _model_of(saved, learners)
+        return _model_of(saved)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
-# %% ../../nbs/apps/10_model.ipynb #3605c88a
-def _model_of(saved: Tree, learners: tuple[Any, ...]) -> Model:
+
+def _model_of(saved: Tree) -> Model:
     "The model that a file holds whose names fit."
-    notes, names, asked = saved.notes, saved.notes["names"], saved.notes["table"]
-    pairs = [(name, k) for name in names for k in range(len(asked["targets"]))]
-    states = {pair: saved.learner.member(saved.state, i) for i, pair in enumerate(pairs)}
-    few = len(asked["targets"])
-    wide, reach = len(asked["columns"]), asked["horizon"] + max(asked["lags"] - 1, 0)
-    inputs = asked["lags"] * len(asked["lagged"]) + len(asked["known"])
+    notes, asked = saved.notes, saved.notes["table"]
+    wide, few, reach = len(asked["columns"]), len(asked["targets"]), asked["horizon"] + max(asked["lags"] - 1, 0)
+    inputs, rows = asked["lags"] * len(asked["lagged"]) + len(asked["known"]), notes.get("rows")
     require(inputs == saved.feature_dim, f"its learners have {saved.feature_dim} inputs, its table gives {inputs}")
-    rows = notes.get("rows")
     require(type(rows) is int and 0 <= rows < 2**62, "its rows are no number")
-    place = Place(_numbers(notes, "origin", (wide,)), _numbers(notes, "past", (reach, wide)), rows)
+    place = Place(_numbers(notes, "origin", (wide,), holes=True), _numbers(notes, "past", (reach, wide)), rows)
     means = Means(few)
     means.sums, means.counts = _numbers(notes, "sums", (few,)), _numbers(notes, "counts", (few,))
-    return Model(dict(zip(names, learners[::few], strict=True)), states, asked, place, means)
+    waiting = _waiting(notes, inputs, few)
+    return Model(saved.learner, saved.state, notes["names"], asked, place, means, waiting)

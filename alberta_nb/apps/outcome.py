@@ -62,7 +62,8 @@ def collected(found: TableResult, heard: Heard, lives: Lives) -> TableResult:
     sums = {name: heard.windows.of(name) for name in heard.windows.sums}
     few = f"a prediction needs two rows with a value in {', '.join(map(repr, found.targets))}"
     totals = {name: parts.sum(axis=0) for name, parts in sums.items()}
-    found.steps = int(totals[BASELINES[0]][:, 0].max()) if totals else 0
+    known = int(totals[BASELINES[0]][:, 0].max()) if totals else 0
+    found.steps = known or (heard.windows.rows if lives.source.after is not None else 0)
     require(found.steps > 0, f"{lives.source.table.name}: {few}", TableError)
     parts = range(len(found.targets))
     scores = {found.targets[k]: _scores({name: total[k] for name, total in totals.items()}) for k in parts}
@@ -71,6 +72,9 @@ def collected(found: TableResult, heard: Heard, lives: Lives) -> TableResult:
     found.scores, found.windows, found.features = (_joined(tables) for tables in (scores, windows, features))
     found.contests = {found.targets[k]: _contest(list(found.learners), totals, sums, k) for k in parts}
     found.sizes, found.predictions = _sizes(found, heard), _last_rows(found, heard)
+    if not known:  # rows that are predicted today, and judged when somebody knows
+        found.scores, found.windows = found.scores[:0].reset_index(drop=True), found.windows[:0]
+        found.contests = {}
     best = {k: str(contest.index.name) for k, contest in enumerate(found.contests.values())}
     found.outliers = {
         found.targets[k]: (heard.worst[name, k][1] + 1, heard.worst[name, k][0] / totals[name][k, 1])
@@ -201,7 +205,9 @@ def innermost_robust(found: TableResult) -> Any:
 def describe(found: TableResult, name: str) -> str:
     "What the table was like, how each thing was treated, the scores, who won, and where step sizes are largest."
     held = "inside: the part of targets within the learner's interval" if "inside" in found.scores else ""
-    noted = [remarks(_score_of(found, target), _feature_of(found, target)) for target in found.targets]
+    judged = found.targets if found.contests else []
+    noted = [remarks(_score_of(found, target), _feature_of(found, target)) for target in judged]
+    table = shown_scores(found.scores) if judged else "no row has a value that a prediction could be held against"
     notes = [
         "rmse, mae: errors of predictions made before the row was learned from, in units of the target",
         "skill: the part of the last value's rmse that is gone" + (f"; {held}" if held else ""),
@@ -211,10 +217,10 @@ def describe(found: TableResult, name: str) -> str:
         *unfilled(found),
         speed(found, len(found.learners)),
         *(f"{target}: {line}" if len(found.targets) > 1 else line
-          for target, lines in zip(found.targets, noted, strict=True) for line in lines),
+          for target, lines in zip(judged, noted, strict=True) for line in lines),
     ]  # fmt: skip
     asked = " and ".join(map(repr, found.targets)) + (f" {found.horizon} rows ahead" if found.horizon > 1 else "")
-    return as_text(found, name, f"predicting {asked}", shown_scores(found.scores), notes)
+    return as_text(found, name, f"predicting {asked}", table, notes)
 
 
 def _score_of(found: TableResult, target: str) -> pd.DataFrame:
@@ -251,7 +257,7 @@ def _draw_sizes(axes: Axes, found: TableResult) -> None:
 # %% ../../nbs/apps/12_outcome.ipynb #3b6026f4
 def _draw_window(axes: Axes, found: TableResult) -> None:
     "The last rows: what came, and what the best learner had said."
-    best = next(iter(found.contests.values())).index.name
+    best = next((contest.index.name for contest in found.contests.values()), next(iter(found.learners)))
     rows = found.predictions[found.predictions.learner == best]
     if rows.low.notna().any():
         axes.fill_between(rows.row, rows.low, rows.high, color=COLORS[0], alpha=0.25, lw=0, label="interval")

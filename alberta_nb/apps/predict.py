@@ -8,11 +8,17 @@ __all__ = ['predict_table', 'add_arguments', 'run']
 # %% ../../nbs/apps/11_predict.ipynb #e7d22073
 import argparse
 from pathlib import Path
+from typing import Any
 
+from .futures import Futures
 from .job import TableResult
 from .learn import COMMAND as LEARN
 from .learn import one_life
 from .model import load_model
+from .nexting import COMMAND as NEXTING
+from .nexting import means_of
+from .predict_return import COMMAND as RETURNS
+from .predict_return import returns_of
 from .command import shows_progress, table_of
 from .tables import GivenTable
 from ..streams.frames import at_home
@@ -27,7 +33,7 @@ def predict_table(
     """Predict the rows of a table that goes on where that of a saved model ended.
 
     Args:
-        model: a file that `learn_table` or this function wrote.
+        model: a file that `learn_table`, `predict_returns`, `next_everything` or this function wrote.
         table: a data frame, or the path of a CSV or Parquet file, with the columns that the model sees. Its rows come
             after those that the model has learned.
         learn: whether each row is learned once it was predicted; if not, the learners stay as they are.
@@ -38,13 +44,23 @@ def predict_table(
     a column of it or cannot be read.
     """
     require(learn or save is None, "save needs learn: what does not learn knows afterwards what it knew before")
-    return one_life(load_model(model).lives(table, learn), record_every, window, predictions, save, progress)
+    lives: Any = load_model(model).lives(table, learn)
+    futures = isinstance(lives, Futures)
+    job, command = ((returns_of, RETURNS) if lives.sums else (means_of, NEXTING)) if futures else (one_life, LEARN)
+    found: TableResult = job(lives, record_every, window, predictions, save, progress)
+    found.told_by = command
+    return found
 
 # %% ../../nbs/apps/11_predict.ipynb #6734f939
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     "The arguments of the command."
     add = parser.add_argument
-    add("model", type=at_home, metavar="MODEL", help="a file that `alberta-nb learn --save MODEL` wrote")
+    add(
+        "model",
+        type=at_home,
+        metavar="MODEL",
+        help="a file that --save MODEL of learn, predict-return or nexting wrote",
+    )
     add("table", metavar="FILE", help="a table whose rows come after those that were learned, or -: standard input")
     add("--learn", action="store_true", help="learn each row once it was predicted")
     add(
@@ -55,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--record-every", type=int, metavar="N", help="rows in a window of metrics.csv (default: a 200th of the table)")
     add("--output", type=at_home, default=Path("alberta-nb-output"), metavar="DIR",
-        help=f"where {', '.join([*LEARN.files, LEARN.spoken])} and config.json go (default: %(default)s)")  # fmt: skip
+        help=f"where {LEARN.spoken}, tables, a picture and config.json go (default: %(default)s)")  # fmt: skip
     add("--report", action="store_true", help="write all of it into one page as well, report.html")
     add("--no-progress", action="store_true", help="no progress bar, however long the table is")
     add_reading_arguments(parser)

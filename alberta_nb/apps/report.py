@@ -140,9 +140,10 @@ def unstable(names: Sequence[str], rmse: pd.Series, skill: pd.Series) -> list[st
 
 
 def all_lost(scores: pd.DataFrame) -> bool:
-    "Whether not one prediction but the baselines' has a score that is a number."
-    own = [(key[-1] if isinstance(key, tuple) else key) not in BASELINES for key in scores.index]
-    return not np.isfinite(scores.rmse[own].to_numpy(dtype=np.float64)).any()
+    "Whether something but the baselines was judged, and no score of it is a number."
+    judged = scores[scores.rows > 0] if "rows" in scores else scores
+    own = [(key[-1] if isinstance(key, tuple) else key) not in BASELINES for key in judged.index]
+    return any(own) and not np.isfinite(judged.rmse[own].to_numpy(dtype=np.float64)).any()
 
 
 def remarks(scores: pd.DataFrame, features: pd.DataFrame) -> list[str]:
