@@ -32,7 +32,7 @@ from ..types import Tree, check_int, check_number, require
 
 # %% ../../nbs/apps/02_job.ipynb #bf467e54
 OPTIMIZERS, TD_OPTIMIZERS = ("lms", "idbd", "autostep", "obgd"), ("tdlambda", "trueonline", "tdidbd", "autotdidbd")
-NORMALIZERS: dict[str, Normalizer | None] = {"ema": EMANormalizer(), "welford": WelfordNormalizer(), "none": None}
+NORMALIZERS: dict[str, Normalizer | None] = {"ema": EMANormalizer(decay=0.999), "welford": WelfordNormalizer(), "none": None}
 
 
 def check_different(what: str, given: Sequence[object], kind: str = "names") -> None:
@@ -40,10 +40,10 @@ def check_different(what: str, given: Sequence[object], kind: str = "names") -> 
     require(len(set(given)) == len(given) > 0, f"{what} must be one or more different {kind}, got {list(given)}")
 
 
-def _optimizers(step_size: float, meta_step_size: float | None, trace_decay: float) -> dict[str, Any]:
+def _optimizers(step_size: float, meta_step_size: float | None, trace_decay: float, horizon: int) -> dict[str, Any]:
     "By name, every step size starting at `step_size`; ObGD keeps its own, which is a bound."
     low = min(-10.0, math.log(step_size) - 5.0), None  # of log step sizes: room below so small a start
-    slow, fast = (0.01, 0.1) if meta_step_size is None else (meta_step_size, meta_step_size)
+    slow, fast = (0.01, 0.1 / horizon) if meta_step_size is None else (meta_step_size, meta_step_size)
     td = step_size, slow, trace_decay
     return {
         "lms": LMS(step_size),
@@ -59,12 +59,12 @@ def _optimizers(step_size: float, meta_step_size: float | None, trace_decay: flo
 # %% ../../nbs/apps/02_job.ipynb #4f607139
 def choose(
     names: Sequence[str], among: Sequence[str], normalizer: str | None, feature_dim: int,
-    step_size: float | None = None, meta_step_size: float | None = None, trace_decay: float = 0.0,
+    step_size: float | None = None, meta_step_size: float | None = None, trace_decay: float = 0.0, horizon: int = 1,
 ) -> tuple[dict[str, Any], Normalizer | None]:  # fmt: skip
     """The optimizers of these names, and the normaliser of that one.
 
     Step sizes start at `step_size`, or at 0.1 (1 - 0.9 trace_decay) / feature_dim when None. They learn at the rate
-    `meta_step_size`; when None, at 0.1 where steps are normalised by their own size, as Autostep's, and else at 0.01.
+    `meta_step_size`; when None, at 0.1 / horizon where steps are normalised by their own size, as Autostep's, and else at 0.01.
     Raises ValueError for a name that is not `among` them, one twice, or none, and for a number out of range.
     """
     names, normalizer = several("optimizers", names), "none" if normalizer is None else normalizer
@@ -76,7 +76,7 @@ def choose(
     check_number("trace_decay", trace_decay, 0.0, 1.0)
     start = 0.1 * (1.0 - 0.9 * trace_decay) / feature_dim if step_size is None else step_size
     check_number("step_size", start, 0.0, open_low=True)
-    known = _optimizers(start, meta_step_size, trace_decay)
+    known = _optimizers(start, meta_step_size, trace_decay, horizon)
     return {name: known[name] for name in names}, NORMALIZERS[normalizer]
 
 # %% ../../nbs/apps/02_job.ipynb #f81a1ce7

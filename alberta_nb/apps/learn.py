@@ -51,12 +51,13 @@ def participants(
     kinds = several("kinds", kinds)
     unknown = [kind for kind in kinds if kind not in KINDS]
     require(bool(kinds) and not unknown, f"kinds must be of {', '.join(KINDS)}, got {kinds}")
-    made, scaler = choose(optimizers, OPTIMIZERS, normalizer, source.feature_dim, step_size, meta_step_size)
+    settings = normalizer, source.feature_dim, step_size, meta_step_size, 0.0, source.horizon
+    made, scaler = choose(optimizers, OPTIMIZERS, *settings)
     if scaler is not None:  # one absurd input is no reason to lose what was learned
         scaler = dataclasses.replace(scaler, clip=10.0)
     inside: dict[str, Any] = {name: LinearLearner(how, scaler) for name, how in made.items() if "linear" in kinds}
     if "network" in kinds:
-        start, meta = "auto" if step_size is None else step_size, 0.1 if meta_step_size is None else meta_step_size
+        start, meta = "auto" if step_size is None else step_size, 0.1 / source.horizon if meta_step_size is None else meta_step_size
         how = Autostep(start, meta)
         inside["network"] = MLPLearner((64,), how, bounder=ObGDBounding(), normalizer=scaler)
     units = {name: Robust(PopArt(learner)) if robust else PopArt(learner) for name, learner in inside.items()}

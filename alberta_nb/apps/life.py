@@ -137,7 +137,8 @@ def _banked(lives: Lives) -> tuple[LearnerBank, Tree]:
 # %% ../../nbs/apps/09_life.ipynb #b18b2712
 def told_by(lives: Lives, page: Rows, metrics: Mapping[tuple[str, int], np.ndarray]) -> Told:
     "What the learners said, from their metrics of a page."
-    at = [lives.source.columns.index(name) for name in lives.source.targets]
+    places = {name: k for k, name in enumerate(lives.source.columns)}
+    at = [places[name] for name in lives.source.targets]
     origin = lives.source.origin[at]
     base = (page.before if lives.source.lags else 0.0) + origin
     place = {name: learner.metric_names.index("prediction") for name, learner in lives.learners.items()}

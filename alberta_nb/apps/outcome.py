@@ -88,7 +88,7 @@ def _joined(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     first = next(iter(tables.values()))
     if len(tables) == 1:
         return first
-    return pd.concat(tables, names=["target"]) if isinstance(first.index[0], str) else tidy(tables, "target")
+    return pd.concat(tables, names=["target"]) if not isinstance(first.index, pd.RangeIndex) else tidy(tables, "target")
 
 # %% ../../nbs/apps/12_outcome.ipynb #3f13569e
 def _scores(totals: Mapping[str, np.ndarray]) -> pd.DataFrame:
@@ -171,7 +171,7 @@ def told_contest(found: TableResult) -> list[str]:
 
 def _told_contest(contest: pd.DataFrame) -> str:
     "Who is best, or level with whom, and what that is worth against the others; '' where nothing can be said."
-    best, sure = contest.index.name, contest.gain > 0.001 if contest.low.isna().all() else contest.low > 0
+    best, sure = contest.index.name, contest.gain > 0.0005 if contest.low.isna().all() else contest.low > 0.0005
     level, below = contest[~sure], contest[sure]
     parts = [
         f"{gain:.1%} below that of {name}"

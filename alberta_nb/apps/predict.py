@@ -84,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _found(args: argparse.Namespace) -> TableResult | None:
     "What the model says of the table that the arguments name; None where only that is looked at."
+    if args.na is None:  # what meant a missing value then does so now
+        args.na = ",".join('"' + str(value).replace('"', '""') + '"' for value in load_model(args.model).table["na"])
     table = table_of(args)
     if table is None:
         return None

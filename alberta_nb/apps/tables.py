@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from ..streams.dialect import TableError
+from ..streams.reading import Reading
 from ..streams.real_series import flights_path
 from ..streams.sources import Source, default_float
 from ..streams.columns import Clock, Order
@@ -174,7 +175,7 @@ class _Counted(Source):
         self.feature_dim = past + len(self.known)
         size = f"lags {self.lags} times {of} columns are {past:,} inputs"
         require(self.feature_dim <= MOST_INPUTS, f"{size}; {MOST_INPUTS:,} are the most")
-        require(self.feature_dim > 0, "lags must be 1 or more, or columns named that are known with their row")
+        require(self.feature_dim > 0, "lags must be 1 or more where no column is known with its row, got 0: nothing would be seen")
         if self.first_piece == self.table.piece_rows:  # words become many numbers: a piece has fewer rows then
             per_row = max(len(self.columns), len(self.table.columns))
             self.table.piece_rows = max(self.first_piece * len(self.table.columns) // per_row, 1)
@@ -247,7 +248,8 @@ def all_rows(source: LaggedSource, rows: int, every: bool = True) -> Iterator[Ro
     """
     done, reach, past = 0, source.reach, None if source.after is None else source.after.past
     roles = source.lagged, source.known, source.targets
-    columns = [[source.columns.index(name) for name in names] for names in roles]
+    places = {name: k for k, name in enumerate(source.columns)}
+    columns = [[places[name] for name in names] for names in roles]
     for values, targets, times, start in _counted_pieces(source):
         past = np.repeat(values[:1], reach, axis=0) if past is None else past
         whole: Tree = np.vstack([past, values])
@@ -320,7 +322,8 @@ def _with_times(source: LaggedSource) -> Iterator[tuple[np.ndarray, np.ndarray, 
     "The pieces of a table, what in them was no number, and their times; a target that is absent is a column of NaN."
     there, clock = [name for name in source.columns if name not in source.absent], source.table.codings.clock
     moments = coded(source.table, clock)[:1] if clock else []
-    at = [source.columns.index(name) for name in there]
+    places = {name: k for k, name in enumerate(source.columns)}
+    at = [places[name] for name in there]
     for values, bad in source.table.pieces([*there, *moments]):
         times = values[:, -1] if moments else np.full(len(values), np.nan)
         whole, none = np.full((len(values), len(source.columns)), np.nan), np.zeros(len(source.columns), bad.dtype)
@@ -328,19 +331,42 @@ def _with_times(source: LaggedSource) -> Iterator[tuple[np.ndarray, np.ndarray, 
         yield whole, none, times
 
 # %% ../../nbs/apps/01_tables.ipynb #dd08a645
-SETTINGS = "targets", "lagged", "known", "columns", "lags", "horizon", "codings"
+SETTINGS = "targets", "lagged", "known", "columns", "lags", "horizon", "na", "codings"
 
 
 def settings_of(source: LaggedSource) -> dict[str, Any]:
     "How a source reads a table, as JSON can hold it."
-    told = {name: getattr(source, name) for name in SETTINGS[:-1]}
-    codings = [dataclasses.asdict(coding) for coding in source.report.coded.values()]
-    return told | {"codings": [coding | {"values": list(coding["values"])} for coding in codings]}
+    told = {name: getattr(source, name) for name in SETTINGS[:-2]}
+    names: dict[str, list[str]] = {}
+    for name, (column, _) in source.table.codings.numbers.items():
+        names.setdefault(column, []).append(name)
+    codings = {name: dataclasses.asdict(coding) for name, coding in source.report.coded.items()}
+    coded = [[c | {"values": list(c["values"])}, names[name]] for name, c in codings.items()]
+    return told | {"na": list(source.table.reading.na), "codings": coded}
 
 
-def codings_of(settings: Mapping[str, Any]) -> list[Coding]:
-    "How columns without numbers became some, as `settings_of` told it. Raises TypeError or ValueError."
-    return [Coding(**told | {"values": tuple(told["values"])}) for told in settings["codings"]]
+def codings_of(settings: Mapping[str, Any]) -> list[tuple[Coding, list[str]]]:
+    """How columns without numbers became some, and what those are called, as `settings_of` told it.
+
+    Raises TypeError or ValueError for what it cannot have told.
+    """
+    found = []
+    for told, names in settings["codings"]:
+        require(isinstance(told["values"], list), "values must be a list", TypeError)
+        coding = Coding(**told | {"values": tuple(told["values"])})
+        fits = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        require(fits and len(set(names)) == len(names) == len(coding.numbers), f"names must be texts, got {names!r}")
+        found.append((coding, names))
+    return found
+
+
+def _as_it_is_now(table: Table, coding: Coding) -> Coding:
+    "The coding with the form in which this table writes its times."
+    if coding.kind != "time":
+        return coding
+    now, name = table.codings.words.get(table.columns[table.position(coding.column)]), coding.column
+    require(now is not None and now.kind == "time", f"{table.name}: column {name!r} held times, and does not", TableError)
+    return now or coding
 
 
 def resumed(table: GivenTable, settings: Mapping[str, Any], after: Place | None) -> LaggedSource:
@@ -349,13 +375,17 @@ def resumed(table: GivenTable, settings: Mapping[str, Any], after: Place | None)
     Raises TableError for a column that the table lacks, or that is not numeric.
     """
     source = LaggedSource.__new__(LaggedSource)
-    source.table, source.after = opened(table), after
+    na = Reading(na=settings["na"])
+    source.table, source.after = table if isinstance(table, Table) else open_table(table, reading=na), after
     _, source.first_piece = look_at(source.table)
-    for name in SETTINGS[:-1]:
+    for name in SETTINGS[:-2]:
         setattr(source, name, settings[name])
     source.absent = [] if source.lags else [name for name in source.targets if name not in source.table.columns]
-    known = {name for coding in codings_of(settings) for name in (*coded(source.table, coding), coding.column)}
-    numeric_names(source.table, [name for name in source.columns if name not in {*source.absent, *known}])
+    known = {*source.absent}
+    for coding, names in codings_of(settings):
+        if coding.column not in known:
+            known |= {coding.column, *coded(source.table, _as_it_is_now(source.table, coding), names)}
+    numeric_names(source.table, [name for name in source.columns if name not in known])
     source.count()
     return source
 

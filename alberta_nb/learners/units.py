@@ -116,12 +116,12 @@ def paid_in_unit(state: PopArtState, owed: Owed) -> Array:
     return (owed.now - kept * state.mean) / unit_of(state.mean, state.deviation)
 
 # %% ../../nbs/learners/10_units.ipynb #b9aa769d
-def in_users_unit(result: Tree, old: PopArtState, new: PopArtState, target: Array) -> Tree:
-    "The result of a step inside, in the user's unit; before its first target, an output predicts 0."
+def in_users_unit(result: Tree, said: Array, old: PopArtState, new: PopArtState, target: Array) -> Tree:
+    "The result of a step inside, in the user's unit, with what was `said` before; that is 0 before the first target."
     known, found = old.count > 0, {}
     for name, value in vars(result).items():
         if name in ("prediction", "predictions"):
-            found[name] = jnp.where(known, new.scale * value + new.mean, 0.0)
+            found[name] = jnp.where(known, said, 0.0).reshape(value.shape)
         elif name in ("error", "errors", "td_error", "td_errors"):
             found[name] = error = jnp.where(known, new.scale * value, target)
     if hasattr(result, "td_targets"):
@@ -137,10 +137,11 @@ def pop_art_step(self: Any, state: PopArtState, time_step: Tree) -> Tree:
     learner, state = self.inside, self.own(state)
     owed = learner.owed(state.learner_state, time_step)
     target = target_of(state, owed)
-    error = target - (state.scale * owed.prediction + state.mean)
+    said = state.scale * owed.prediction + state.mean
+    error = target - said
     new = after_target(state, target, error, getattr(learner, "use_bias", True))
     result = learner.step_paid(popped(learner, state, new), time_step, paid_in_unit(new, owed))
-    return in_users_unit(result, state, new, target).replace(state=new.replace(learner_state=result.state))
+    return in_users_unit(result, said, state, new, target).replace(state=new.replace(learner_state=result.state))
 
 # %% ../../nbs/learners/10_units.ipynb #f79df6cb
 NEEDED = "init", "step", "rescaled", "owed", "step_paid", "read", "values", "n_outputs"

@@ -139,8 +139,9 @@ def _encoding_of(start: bytes) -> str:
     if sum(zeros.values()) == zeros[wide] > 0.4 * len(start[:1000]):
         return wide
     require(b"\0" not in start, "it holds binary data", TableError)
-    for sign, what in {b"<": "HTML or XML", b"{": "JSON", b"[{": "JSON"}.items():
-        require(not start.lstrip().startswith(sign), f"it is {what}: save it as CSV", TableError)
+    kinds = {b"<(!doctype|html|head|body|table|[?]xml)": "HTML or XML", rb"{|\[\s*{": "JSON"}
+    for sign, what in kinds.items():
+        require(not re.match(sign, start.lstrip(), re.IGNORECASE), f"it is {what}: save it as CSV", TableError)
     try:
         codecs.getincrementaldecoder("utf-8")().decode(start)
         return "utf-8"

@@ -31,14 +31,14 @@ def _text(cell: object) -> str:
 
 
 def indicators(column: Column, values: tuple[str, ...], others: int) -> np.ndarray:
-    "A column of words as (rows, len(values) + others) of 0 and 1, as eq. 1; NaN where one is missing."
+    "A column of words as (rows, len(values) + others) of 0 and 1, as eq. 1; all 0 where there is no word."
     import pandas as pd
 
     number, words = pd.factorize(column.map(_text, na_action="ignore"))  # each word is looked up once
     known = {value: k for k, value in enumerate(values)}
-    places = [known.get(word, len(values) + zlib.crc32(word.encode()) % others) for word in words]
-    rows = np.eye(len(values) + others)[np.array([*places, 0])[number]]
-    return np.where(number[:, None] < 0, np.nan, rows)
+    places = [known.get(word, len(values) + zlib.crc32(word.encode(errors="replace")) % others) for word in words]
+    size = len(values) + others
+    return np.eye(size + 1, size)[np.array([*places, size])[number]]
 
 # %% ../../nbs/streams/15_inputs.ipynb #528d7769
 DAY = 86_400.0
@@ -82,7 +82,7 @@ def _check_coding(coding: Coding) -> None:
     require(isinstance(coding.values, tuple), f"values must be a tuple, got {coding.values!r}", TypeError)
     require(all(isinstance(text, str) for text in texts), "column, values, form and zone must be text", TypeError)
     require(coding.kind in _READ, f"kind must be of {', '.join(_READ)}, got {coding.kind!r}")
-    require(coding.kind != "boolean" or len(coding.values) == 2, f"values must be two words, got {coding.values}")
+    require(coding.kind != "boolean" or len(set(coding.values)) == 2, f"values must be two words, got {coding.values}")
     check_int("others", coding.others, int(coding.kind == "category"), BUCKETS)
 
 
@@ -113,7 +113,7 @@ def _names(coding: Coding) -> list[str]:
 # %% ../../nbs/streams/15_inputs.ipynb #4f5e5bc5
 def coding_of(name: str, kind: Kind) -> Coding | None:
     "How a column of this kind becomes numbers; None for one that needs no coding, or has none."
-    if kind.name == "category":
+    if kind.name in ("category", "constant"):  # more words may come
         own = tuple(sorted(kind.values[:MOST_VALUES]))
         return Coding(name, "category", own, BUCKETS if len(kind.values) > MOST_VALUES else 1)
     if kind.name in ("boolean", "time"):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .columns import CALLED, Kind, column_kinds, decimal_signs, kind_of, to_numbers, why_not_numeric
+from .columns import Kind, called_a_time, column_kinds, decimal_signs, kind_of, to_numbers, why_not_numeric
 from .dialect import TableError, dialect_of, explained, unpacked
 from .frames import arrow, at_home, leaves, regrouped, speaks_arrow
 from .frames import standard_input, streamed, to_frame, without
@@ -45,6 +45,7 @@ class Table:
     """
 
     read_as = ""
+    written = "a table with types of its own"
     places: dict[str, int]
 
     def __init__(
@@ -124,15 +125,15 @@ def _numbers(table: Table, column: Column, name: str, signs: dict[str, str]) -> 
     return to_numbers(column, next(iter(signs), decimal))
 
 # %% ../../nbs/streams/05_tables.ipynb #56c2d53e
-def coded(table: Table, coding: Coding) -> list[str]:
+def coded(table: Table, coding: Coding, names: Sequence[str] = ()) -> list[str]:
     """The names of the numbers that a column is read as, by their order; from now on the table knows them.
 
-    Raises TableError for a column that it has not.
+    They are `names`, or their own, which no column has. Raises TableError for a column that the table has not.
     """
     name = table.columns[table.position(coding.column)]
     table.codings.used[name] = coding
     free = unique_names([*table.columns, *coding.numbers])[len(table.columns) :]  # a column may be called like one
-    numbers = coding.numbers if coding.kind == "boolean" else free
+    numbers = list(names) or (coding.numbers if coding.kind == "boolean" else free)
     table.codings.numbers |= {number: (name, k) for k, number in enumerate(numbers)}
     return numbers
 
@@ -177,7 +178,8 @@ class _FrameTable(Table):
             yield without(frame.iloc[:, positions], self.reading.na)
 
 # %% ../../nbs/streams/05_tables.ipynb #836c5a6d
-_MISSING = [r"\N", "?", "-", "--", ".", "n.a.", "N.A.", "#DIV/0!", "#NV"]  # besides those that pandas knows
+_MISSING = r"""\N ? - -- --- . n.a. N.A. #DIV/0! #NV #VALUE! #REF! NAN Nan NaT NONE none Null na nil undefined missing
+(null) [null] <null>""".split()  # besides those that pandas knows
 
 
 class CSVTable(Table):
@@ -188,7 +190,7 @@ class CSVTable(Table):
         with explained(name):
             self.dialect = dialect_of(path, reading)
         super().__init__(name, self.dialect.names, None, piece_rows, reading)
-        self.decimal, self.read_as = self.dialect.decimal, str(self.dialect)
+        self.decimal, self.read_as, self.written = self.dialect.decimal, str(self.dialect), self.dialect.whole()
 
     def frames(self, positions: list[int]) -> Iterator[Frame]:
         import pandas as pd
@@ -217,6 +219,7 @@ def _pandas_options(table: CSVTable) -> dict[str, Any]:
         "sep": told.separator, "decimal": decimal,
         "encoding": told.encoding, "encoding_errors": "replace", "comment": given.comment,
         "na_values": [*_MISSING, *map(str, given.na)],
+        "dtype": {table.position(name): str for name, c in table.codings.used.items() if c.kind == "category"},
     }  # fmt: skip
 
 # %% ../../nbs/streams/05_tables.ipynb #1953b0bd
@@ -310,6 +313,7 @@ def _sorted(table: Table) -> Table:
     frame = frame.iloc[order].set_axis(table.columns, axis=1).reset_index(drop=True)
     found = _FrameTable(frame, table.piece_rows, table.reading)
     found.name, found.decimal, found.read_as, found.renamed = table.name, table.decimal, table.read_as, table.renamed
+    found.written = table.written
     return found
 
 # %% ../../nbs/streams/05_tables.ipynb #253003a0
@@ -407,8 +411,9 @@ def look_at(table: Table) -> tuple[list[str], int]:
     held |= {table.columns[k]: "no name and no values" for k in blank}  # what separators at the end of lines make
     table.codings = Codings()
     for name, what in held.items():
-        if what == "no numbers" or CALLED.search(name):
-            held[name] = _without_numbers(table, name, kind_of(frame[name], name, table.decimal, known), what)
+        if what == "no numbers" or called_a_time(name):
+            kind = kind_of(frame[name], name, table.decimal, known, what)
+            held[name] = _without_numbers(table, name, kind, what)
     table.refused = {name: what for name, what in held.items() if what}
     for name in table.refused:
         cells = frame[name][frame[name].notna() & np.isnan(to_numbers(frame[name], table.decimal))]
@@ -443,9 +448,10 @@ def numeric_names(table: Table, names: Iterable[object]) -> list[str]:
     found = [table.columns[table.position(name)] for name in names]
     for name in found:
         what = table.refused.get(name, "")
-        what = "no numbers" if what in ("words", "times") else what
+        only = what in ("words", "times")
+        what = "no numbers" if only else what
         cell = "" if "like" in what else table.refused_cells.get(name, "")
-        like = f", like {cell!r}" if cell else ""
+        like = (f", like {cell!r}" if cell else "") + "; it can be an input, and is not predicted" * only
         require(not what, f"{table.name}: column {name!r} holds {what}{like}", TableError)
     return found
 
@@ -454,9 +460,8 @@ def explain(table: Table, most: int = 200) -> str:
     "How a table is read, and what each of its columns holds, judged by the first piece; nothing is learned."
     frame = first_piece(table)
     kinds = column_kinds(frame.iloc[:, :most], table.decimal, table.reading.decimal is not None)
-    told = table.dialect.whole() if isinstance(table, CSVTable) else ""
     lines = [
-        f"{table.name}: {told or 'a table with types of its own'}",
+        f"{table.name}: {table.written}",
         f"its first {len(frame):,} rows, in {len(table.columns):,} columns:",
     ]
     width = min(max(map(len, table.columns[:most])), 30)
