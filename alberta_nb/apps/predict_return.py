@@ -103,9 +103,11 @@ def follow(
             record_every=every, interrupted=lives.interrupted, steps=heard.windows.rows, states=lives.state,
             gammas=gammas, compiling=compiled - start, seconds=time.perf_counter() - compiled,
         )  # fmt: skip
-        _check_known(found, lives, heard)
-        if model is not None:
+        enough = _judged(found, lives, heard)
+        if model is not None and lives.place is not None:  # what was learned is kept, even if nothing can be judged
             save_model(model, lives)
+        if not enough:
+            raise KeyboardInterrupt
     return found, heard
 
 # %% ../../nbs/apps/05_predict_return.ipynb #e04bafba
@@ -123,12 +125,12 @@ def _compile(lives: Futures) -> None:
         raise KeyboardInterrupt
 
 
-def _check_known(found: TableResult, lives: Futures, heard: Answers) -> None:
-    "Raise KeyboardInterrupt or TableError where too little was known to judge; keep the largest jumps of columns."
+def _judged(found: TableResult, lives: Futures, heard: Answers) -> bool:
+    "False where somebody wanted an end too early; TableError where the table has one. Keep the columns' largest jumps."
     known = heard.count > 0
     enough = bool(known.all() if lives.sums else known.any())
     if found.interrupted and not enough:
-        raise KeyboardInterrupt
+        return False
     longest, where = max(found.gammas), "a column" if len(found.targets) > 1 else repr(found.target)
     few = f"gamma {longest} needs {unknown_rows(longest) + 2:,} rows or more with a value in {where}"
     require(enough or lives.source.after is not None, f"{lives.source.table.name}: {few}, got {found.steps + 1:,}",
@@ -136,6 +138,7 @@ def _check_known(found: TableResult, lives: Futures, heard: Answers) -> None:
     require(found.steps > 0, f"{lives.source.table.name}: no row has a value in {where}", TableError)
     jumps = zip(found.targets, *lives.jumps, strict=True)
     found.outliers = {name: (int(row) + 1, most / total) for name, total, most, row in jumps if most > 0.25 * total}
+    return True
 
 # %% ../../nbs/apps/05_predict_return.ipynb #a7e64576
 @contextlib.contextmanager
