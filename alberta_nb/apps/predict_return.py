@@ -27,7 +27,7 @@ from .learn import live
 from .life import BASELINES, Told, Windows, Written, advantage
 from .model import save_model
 from .outcome import told_contest
-from .report import as_text, axis_for, draw_errors, left_out, line_style, out_of_order
+from .report import COLORS, as_text, axis_for, draw_errors, left_out, line_style, out_of_order
 from .report import plain, remarks, shown_scores, speed, unfilled
 from .tables import GivenTable, LaggedSource, Rows
 from ..learners.bank import LearnerBank
@@ -286,8 +286,8 @@ def _draw_window(axes: Axes, part: TableResult) -> None:
     wide = part.predictions.pivot(index="step", columns="learner", values="prediction")
     actual = part.predictions.drop_duplicates("step").set_index("step").actual
     axes.plot(actual, color="black", lw=2.5, label="what followed")
-    for name in part.predictions.learner.unique():
-        axes.plot(wide[name], **line_style(name, 0.9, "0.5", 1.2))
+    for k, name in enumerate(part.predictions.learner.unique()):  # in the colours of the errors beside
+        axes.plot(wide[name], **{"color": COLORS[(k - 2) % len(COLORS)]} | line_style(name, 0.9, "0.5", 1.2))
     axis_for(axes, actual.dropna(), wide["last value"])
     axes.legend(frameon=False, fontsize=9)
 
