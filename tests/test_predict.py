@@ -6,13 +6,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 
-from alberta_nb.apps import cli
+from alberta_nb.apps import cli, learn, predict_return
 from alberta_nb.apps.learn import learn_table
+from alberta_nb.apps.model import load_model
 from alberta_nb.apps.predict import predict_table
+from alberta_nb.apps.predict_return import predict_returns
 
 RNG = np.random.default_rng(3)
 TABLE = pd.DataFrame({"x": RNG.normal(size=900), "z": RNG.normal(size=900)})
@@ -259,3 +262,37 @@ def test_words_and_times_go_along(job: str, tmp_path: Path, capsys: Any) -> None
     own = [c for c in spoken if c.startswith("y gamma 0") and ":" in c or c in ("autotdidbd",)][0]
     late = spoken[own][200:].groupby(table.kind[201:].to_numpy()).mean()
     assert late["c"] > late["b"] > late["a"]
+
+
+@pytest.mark.parametrize("pages", [0, 1, 4])
+@pytest.mark.parametrize("job", ["sums", "means"])
+def test_an_interrupt_keeps_what_was_learned(job: str, pages: int, halves: Path, capsys: Any, monkeypatch: Any) -> None:
+    def stopped(given: Any) -> Any:
+        for k, page in enumerate(given):
+            if k == pages:
+                raise KeyboardInterrupt
+            yield page
+
+    name, *words = JOBS[job]
+    words = ["--lags", "3", *words, "--output", str(halves / "o")]
+    with monkeypatch.context() as patch:
+        patch.setattr(learn, "read_ahead", stopped)
+        patch.setattr(predict_return, "_page_rows", lambda source: 30)
+        assert call(capsys, name, halves / "whole.csv", *words, "--save", halves / "m")[0] == 130
+    assert (halves / "m").is_file() == (pages > 0)
+    if pages:
+        rest = series()[load_model(halves / "m").place.rows :]
+        rest.to_csv(halves / "rest.csv", index=False)
+        again = "--learn", "--save", halves / "m", "--output", halves / "o"
+        assert call(capsys, "predict", halves / "m", halves / "rest.csv", *again)[0] == 0
+        assert call(capsys, name, halves / "whole.csv", *words, "--save", halves / "w")[0] == 0
+        assert (halves / "m").read_bytes() == (halves / "w").read_bytes()
+
+
+def test_numbers_of_64_bits_go_on_as_well(halves: Path) -> None:
+    with jax.enable_x64(True):
+        table = series()
+        predict_returns(table[:250], "y", [0.5], lags=2, optimizers=["autotdidbd"], save=halves / "m")
+        predict_table(halves / "m", table[250:].reset_index(drop=True), learn=True, save=halves / "m")
+        predict_returns(table, "y", [0.5], lags=2, optimizers=["autotdidbd"], save=halves / "w")
+    assert (halves / "m").read_bytes() == (halves / "w").read_bytes()

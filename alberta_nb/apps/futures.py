@@ -28,7 +28,7 @@ from ..learners.linear import UpdateResult
 from ..learners.td import TDLinearLearner
 from ..learners.units import PopArt, PopArtState, of_inside
 from ..loops.supervised import run_learning_loop
-from ..streams.sources import RowsSource
+from ..streams.sources import RowsSource, default_float
 from ..types import Settings, TDTimeStep, Tree, check_number, filled, in_state, require
 
 # %% ../../nbs/apps/14_futures.ipynb #9f5355c3
@@ -284,7 +284,8 @@ def _learn(lives: Futures, page: Rows) -> Told:
     there = np.flatnonzero(np.isfinite(page.targets).any(axis=1) | (not lives.teach))
     means = lives.means.copy()
     told_before = page.before, means.before(page.targets)
-    rows = Lines(page.numbers, page.times, page.inputs, page.targets, *told_before).part(there)
+    inputs = page.inputs.astype(default_float(), copy=False)  # who reads ahead may not know of 64 bits
+    rows = Lines(page.numbers, page.times, inputs, page.targets, *told_before).part(there)
     rows, waits = (rows, 0) if lives.waiting is None else (lives.waiting.then(rows), 1)
     learned, read = max(len(rows.numbers) - lives.teach, 0), len(page.numbers)
     if learned:

@@ -27,7 +27,7 @@ from .learn import live
 from .life import BASELINES, Told, Windows, Written, advantage
 from .model import save_model
 from .outcome import told_contest
-from .report import as_text, axis_for, draw_errors, left_out, line_style, out_of_order
+from .report import COLORS, as_text, axis_for, draw_errors, left_out, line_style, out_of_order
 from .report import plain, remarks, shown_scores, speed, unfilled
 from .tables import GivenTable, LaggedSource, Rows
 from ..learners.bank import LearnerBank
@@ -103,9 +103,11 @@ def follow(
             record_every=every, interrupted=lives.interrupted, steps=heard.windows.rows, states=lives.state,
             gammas=gammas, compiling=compiled - start, seconds=time.perf_counter() - compiled,
         )  # fmt: skip
-        _check_known(found, lives, heard)
-        if model is not None:
+        enough = _judged(found, lives, heard)
+        if model is not None and lives.place is not None:  # what was learned is kept, even if nothing can be judged
             save_model(model, lives)
+        if not enough:
+            raise KeyboardInterrupt
     return found, heard
 
 # %% ../../nbs/apps/05_predict_return.ipynb #e04bafba
@@ -123,12 +125,12 @@ def _compile(lives: Futures) -> None:
         raise KeyboardInterrupt
 
 
-def _check_known(found: TableResult, lives: Futures, heard: Answers) -> None:
-    "Raise KeyboardInterrupt or TableError where too little was known to judge; keep the largest jumps of columns."
+def _judged(found: TableResult, lives: Futures, heard: Answers) -> bool:
+    "False where somebody wanted an end too early; TableError where the table has one. Keep the columns' largest jumps."
     known = heard.count > 0
     enough = bool(known.all() if lives.sums else known.any())
     if found.interrupted and not enough:
-        raise KeyboardInterrupt
+        return False
     longest, where = max(found.gammas), "a column" if len(found.targets) > 1 else repr(found.target)
     few = f"gamma {longest} needs {unknown_rows(longest) + 2:,} rows or more with a value in {where}"
     require(enough or lives.source.after is not None, f"{lives.source.table.name}: {few}, got {found.steps + 1:,}",
@@ -136,6 +138,7 @@ def _check_known(found: TableResult, lives: Futures, heard: Answers) -> None:
     require(found.steps > 0, f"{lives.source.table.name}: no row has a value in {where}", TableError)
     jumps = zip(found.targets, *lives.jumps, strict=True)
     found.outliers = {name: (int(row) + 1, most / total) for name, total, most, row in jumps if most > 0.25 * total}
+    return True
 
 # %% ../../nbs/apps/05_predict_return.ipynb #a7e64576
 @contextlib.contextmanager
@@ -283,8 +286,8 @@ def _draw_window(axes: Axes, part: TableResult) -> None:
     wide = part.predictions.pivot(index="step", columns="learner", values="prediction")
     actual = part.predictions.drop_duplicates("step").set_index("step").actual
     axes.plot(actual, color="black", lw=2.5, label="what followed")
-    for name in part.predictions.learner.unique():
-        axes.plot(wide[name], **line_style(name, 0.9, "0.5", 1.2))
+    for k, name in enumerate(part.predictions.learner.unique()):  # in the colours of the errors beside
+        axes.plot(wide[name], **{"color": COLORS[(k - 2) % len(COLORS)]} | line_style(name, 0.9, "0.5", 1.2))
     axis_for(axes, actual.dropna(), wide["last value"])
     axes.legend(frameon=False, fontsize=9)
 
