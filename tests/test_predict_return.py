@@ -123,7 +123,7 @@ def test_awkward_tables(tmp_path) -> None:
     found = predict_returns(table, "y", [0.0, 0.8], lags=2, normalizer="welford")
     assert np.isfinite(found.scores.rmse).all()
     text = describe(found, "awkward")
-    assert "not numeric, ignored: text" in text and "rows without a target, not learned from: 133" in text
+    assert "--known or --features names them: text" in text and "rows without a target, not learned from: 133" in text
     assert len(save(found, tmp_path, "awkward")) == 4
 
 
@@ -412,7 +412,7 @@ def test_scores_windows_and_contests_by_hand() -> None:
         (["--known", "w"], "has no column 'w'"),
         (["--known", ","], "known must name one or more columns"),
         (["--known", "word"], "'word'"),
-        (["--lags", "0"], "lags must be 1 or more, or columns named that are known"),
+        (["--lags", "0"], "lags must be 1 or more where no column is known"),
         (["--save", "no/folder/m"], "no/folder"),
         (["--save", "out"], "out: it is a folder"),
     ],
@@ -420,7 +420,7 @@ def test_scores_windows_and_contests_by_hand() -> None:
 def test_mistakes_about_columns_and_models(words: list[str], message: str, capsys, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").mkdir()
-    make_table(60).assign(word="a").to_csv("t.csv", index=False)
+    make_table(60).assign(word=["a", "1"] * 30).to_csv("t.csv", index=False)
     asked = ["--cumulant", "y", "--gamma", "0.5", "--output", "o", *words]
     code, out, err = call(capsys, "t.csv", *asked)
     assert code == 2 and message in err and err.count("\n") == 1 and not list(tmp_path.glob("o/*"))

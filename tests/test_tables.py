@@ -167,7 +167,7 @@ def test_a_column_that_turns_to_text_is_missing_from_there_on(tmp_path) -> None:
         ({"a": [1, 2], "b": [[1], {}]}, "a", ["b"], 1, TableError, "holds no numbers"),
         ({"a": []}, "a", None, 1, TableError, "no rows"),
         ({"a": [None, None]}, "a", None, 1, TableError, "no value at all"),
-        ({"a": [1, 2]}, "a", None, 0, ValueError, "lags must be 1 or more, or columns named"),
+        ({"a": [1, 2]}, "a", None, 0, ValueError, "lags must be 1 or more where no column is known"),
         ({"a": [1, 2]}, "a", None, 2.0, TypeError, "lags must be a whole number"),
         ({"a": [1, 2]}, "a", None, 10**7, ValueError, "1,000,000 are the most"),
     ],

@@ -32,7 +32,7 @@ from ..types import Tree, check_int, check_number, require
 
 # %% ../../nbs/apps/02_job.ipynb #bf467e54
 OPTIMIZERS, TD_OPTIMIZERS = ("lms", "idbd", "autostep", "obgd"), ("tdlambda", "trueonline", "tdidbd", "autotdidbd")
-NORMALIZERS: dict[str, Normalizer | None] = {"ema": EMANormalizer(decay=0.999), "welford": WelfordNormalizer(), "none": None}
+NORMALIZERS: dict[str, Normalizer | None] = {"ema": EMANormalizer(), "welford": WelfordNormalizer(), "none": None}
 
 
 def check_different(what: str, given: Sequence[object], kind: str = "names") -> None:
@@ -64,7 +64,8 @@ def choose(
     """The optimizers of these names, and the normaliser of that one.
 
     Step sizes start at `step_size`, or at 0.1 (1 - 0.9 trace_decay) / feature_dim when None. They learn at the rate
-    `meta_step_size`; when None, at 0.1 / horizon where steps are normalised by their own size, as Autostep's, and else at 0.01.
+    `meta_step_size`; when None, at 0.1 / horizon where steps are normalised by their own size, as Autostep's, and else
+    at 0.01.
     Raises ValueError for a name that is not `among` them, one twice, or none, and for a number out of range.
     """
     names, normalizer = several("optimizers", names), "none" if normalizer is None else normalizer

@@ -32,6 +32,7 @@ from ..learners.linear import LinearLearner
 from ..learners.mlp import MLPLearner
 from ..learners.robust import Robust
 from ..learners.units import PopArt
+from ..normalizers import EMANormalizer
 from ..optimizers.autostep import Autostep
 from ..optimizers.bounders import ObGDBounding
 from ..streams.dialect import TableError
@@ -55,9 +56,12 @@ def participants(
     made, scaler = choose(optimizers, OPTIMIZERS, *settings)
     if scaler is not None:  # one absurd input is no reason to lose what was learned
         scaler = dataclasses.replace(scaler, clip=10.0)
+    if isinstance(scaler, EMANormalizer):
+        scaler = dataclasses.replace(scaler, decay=0.999)
     inside: dict[str, Any] = {name: LinearLearner(how, scaler) for name, how in made.items() if "linear" in kinds}
     if "network" in kinds:
-        start, meta = "auto" if step_size is None else step_size, 0.1 / source.horizon if meta_step_size is None else meta_step_size
+        start = "auto" if step_size is None else step_size
+        meta = 0.1 / source.horizon if meta_step_size is None else meta_step_size
         how = Autostep(start, meta)
         inside["network"] = MLPLearner((64,), how, bounder=ObGDBounding(), normalizer=scaler)
     units = {name: Robust(PopArt(learner)) if robust else PopArt(learner) for name, learner in inside.items()}

@@ -175,7 +175,8 @@ class _Counted(Source):
         self.feature_dim = past + len(self.known)
         size = f"lags {self.lags} times {of} columns are {past:,} inputs"
         require(self.feature_dim <= MOST_INPUTS, f"{size}; {MOST_INPUTS:,} are the most")
-        require(self.feature_dim > 0, "lags must be 1 or more where no column is known with its row, got 0: nothing would be seen")
+        nothing = "lags must be 1 or more where no column is known with its row, got 0: nothing would be seen"
+        require(self.feature_dim > 0, nothing)
         if self.first_piece == self.table.piece_rows:  # words become many numbers: a piece has fewer rows then
             per_row = max(len(self.columns), len(self.table.columns))
             self.table.piece_rows = max(self.first_piece * len(self.table.columns) // per_row, 1)
@@ -359,13 +360,14 @@ def codings_of(settings: Mapping[str, Any]) -> list[tuple[Coding, list[str]]]:
         found.append((coding, names))
     return found
 
-
+# %% ../../nbs/apps/01_tables.ipynb #e7c0f1aa
 def _as_it_is_now(table: Table, coding: Coding) -> Coding:
     "The coding with the form in which this table writes its times."
     if coding.kind != "time":
         return coding
     now, name = table.codings.words.get(table.columns[table.position(coding.column)]), coding.column
-    require(now is not None and now.kind == "time", f"{table.name}: column {name!r} held times, and does not", TableError)
+    held = f"{table.name}: column {name!r} held times where the model learned, and here it does not"
+    require(now is not None and now.kind == "time", held, TableError)
     return now or coding
 
 

@@ -79,10 +79,16 @@ def decimal_signs(column: Column, decimal: str = ".", known: bool = False) -> di
     return found or either
 
 # %% ../../nbs/streams/12_columns.ipynb #63185240
+def _named_numbers(column: Column) -> bool:
+    "Whether somebody has said of numbers that they are names: pandas' categories of them."
+    categories = getattr(column.dtype, "categories", None)
+    return getattr(getattr(categories, "dtype", None), "kind", "O") in "iufb"
+
+
 def why_not_numeric(column: Column, decimal: str = ".", known_sign: bool = False) -> str:
     "What a column holds where fewer than nine in ten of its values are numbers, or others share a form with digits."
-    if getattr(column.dtype, "categories", None) is not None:
-        return "no numbers"  # whoever made it a category has said so
+    if _named_numbers(column):
+        return "no numbers"
     if getattr(column.dtype, "kind", "O") in "biuf":
         values = np.abs(_all_numbers(column, decimal))
         enough = np.count_nonzero(values <= _LARGEST) >= 0.9 * np.count_nonzero(values == values)
@@ -104,7 +110,7 @@ def why_not_numeric(column: Column, decimal: str = ".", known_sign: bool = False
         return f"numbers beside cells like {next(c for c in cells if re.sub('[0-9]+', '9', c) == form)!r}"
     return ""
 
-
+# %% ../../nbs/streams/12_columns.ipynb #11f96d1d
 def is_numeric(column: Column) -> bool:
     "Whether nine in ten of its values are numbers; true of a column without any."
     return not why_not_numeric(column)
@@ -198,7 +204,7 @@ def _number_or_category(
     column: Column, values: tuple[str, ...], why: str, decimal: str, known_sign: bool, held: str
 ) -> dict[str, Any]:
     "Of a column that is no time, and has two values or more: the fields of its kind."
-    if getattr(column.dtype, "categories", None) is not None:
+    if _named_numbers(column):
         return {"name": "category", "values": values, "example": values[0]}
     signs = decimal_signs(column, decimal, known_sign)
     numbers = to_numbers(column, next(iter(signs), decimal))
@@ -221,7 +227,10 @@ def read_truths(column: Column, kind: Kind) -> np.ndarray:
     return np.select([words.isin(no), words.isin(yes)], [0.0, 1.0], np.nan)
 
 # %% ../../nbs/streams/12_columns.ipynb #5e7fa24d
-_STARTS, _ENDS = ("time", "date", "datum", "zeit", "epoch", "unix", "stamp"), ("datum", "zeit", "stamp", "datetime")
+_STARTS = "time", "date", "datum", "zeit", "epoch", "unix", "stamp"
+
+
+_ENDS = "datum", "zeit", "stamp", "datetime"
 
 
 def called_a_time(name: str) -> bool:
@@ -231,7 +240,11 @@ def called_a_time(name: str) -> bool:
 
 
 _UNITS = {"s": 1e8, "ms": 1e11, "us": 1e14, "ns": 1e17}  # since 1970, in 1973; times 41 they are in 2100
+
+
 _CLOCK = r"(?P<clock>\d{1,2}:\d{2}(?P<seconds>:\d{2}(?P<part>[.,]\d+)?)?)?(?P<half> ?[AaPp][Mm])?"
+
+
 _TIME = re.compile(
     r"(?:(?P<iso>\d{4}-\d{2}-\d{2})|(?P<year>\d{4})(?P<y>[/.])\d{1,2}(?P=y)\d{1,2}|(?P<solid>\d{8})"
     r"|(?P<a>\d{1,2})(?P<s>[./-])(?P<b>\d{1,2})(?P=s)(?P<end>\d{4}|\d{2})"
@@ -239,7 +252,7 @@ _TIME = re.compile(
     rf"(?:(?P<gap>T|,? ){_CLOCK})? ?(?P<zone>Z|UTC|[+-]\d{{2}}(?::?\d{{2}})?)?"
 )
 
-
+# %% ../../nbs/streams/12_columns.ipynb #203f68b1
 def time_form(known: Column, name: str = "") -> tuple[str, str]:
     "How the times of a column without gaps are written, or '', and what is unclear about them."
     kind = getattr(known.dtype, "kind", "O")
@@ -256,7 +269,7 @@ def time_form(known: Column, name: str = "") -> tuple[str, str]:
 
 
 def _solid_form(values: np.ndarray) -> str:
-    "The form of times like 20261231 or 202612312300, of which the first parts all can be a year, a month, a day, an hour."
+    "The form of times like 20261231 or 202612312300, whose parts can be years, months, days, hours, ..., or ''."
     for digits, form in {8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}.items():
         parts = [values // 10 ** (digits - 4)] + [values // 10 ** (digits - k) % 100 for k in range(6, digits + 1, 2)]
         ends = [(1900, 2099), (1, 12), (1, 31), (0, 23), (0, 59), (0, 59)]
@@ -402,6 +415,8 @@ def _told(kind: Kind) -> str:
 
 # %% ../../nbs/streams/12_columns.ipynb #d441fd7e
 def _form_told(form: str) -> str:
-    for sign, word in {"%H": "hour", "%M": "minute", "%S": "second", "%d": "day", "%m": "month", "%b": "month", "%Y": "year", "%y": "year"}.items():
-        form = form.replace(sign, word)
+    words = {"H": "hour", "M": "minute", "S": "second", "d": "day", "m": "month", "b": "month", "Y": "year"}
+    form = form.replace("%y", "year")
+    for sign, word in words.items():
+        form = form.replace(f"%{sign}", word)
     return form.strip()

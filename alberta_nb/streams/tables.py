@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .columns import Kind, called_a_time, column_kinds, decimal_signs, kind_of, to_numbers, why_not_numeric
+from .columns import Kind, called_a_time, column_kinds, decimal_signs, kind_of
+from .columns import to_numbers, why_not_numeric
 from .dialect import TableError, dialect_of, explained, unpacked
 from .frames import arrow, at_home, leaves, regrouped, speaks_arrow
 from .frames import standard_input, streamed, to_frame, without
