@@ -420,7 +420,7 @@ def test_scores_windows_and_contests_by_hand() -> None:
 def test_mistakes_about_columns_and_models(words: list[str], message: str, capsys, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").mkdir()
-    make_table(60).assign(word=["a", "1"] * 30).to_csv("t.csv", index=False)
+    make_table(60).assign(word=["1", "1", "a"] * 20).to_csv("t.csv", index=False)
     asked = ["--cumulant", "y", "--gamma", "0.5", "--output", "o", *words]
     code, out, err = call(capsys, "t.csv", *asked)
     assert code == 2 and message in err and err.count("\n") == 1 and not list(tmp_path.glob("o/*"))

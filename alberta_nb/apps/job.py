@@ -43,7 +43,7 @@ def check_different(what: str, given: Sequence[object], kind: str = "names") -> 
 def _optimizers(step_size: float, meta_step_size: float | None, trace_decay: float, horizon: int) -> dict[str, Any]:
     "By name, every step size starting at `step_size`; ObGD keeps its own, which is a bound."
     low = min(-10.0, math.log(step_size) - 5.0), None  # of log step sizes: room below so small a start
-    slow, fast = (0.01, 0.1 / horizon) if meta_step_size is None else (meta_step_size, meta_step_size)
+    slow, fast = (0.01, 0.1 / horizon**2) if meta_step_size is None else (meta_step_size, meta_step_size)
     td = step_size, slow, trace_decay
     return {
         "lms": LMS(step_size),
@@ -64,7 +64,7 @@ def choose(
     """The optimizers of these names, and the normaliser of that one.
 
     Step sizes start at `step_size`, or at 0.1 (1 - 0.9 trace_decay) / feature_dim when None. They learn at the rate
-    `meta_step_size`; when None, at 0.1 / horizon where steps are normalised by their own size, as Autostep's, and else
+    `meta_step_size`; when None, at 0.1 / horizon^2 where steps are normalised by their own size, as Autostep's, and else
     at 0.01.
     Raises ValueError for a name that is not `among` them, one twice, or none, and for a number out of range.
     """

@@ -61,7 +61,7 @@ def participants(
     inside: dict[str, Any] = {name: LinearLearner(how, scaler) for name, how in made.items() if "linear" in kinds}
     if "network" in kinds:
         start = "auto" if step_size is None else step_size
-        meta = 0.1 / source.horizon if meta_step_size is None else meta_step_size
+        meta = 0.1 / source.horizon**2 if meta_step_size is None else meta_step_size
         how = Autostep(start, meta)
         inside["network"] = MLPLearner((64,), how, bounder=ObGDBounding(), normalizer=scaler)
     units = {name: Robust(PopArt(learner)) if robust else PopArt(learner) for name, learner in inside.items()}
