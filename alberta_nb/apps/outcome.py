@@ -137,7 +137,7 @@ def _sizes(found: TableResult, heard: Heard, most: int = 5) -> pd.DataFrame:
     if not adaptive:
         return pd.DataFrame(columns=["step", "learner", "feature", "step_size"])
     name, names = adaptive[0], _of_first(found.features, found)
-    order = np.argsort(-np.abs(np.log(np.maximum(last[name], 1e-30) / np.median(last[name]))))[:most]
+    order = np.argsort(-np.abs(np.log(np.maximum(last[name], 1e-30) / max(np.median(last[name]), 1e-30))))[:most]
     rows = [(step, name, k, sizes[k]) for step, who, sizes in heard.sizes if who == name for k in order]
     table = pd.DataFrame(rows, columns=["step", "learner", "feature", "step_size"])
     inputs = names[names.learner == name].feature.to_numpy()

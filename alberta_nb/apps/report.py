@@ -130,7 +130,7 @@ def largest_step_sizes(features: pd.DataFrame, count: int = 3) -> dict[str, str]
 
 
 def _times(ratio: float) -> str:
-    return f"{ratio:.2g}x" if ratio < 100 else f"{ratio:,.0f}x"
+    return f"{ratio:.2g}x" if ratio < 100 else f"{ratio:,.0f}x" if ratio < 1e6 else "over a million times"
 
 
 def unstable(names: Sequence[str], rmse: pd.Series, skill: pd.Series) -> list[str]:
