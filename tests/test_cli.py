@@ -273,7 +273,7 @@ def test_files_that_cannot_be_used(capsys, tmp_path, name, content, message) -> 
         (["--target", "y", "--features", ""], "features must name one or more columns, got ''"),
         (["--target", "y", "--features", ","], "features must name one or more columns, got ','"),
         (["--target", "y", "--features", "x,nope"], "has no column 'nope'"),
-        (["--target", "y", "--features", "place"], "column 'place' holds no numbers"),
+        (["--target", "place"], "holds no numbers, like 'here'; it can be an input"),
         (["--target", "y", "--lags", 0], "lags must be 1 or more"),
         (["--target", "y", "--lags", -1], "lags must be 0 or more"),
         (["--target", "y", "--known", "y"], "known must not name"),

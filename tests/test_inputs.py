@@ -203,3 +203,116 @@ def test_input_names_need_a_column() -> None:
     assert input_names(table, ["open", "shop", "open"])[:1] == ["open"]
     with pytest.raises(TableError, match="has no column 'shops'"):
         input_names(table, ["shops"])
+
+
+# --- tables that strangers brought ---
+
+
+def test_words_keep_their_text_in_every_piece_of_a_file(tmp_path) -> None:
+    names = ["A01", "B02", "TRUE", "003", "1E5"]
+    code = [name for k in range(100) for name in ("A01", "B02", "C03", names[k % 5])]
+    code += [name for name in names for _ in range(50)]
+    pd.DataFrame({"code": code, "y": range(650)}).to_csv(tmp_path / "t.csv", index=False)
+    for rows in (None, 50):
+        source = LaggedSource(tmp_path / "t.csv", "y", lags=0, known=["code"], piece_rows=rows)
+        read = np.concatenate([page.inputs for page in all_rows(source, 300)]) + source.origin[:-1]
+        assert [source.known[k].removeprefix("code=") for k in read.argmax(axis=1)] == code[1:]
+
+
+def test_no_word_is_no_word(tmp_path) -> None:
+    promo = np.random.default_rng(0).choice(["None", "TV", "Radio"], 2000)
+    pd.DataFrame({"promo": promo, "y": (promo == "TV") * 10.0 + (promo == "Radio") * 5.0}).to_csv(tmp_path / "t.csv")
+    found = learn_table(tmp_path / "t.csv", "y", lags=0, known=["promo"], optimizers=["autostep"], window=500)
+    assert (found.predictions.prediction - found.predictions.actual).abs().max() < 0.1
+
+
+def test_names_of_inputs_go_with_the_model(tmp_path) -> None:
+    table = shops()
+    learn_table(table, "sales", lags=0, known=["shop"], optimizers=["lms"], save=tmp_path / "m")
+    plain, other = (predict_table(tmp_path / "m", t) for t in (table, table.assign(**{"shop=north": 9.0})))
+    pd.testing.assert_frame_equal(plain.predictions, other.predictions)
+    whole = table.assign(**{"shop=north": 9.0})
+    learn_table(whole, "sales", ["sales"], lags=0, known=["shop"], optimizers=["lms"], save=tmp_path / "m")
+    assert predict_table(tmp_path / "m", table).steps == 400
+
+
+@pytest.mark.parametrize("form", ["%d.%m.%Y %H:%M", "%Y%m%d%H", "epoch"])
+def test_times_of_a_new_table_are_judged_anew(tmp_path, form) -> None:
+    table = shops().assign(other=shops().when)
+    asked: dict[str, Any] = {"lags": 0, "known": ["other"], "optimizers": ["lms"]}
+    learn_table(table, "sales", **asked, save=tmp_path / "m")
+    epoch = HOURS.astype("datetime64[ns]").astype("int64") // 10**9
+    new = table.assign(other=epoch if form == "epoch" else HOURS.strftime(form)).rename(columns={"other": "other"})
+    expected = predict_table(tmp_path / "m", table).predictions.prediction
+    if form == "%d.%m.%Y %H:%M":
+        np.testing.assert_allclose(predict_table(tmp_path / "m", new).predictions.prediction, expected, rtol=1e-5)
+    else:  # a number is a time only under a name that says so
+        with pytest.raises(TableError, match="column 'other' held times where the model learned, and here it does not"):
+            predict_table(tmp_path / "m", new)
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "kind"),
+    [
+        ("MESS_DATUM", [2026122000, 2026122001, 2026122023], "time"),
+        ("timestamp", [1_767_225_600, 1_767_229_200], "time"),
+        ("validated_bytes", [300_000_000, 2_900_000_000], "numeric"),
+        ("Mandate value", [3 * 10**8, 9 * 10**8], "numeric"),
+        ("t", ["2026-12-20 23:00", "2026-12-20 24:00"], "time"),
+        ("at", ["20.12.2026 23:00", "20.12.2026 24:00"], "time"),
+        ("c", pd.Categorical([1, 2, 3, 1]), "category"), ("RH", [1.5, "NAN", 2.5], "refused"),
+    ],
+)  # fmt: skip
+def test_kinds_of_columns_that_strangers_brought(name, cells, kind) -> None:
+    column = pd.Series(cells)
+    found = kind_of(column, name)
+    assert found.name == kind
+    if kind == "time":
+        assert found.order is not None and found.order.late == 0 and found.missing == 0
+
+
+def test_zones_that_come_later_are_no_mistake() -> None:
+    table = pd.DataFrame({"t": [str(h) for h in HOURS[:200]] + [f"{h}+02:00" for h in HOURS[200:]], "y": range(400)})
+    found = learn_table(open_table(table, piece_rows=200), "y", lags=1, known=["t"], optimizers=["lms"])
+    assert found.steps == 399
+
+
+def test_a_network_alone_has_several_targets() -> None:
+    table = shops()[["sales"]].assign(x=1.0 * np.arange(400), z=2.0)
+    found = learn_table(table, ["sales", "z"], lags=0, known=["x"], kinds=["network"])
+    assert not len(found.features) and found.scores.index.nlevels == 2 and "network" in describe(found, "t")
+
+
+def test_a_prediction_does_not_depend_on_its_own_target() -> None:
+    table, said = pd.DataFrame({"x": np.sin(np.arange(300.0))}), []
+    for target in (0.5, 1e6, 1e12):
+        y = table.x.where(table.index != 200, target)
+        rows = learn_table(table.assign(y=y), "y", lags=0, known=["x"], window=300, optimizers=["autostep"]).predictions
+        said.append(rows[rows["row"] == 201].prediction.item())
+    assert said[0] == said[1] == said[2]
+
+
+def test_what_meant_missing_does_so_for_the_next_table(tmp_path) -> None:
+    files = [tmp_path / name for name in ("1.csv", "2.csv")]
+    for k, file in enumerate(files):
+        table = shops(seed=k)[["sales"]].assign(x=1.0 * np.arange(400))
+        table.loc[100, "sales"] = -9999.0
+        table.to_csv(file, index=False)
+    learn_table(open_table(files[0], reading=Reading(na=[-9999])), "sales", lags=1, save=tmp_path / "m")
+    found = predict_table(tmp_path / "m", files[1], learn=True)
+    assert found.report.missing == {"sales": 1} and found.scores.rmse["last value"] < 50
+
+
+def test_words_of_any_letters(tmp_path) -> None:
+    table = shops().assign(shop=["$x$", "\U0001f600", 'a,"b"\n=', "x" * 10_000] * 100)
+    assert len(learn_table(table, "sales", lags=0, known=["shop"], optimizers=["lms"]).known) == 5
+
+
+@pytest.mark.parametrize(("text", "message"), [("<DATE>,<OPEN>\n1,2\n2,3\n", ""), ('[\n  {"a": 1}\n]\n', "it is JSON")])
+def test_what_begins_like_another_kind_of_file(tmp_path, text, message) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    if message:
+        with pytest.raises(TableError, match=message):
+            open_table(tmp_path / "t.csv")
+    else:
+        assert open_table(tmp_path / "t.csv").columns == ["<DATE>", "<OPEN>"]

@@ -64,8 +64,8 @@ def choose(
     """The optimizers of these names, and the normaliser of that one.
 
     Step sizes start at `step_size`, or at 0.1 (1 - 0.9 trace_decay) / feature_dim when None. They learn at the rate
-    `meta_step_size`; when None, at 0.1 / horizon^2 where steps are normalised by their own size, as Autostep's, and else
-    at 0.01.
+    `meta_step_size`; when None, at 0.1 / horizon^2 where steps are normalised by their own size, as Autostep's,
+    and else at 0.01.
     Raises ValueError for a name that is not `among` them, one twice, or none, and for a number out of range.
     """
     names, normalizer = several("optimizers", names), "none" if normalizer is None else normalizer

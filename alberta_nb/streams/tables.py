@@ -110,11 +110,10 @@ def _read(table: Table, column: Column, position: int, coded: bool, signs: dict[
     "The numbers of one column of a piece, and how many were none; `signs` are those of the pieces before."
     name = table.columns[position]
     values = table.codings.used[name].read(column) if coded else _numbers(table, column, name, signs)[:, None]
-    bad = int(column.notna().sum()) - int(np.isfinite(values[:, 0]).sum())
-    if bad:
-        lost = column.notna().to_numpy(bool) & ~np.isfinite(values[:, 0])
+    lost = column.notna().to_numpy(bool) & ~np.isfinite(values[:, 0])
+    if lost.any():
         table.examples.setdefault(name, str(column[lost].iloc[0]))
-    return values, bad
+    return values, int(lost.sum())
 
 
 def _numbers(table: Table, column: Column, name: str, signs: dict[str, str]) -> np.ndarray:
