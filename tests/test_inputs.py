@@ -260,6 +260,9 @@ def test_times_of_a_new_table_are_judged_anew(tmp_path, form) -> None:
         ("Mandate value", [3 * 10**8, 9 * 10**8], "numeric"),
         ("t", ["2026-12-20 23:00", "2026-12-20 24:00"], "time"),
         ("at", ["20.12.2026 23:00", "20.12.2026 24:00"], "time"),
+        ("t", ["2026-12-20 05:23:00", "2026-12-20 05:24:00", "2026-12-20 05:25:00"], "time"),
+        ("t", ["20.12.2026 05:24:00", "20.12.2026 05:25:00", "20.12.2026 24:00:00"], "time"),
+        ("t", ["2026-12-20T05:24:00.5", "2026-12-20T05:25:00.5", "2026-12-20T24:00:00"], "time"),
         ("c", pd.Categorical([1, 2, 3, 1]), "category"), ("RH", [1.5, "NAN", 2.5], "refused"),
     ],
 )  # fmt: skip
@@ -269,6 +272,8 @@ def test_kinds_of_columns_that_strangers_brought(name, cells, kind) -> None:
     assert found.name == kind
     if kind == "time":
         assert found.order is not None and found.order.late == 0 and found.missing == 0
+        assert found.order.last[:10] in ("2026-12-20", "2026-12-21", "2026-01-01")
+        assert ("-21 00:00" in found.order.last) == ("24:00" in str(cells[-1])[10:16])
 
 
 def test_zones_that_come_later_are_no_mistake() -> None:

@@ -225,11 +225,11 @@ def test_a_table_of_ones_own(capsys: Any, tmp_path: Any) -> None:
         ("x,y\n1,2\n", ["--gammas", "0.5,0.5"], "gammas must be one or more different values"),
         ("x,y\n1,2\n", ["--gammas", ""], "gammas must be one or more different values"),
         ("x,y\n1,2\n", ["--optimizer", "tdidbd,tdlambda"], "one name"),
-        ("x,y\n1,2\n", ["--trace-decay", "2"], "trace_decay must be"),
+        ("x,y\n1,2\n", ["--trace-decay", "2"], "--trace-decay must be"),
         ("x,y\n1,2\n", ["--window", "0"], "window must be 1 or more"),
         ("x,y\n1,2\n", ["--columns", "y,x", "--known", "x"], "known must not name what is to be predicted, got ['x']"),
         ("x,y\n1,2\n", ["--known", "x,y"], "no column to predict"),
-        ("x,y\n1,2\n", ["--lags", "0"], "lags must be 1 or more, or columns named"),
+        ("x,y\n1,2\n", ["--lags", "0"], "lags must be 1 or more where no column is known"),
         ("x,y\n1,2\n", ["--save", "nowhere/m"], "nowhere"),
     ],
 )

@@ -284,6 +284,16 @@ def _done(command: "Command", args: argparse.Namespace) -> TableResult | None:
     return command.job(**_arguments_of_job(command, args, table.columns) | {"table": args.table and table})
 
 # %% ../../nbs/apps/13_command.ipynb #b696221e
+_OPTIONS = {"kinds": "learner", "optimizers": "optimizer", "level": "interval"}  # whose arguments have other names
+
+
+def _of_option(message: str, args: argparse.Namespace) -> str:
+    "What is wrong with an argument of the job, told of the option that it came from."
+    word, blank, rest = message.partition(" ")
+    known = {*vars(args), *_OPTIONS} - {"table", "model"}
+    return f"--{_OPTIONS.get(word, word).replace('_', '-')}{blank}{rest}" if word in known else message
+
+
 def _answer(command: "Command", args: argparse.Namespace, job: Callable[[Any], TableResult | None]) -> int:
     "0 when all is well, 2 for a table or an argument that cannot be used, 130 after Ctrl-C."
     try:
@@ -298,7 +308,7 @@ def _answer(command: "Command", args: argparse.Namespace, job: Callable[[Any], T
         require(not all_lost(found.scores), "not one prediction has a finite error: all learners have diverged")
         return 0
     except (ValueError, OSError, RuntimeError) as error:  # also of packed files that cannot be unpacked, of full memory
-        print("alberta-nb: error: " + str(error).partition("\n")[0], file=sys.stderr)
+        print("alberta-nb: error: " + _of_option(str(error).partition("\n")[0], args), file=sys.stderr)
         return 2
     finally:
         ended.clear()

@@ -136,7 +136,11 @@ def _times(ratio: float) -> str:
 def unstable(names: Sequence[str], rmse: pd.Series, skill: pd.Series) -> list[str]:
     "One line that names which predictions are lost: all commands say it, and say the same."
     lost = [name for name, r, s in zip(names, rmse, skill, strict=True) if not math.isfinite(r) or s <= -1.0]
-    return [f"unstable: {listed(lost)}; a smaller --step-size or --normalizer ema may help"] if lost else []
+    return (
+        [f"unstable: {listed(lost)}; a smaller --step-size or --meta-step-size, or --normalizer welford, may help"]
+        if lost
+        else []
+    )
 
 
 def all_lost(scores: pd.DataFrame) -> bool:

@@ -314,8 +314,9 @@ def read_times(column: Column, kind: Kind) -> Column:
         unit: Any = kind.form.removeprefix("epoch ")
         return pd.to_datetime(column, unit=unit, errors="coerce", utc=True)
     text = column.map(str).str.strip().str.replace(",", ".").where(column.notna())
-    late = text.str.contains(r"\b24:00(?::00(?:\.0+)?)?\b", regex=True).fillna(False).astype(bool)  # the end of a day
-    text = text.mask(late, text.str.replace(r"\b24:00", "00:00", regex=True))
+    end = r"(?<=[ T])24:00(?=(?::00(?:\.0+)?)?(?:$|[^:\d]))"  # of a day
+    late = text.str.contains(end, regex=True).fillna(False).astype(bool)
+    text = text.mask(late, text.str.replace(end, "00:00", regex=True))
     day = pd.to_timedelta(late.astype(float), unit="D")
     if kind.form.startswith("%Y%m%d%H"):
         return pd.to_datetime(text, format=kind.form, errors="coerce", utc=zoned)

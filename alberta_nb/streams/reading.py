@@ -77,7 +77,7 @@ _OPTIONS = {
     "encoding": ("NAME", "how the text is encoded, like utf-8, cp1252 or shift_jis"),
     "skip-rows": ("N", "lines above the names that are left out"),
     "comment": ("SIGN", "the rest of a line behind this sign is left out"),
-    "na": ("A,B,...", "values that mean a missing one, besides empty cells, NA, null, ? and the like"),
+    "na": ("A,B,...", "values that mean a missing one, besides empty cells, NA, null, ? and the like: --na=-999,-9999"),
 }
 
 
