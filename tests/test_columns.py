@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from alberta_nb.streams.columns import column_kinds, is_numeric, kind_of, read_times, read_truths, to_numbers
+from alberta_nb.streams.columns import column_kinds, is_numeric, kind_of, read_truths, to_numbers
+from alberta_nb.streams.times import read_times
 
 
 @pytest.mark.parametrize(
@@ -90,8 +91,8 @@ def test_yes_and_no(cells) -> None:
     column = pd.Series(cells)
     kind = kind_of(column)
     assert kind.name == "boolean" and kind.missing == 1
-    np.testing.assert_array_equal(read_truths(column, kind), [1 - (cells[0] == "Nein"), 0, np.nan])
-    assert np.isnan(read_truths(pd.Series(["perhaps"]), kind)).all()
+    np.testing.assert_array_equal(read_truths(column, kind.values), [1 - (cells[0] == "Nein"), 0, np.nan])
+    assert np.isnan(read_truths(pd.Series(["perhaps"]), kind.values)).all()
 
 
 NEW_YEAR = pd.Timestamp("2026-12-31 23:30"), pd.Timestamp("2027-01-01 00:05:30")
@@ -127,7 +128,7 @@ def test_times_as_people_write_them(cells, zone) -> None:
     )
     kind = kind_of(column, "timestamp")
     assert (kind.name, kind.zone, kind.missing) == ("time", zone, 1)
-    read = read_times(column, kind)
+    read = read_times(column, kind.form, bool(kind.zone))
     assert (str(read.dt.tz) if zone else read.dt.tz) == ("UTC" if zone else None)
     assert [moment.tz_localize(None) for moment in read[:2]] == list(NEW_YEAR) and read[2] is pd.NaT
     assert kind.order.first == str(read[0]) and kind.order.late == 0
@@ -141,7 +142,7 @@ def test_dates_without_a_time_of_day() -> None:
         ["2026-12-31", "2027-01-01"],
     ):
         kind = kind_of(pd.Series(cells), "Datum")
-        assert read_times(pd.Series(cells), kind).tolist() == [moment.normalize() for moment in NEW_YEAR]
+        assert read_times(pd.Series(cells), kind.form, False).tolist() == [moment.normalize() for moment in NEW_YEAR]
 
 
 def test_what_is_no_time_or_could_be_two() -> None:

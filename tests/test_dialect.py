@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from alberta_nb.streams.dialect import Dialect, TableError, dialect_of, number_of, signs_of
-from alberta_nb.streams.tables import look_at, open_table
+from alberta_nb.streams.pieces import look_at
+from alberta_nb.streams.tables import open_table
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ from pyarrow import parquet
 
 from alberta_nb.streams.dialect import TableError
 from alberta_nb.streams.frames import at_home
+from alberta_nb.streams.pieces import first_piece, look_at
 from alberta_nb.streams.reading import Reading
-from alberta_nb.streams.tables import TableSource, explain, first_piece, look_at, open_table
+from alberta_nb.streams.tables import TableSource, explain, open_table
 
 TABLE = pa.table(
     {

@@ -7,13 +7,16 @@ import pandas as pd
 import pytest
 
 from alberta_nb.apps.learn import describe, learn_table
+from alberta_nb.apps.model import codings_of, resumed, settings_of
 from alberta_nb.apps.predict import predict_table
-from alberta_nb.apps.tables import LaggedSource, all_rows, codings_of, resumed, settings_of
-from alberta_nb.streams.columns import Clock, kind_of
+from alberta_nb.apps.tables import LaggedSource, all_rows
+from alberta_nb.streams.columns import kind_of
 from alberta_nb.streams.dialect import TableError
 from alberta_nb.streams.inputs import BUCKETS, MOST_VALUES, Coding, calendar, coding_of, indicators
+from alberta_nb.streams.pieces import input_names, look_at
 from alberta_nb.streams.reading import Reading
-from alberta_nb.streams.tables import TableSource, input_names, look_at, open_table
+from alberta_nb.streams.tables import TableSource, open_table
+from alberta_nb.streams.times import Clock
 
 HOURS = pd.date_range("2026-03-02", periods=400, freq="h")
 
@@ -47,7 +50,7 @@ def test_numbers_of_a_column_with_holes_are_the_words_they_were() -> None:
 def test_many_words_share_inputs_and_always_the_same() -> None:
     words = pd.Series([f"user {k}" for k in range(500)])
     coding = coding_of("user", kind_of(words))
-    assert coding is not None and len(coding.inputs) == MOST_VALUES + BUCKETS
+    assert coding is not None and len(coding.numbers) == MOST_VALUES + BUCKETS
     read = coding.read(words)
     assert (read.sum(axis=1) == 1).all() and (read[:, MOST_VALUES:].sum(axis=0) > 0).mean() > 0.9
     np.testing.assert_array_equal(read[::-1], coding.read(words[::-1]))
@@ -192,7 +195,7 @@ def test_a_model_goes_on_with_its_coding(tmp_path, cut) -> None:
 )  # fmt: skip
 def test_a_coding_that_cannot_be_is_refused(wrong) -> None:
     right: dict[str, Any] = {"column": "c", "kind": "category", "values": ("a", "b"), "others": 1}
-    assert Coding(**right).inputs == ["c=a", "c=b", "c: other"]
+    assert Coding(**right).numbers == ["c=a", "c=b", "c: other"]
     with pytest.raises((TypeError, ValueError)):
         Coding(**right | wrong)
 

@@ -13,8 +13,8 @@ import pytest
 import alberta_nb as ab
 from alberta_nb.apps.futures import DiscountedMeanLearner, Futures
 from alberta_nb.apps.life import Lives
-from alberta_nb.apps.model import load_model, save_model
-from alberta_nb.apps.tables import LaggedSource, all_rows, resumed, settings_of
+from alberta_nb.apps.model import load_model, resumed, save_model, settings_of
+from alberta_nb.apps.tables import LaggedSource, all_rows
 from alberta_nb.horde.gvf import horde_from_columns
 from alberta_nb.horde.horde import HordeLearner
 from alberta_nb.learners.td import TDLinearLearner

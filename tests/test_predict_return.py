@@ -12,7 +12,8 @@ from tqdm.auto import tqdm
 from alberta_nb.apps import cli, command, learn, predict_return
 from alberta_nb.apps.command import load_learners
 from alberta_nb.apps.job import TD_OPTIMIZERS, TableResult, unknown_rows
-from alberta_nb.apps.predict_return import contest, describe, draw, predict_returns, save, scores_of, windows_of
+from alberta_nb.apps.outcome import contest, scores_of
+from alberta_nb.apps.predict_return import describe, draw, predict_returns, save, windows_of
 from alberta_nb.streams.dialect import TableError
 from alberta_nb.streams.returns import ideal_returns
 from alberta_nb.types import Settings
@@ -400,7 +401,7 @@ def test_scores_windows_and_contests_by_hand() -> None:
     assert full.step.unique().tolist() == list(range(5, 201, 5)) and all_of.step.max() == 205
     here = full.query("learner == 'a' and metric == 'rmse'").value
     np.testing.assert_allclose(here, np.sqrt((errors["a"] ** 2).mean(axis=1)))
-    sure, wide = contest(sums, ["a"], 5, 0.0), contest(sums, ["a"], 5, 0.99)  # 200 rows a block: one block
+    sure, wide = (contest(["a"], in_blocks(sums, 5, gamma)) for gamma in (0.0, 0.99))  # 200 rows a block: one block
     assert sure.index.name == "a" and list(sure.index) == ["last value"]
     assert np.isclose(sure.gain, wide.gain).all() and sure.low.item() > 0.2 and wide.low.isna().all()
 

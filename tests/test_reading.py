@@ -7,8 +7,9 @@ import pytest
 
 from alberta_nb.apps.cli import main
 from alberta_nb.streams.columns import column_kinds
+from alberta_nb.streams.pieces import first_piece, look_at
 from alberta_nb.streams.reading import BLANKS, Reading, add_reading_arguments, reading_of
-from alberta_nb.streams.tables import first_piece, look_at, open_table
+from alberta_nb.streams.tables import open_table
 
 NAN = float("nan")
 

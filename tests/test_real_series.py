@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from alberta_nb.streams.pieces import look_at
 from alberta_nb.streams.real_series import flights_path, load_flights, load_mast, mast_path
-from alberta_nb.streams.tables import look_at, open_table
+from alberta_nb.streams.tables import open_table
 
 FAILED = {"dir_58": "2016-12-26T07:00", "dir_78": "2017-08-11T02:10", "speed_80s": "2017-09-04T00:30"}
 

@@ -14,16 +14,9 @@ from alberta_nb.loops.supervised import run_learning_loop
 from alberta_nb.optimizers.idbd import IDBD
 from alberta_nb.streams.columns import column_kinds
 from alberta_nb.streams.dialect import TableError
+from alberta_nb.streams.pieces import first_piece, look_at, several, unique_names
 from alberta_nb.streams.sources import ArraySource
-from alberta_nb.streams.tables import (
-    TableSource,
-    explain,
-    first_piece,
-    look_at,
-    open_table,
-    several,
-    unique_names,
-)
+from alberta_nb.streams.tables import TableSource, explain, open_table
 
 LEARNER = LinearLearner(IDBD(0.02, 0.01))
 ROWS = 500

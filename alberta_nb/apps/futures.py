@@ -8,7 +8,6 @@ __all__ = ['MEMORY', 'HELD', 'DiscountedMeanState', 'DiscountedMeanLearner', 'Tr
 
 # %% ../../nbs/apps/14_futures.ipynb #a0dcc50e
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -169,9 +168,10 @@ class Lines(NamedTuple):
         "Some of the rows."
         return Lines(*(column[rows] for column in self))
 
-    def then(self, more: "Lines") -> "Lines":
-        "These rows, and more behind them."
-        return Lines(*map(np.concatenate, zip(self, more, strict=True)))
+    @classmethod
+    def joined(cls, parts: "Sequence[Lines]") -> "Lines":
+        "Rows behind each other."
+        return cls(*map(np.concatenate, zip(*parts, strict=True)))
 
 # %% ../../nbs/apps/14_futures.ipynb #818629db
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +221,7 @@ class Unjudged:
         held = sum(map(len, self.told))
         if held < self.due and not ended or not held:
             return None
-        lines, told = functools.reduce(Lines.then, self.lines), np.concatenate(self.told)
+        lines, told = Lines.joined(self.lines), np.concatenate(self.told)
         ready = held if ended else self._ready(lines.targets, told.shape[1])
         of = [(lines.targets[:, c], gamma, level[c]) for c, gamma in self.questions]
         actual = np.stack([followed(*question)[:ready] for question in of], axis=1)
@@ -286,7 +286,7 @@ def _learn(lives: Futures, page: Rows) -> Told:
     told_before = page.before, means.before(page.targets)
     inputs = page.inputs.astype(default_float(), copy=False)  # who reads ahead may not know of 64 bits
     rows = Lines(page.numbers, page.times, inputs, page.targets, *told_before).part(there)
-    rows, waits = (rows, 0) if lives.waiting is None else (lives.waiting.then(rows), 1)
+    rows, waits = (rows, 0) if lives.waiting is None else (Lines.joined([lives.waiting, rows]), 1)
     learned, read = max(len(rows.numbers) - lives.teach, 0), len(page.numbers)
     if learned:
         following = rows.inputs[1:] if lives.teach else rows.inputs

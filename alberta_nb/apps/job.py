@@ -27,7 +27,7 @@ from ..optimizers.obgd import ObGD
 from ..optimizers.td_lambda import TDLambda
 from ..optimizers.tdidbd import TDIDBD
 from ..optimizers.true_online import TrueOnlineTD
-from ..streams.tables import several
+from ..streams.pieces import several
 from ..types import Tree, check_int, check_number, require
 
 # %% ../../nbs/apps/02_job.ipynb #bf467e54

@@ -37,7 +37,7 @@ from ..optimizers.autostep import Autostep
 from ..optimizers.bounders import ObGDBounding
 from ..streams.dialect import TableError
 from ..streams.sources import default_float
-from ..streams.tables import several
+from ..streams.pieces import several
 from ..types import check_int, require
 
 # %% ../../nbs/apps/04_learn.ipynb #a888aebe
@@ -200,6 +200,6 @@ COMMAND = Command(
     picture="learn.png", draw=draw,
     shows="errors so far of each learner, step sizes over time, and the last rows with their predictions and intervals",
     tables={"metrics.csv": "windows", "features.csv": "features"},
-    answers=lambda found: {"scores": told_scores(found)}, spoken="predictions.csv", shipped=FLIGHTS, lags=None,
+    answers=lambda found: {"scores": told_scores(found)}, shipped=FLIGHTS, lags=None,
 )  # fmt: skip
 add_arguments, run, save = COMMAND.add_arguments, COMMAND.run, COMMAND.save

@@ -17,12 +17,13 @@ from matplotlib.figure import Figure
 from .command import Command, told_gammas
 from .futures import DiscountedMeanLearner, Futures
 from .job import TD_OPTIMIZERS, TableResult, check_gammas, choose, tidy
-from .predict_return import follow, in_unit, scores_of, shown_rows, told_jumps, windows_of
+from .outcome import scores_of
+from .predict_return import follow, in_unit, shown_rows, told_jumps, windows_of
 from .report import as_text, axis_for, left_out, out_of_order, percent, plain, speed, unfilled, unstable
 from .tables import GivenTable, LaggedSource, opened
 from ..horde.gvf import horde_from_columns
 from ..horde.horde import HordeLearner
-from ..streams.tables import look_at, several
+from ..streams.pieces import look_at, several
 from ..types import check_int, require
 
 # %% ../../nbs/apps/06_nexting.ipynb #c1818153
@@ -171,7 +172,7 @@ COMMAND = Command(
     describe=describe, picture="nexting.png", draw=draw,
     shows="for each column and time scale, what followed and what was predicted in the last rows",
     answers=lambda found: {"gammas": told_gammas(found)},
-    tables={"errors.csv": "scores", "metrics.csv": "windows"}, spoken="predictions.csv",
+    tables={"errors.csv": "scores", "metrics.csv": "windows"},
     gammas=("gammas", "0,0.8,0.95", "0 is the next row, 0.95 looks 20 rows ahead"),
 )  # fmt: skip
 add_arguments, run, save = COMMAND.add_arguments, COMMAND.run, COMMAND.save

@@ -19,7 +19,7 @@ from .nexting import COMMAND as NEXTING
 from .nexting import means_of
 from .predict_return import COMMAND as RETURNS
 from .predict_return import returns_of
-from .command import shows_progress, table_of
+from .command import PREDICTIONS, add_output_arguments, shows_progress, table_of
 from .tables import GivenTable
 from ..streams.frames import at_home
 from ..streams.reading import add_reading_arguments
@@ -43,8 +43,15 @@ def predict_table(
     Raises OSError for a file that is not there, ValueError for one that is no model, TableError for a table that lacks
     a column of it or cannot be read.
     """
-    require(learn or save is None, "save needs learn: what does not learn knows afterwards what it knew before")
-    lives: Any = load_model(model).lives(table, learn)
+    return _pass(load_model(model).lives(table, learn), record_every, window, predictions, save, progress)
+
+
+def _pass(
+    lives: Any, record_every: int | None, window: int, predictions: str | Path | None, save: str | Path | None,
+    progress: bool,
+) -> TableResult:  # fmt: skip
+    "The pass of the job that the learners are for."
+    require(lives.teach or save is None, "save needs learn: what does not learn knows afterwards what it knew before")
     futures = isinstance(lives, Futures)
     job, command = ((returns_of, RETURNS) if lives.sums else (means_of, NEXTING)) if futures else (one_life, LEARN)
     found: TableResult = job(lives, record_every, window, predictions, save, progress)
@@ -69,11 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="with --learn: where what is known afterwards goes; it may be the same file",
     )
-    add("--record-every", type=int, metavar="N", help="rows in a window of metrics.csv (default: a 200th of the table)")
-    add("--output", type=at_home, default=Path("alberta-nb-output"), metavar="DIR",
-        help=f"where {LEARN.spoken}, tables, a picture and config.json go (default: %(default)s)")  # fmt: skip
-    add("--report", action="store_true", help="write all of it into one page as well, report.html")
-    add("--no-progress", action="store_true", help="no progress bar, however long the table is")
+    add_output_arguments(parser, ["a picture", "tables", PREDICTIONS])
     add_reading_arguments(parser)
 
 # %% ../../nbs/apps/11_predict.ipynb #a2a48152
@@ -84,10 +87,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _found(args: argparse.Namespace) -> TableResult | None:
     "What the model says of the table that the arguments name; None where only that is looked at."
+    model = load_model(args.model)
     if args.na is None:  # what meant a missing value then does so now
-        args.na = ",".join('"' + str(value).replace('"', '""') + '"' for value in load_model(args.model).table["na"])
+        args.na = ",".join('"' + str(value).replace('"', '""') + '"' for value in model.table["na"])
     table = table_of(args)
     if table is None:
         return None
-    said = {"predictions": args.output / LEARN.spoken, "save": args.save}
-    return predict_table(args.model, table, args.learn, args.record_every, shows_progress(args), **said)
+    said = args.output / PREDICTIONS
+    return _pass(model.lives(table, args.learn), args.record_every, 300, said, args.save, shows_progress(args))

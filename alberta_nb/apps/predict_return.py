@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMMAND', 'add_arguments', 'run', 'save', 'Answers', 'shown_rows', 'follow', 'told_jumps', 'predict_returns',
-           'in_unit', 'scores_of', 'windows_of', 'contest', 'returns_of', 'describe', 'draw']
+           'in_unit', 'windows_of', 'in_blocks', 'returns_of', 'describe', 'draw']
 
 # %% ../../nbs/apps/05_predict_return.ipynb #f0542d9c
 import contextlib
@@ -22,11 +22,11 @@ from matplotlib.figure import Figure
 from .command import Command, check_place, replacing, told_gammas, told_scores
 from .futures import DiscountedMeanLearner, Futures
 from .job import TD_OPTIMIZERS, TableResult, check_gammas, choose, errors_over_time, learned_features
-from .job import skill_over, tidy, unknown_rows, window_of
+from .job import tidy, unknown_rows, window_of
 from .learn import live
-from .life import BASELINES, Told, Windows, Written, advantage
+from .life import BASELINES, Told, Windows, Written
 from .model import save_model
-from .outcome import told_contest
+from .outcome import contest, scores_of, told_contest, with_last
 from .report import COLORS, as_text, axis_for, draw_errors, left_out, line_style, out_of_order
 from .report import plain, remarks, shown_scores, speed, unfilled
 from .tables import GivenTable, LaggedSource, Rows
@@ -35,7 +35,7 @@ from ..learners.td import TDLinearLearner
 from ..learners.units import PopArt
 from ..streams.dialect import TableError
 from ..streams.sources import default_float
-from ..streams.tables import several
+from ..streams.pieces import several
 from ..types import check_int, require
 
 # %% ../../nbs/apps/05_predict_return.ipynb #927fda27
@@ -51,9 +51,7 @@ class Answers:
             return
         self.windows.add(told)
         self._spread(told.actual)
-        self.tail = [*self.tail, told]
-        while sum(len(part.numbers) for part in self.tail[1:]) >= self.last:
-            self.tail = self.tail[1:]
+        self.tail = with_last(self.tail, told, self.last)
 
     def _spread(self, actual: np.ndarray) -> None:
         "Mean and squared deviations of all that followed, joined with some more."
@@ -193,12 +191,6 @@ def in_unit(learner: Any, lags: int) -> Any:
     return learner if lags else PopArt(learner)
 
 # %% ../../nbs/apps/05_predict_return.ipynb #40434f1b
-def scores_of(totals: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    "Of sums by name (6,), as `counted` has them: rmse, mae and the skill over the better baseline."
-    table = pd.DataFrame({name: {"rmse": (t[1] / t[0]) ** 0.5, "mae": t[2] / t[0]} for name, t in totals.items()}).T
-    return table.assign(skill=skill_over(table.rmse, min(table.rmse[name] for name in BASELINES)))
-
-
 def windows_of(sums: Mapping[str, np.ndarray], every: int, least: int) -> pd.DataFrame:
     "The errors over time, from sums by name (windows, 6), of the windows with `least` known rows or more."
     known = sums[BASELINES[0]][:, 0]
@@ -207,13 +199,10 @@ def windows_of(sums: Mapping[str, np.ndarray], every: int, least: int) -> pd.Dat
     return errors_over_time(list(sums), {"rmse": means[..., 1] ** 0.5, "mae": means[..., 2]}, every * (1 + kept))
 
 
-def contest(sums: Mapping[str, np.ndarray], names: Sequence[str], every: int, gamma: float) -> pd.DataFrame:
-    "As in `learn`: the best against all others; in blocks of windows that are longer than errors hang together."
-    best, *others = sorted(names, key=lambda name: np.nan_to_num(sums[name][:, 1].sum(), nan=np.inf))
-    starts = np.arange(0, len(sums[best]), math.ceil(2.0 / (1.0 - gamma) / every))
-    blocks = {name: np.add.reduceat(sums[name], starts) for name in (best, *(others or BASELINES[:1]))}
-    rows = {name: advantage(blocks[best], table) for name, table in blocks.items() if name != best}
-    return pd.DataFrame(rows, ["gain", "low", "high"]).T.rename_axis(best)
+def in_blocks(sums: Mapping[str, np.ndarray], every: int, gamma: float) -> dict[str, np.ndarray]:
+    "Sums by name (windows, 6) in blocks of windows that are longer than errors hang together."
+    windows = math.ceil(2.0 / (1.0 - gamma) / every)
+    return {name: np.add.reduceat(table, np.arange(0, len(table), windows)) for name, table in sums.items()}
 
 # %% ../../nbs/apps/05_predict_return.ipynb #a5599a38
 def returns_of(
@@ -234,7 +223,7 @@ def returns_of(
         shown[gamma] = _tall(rows, k)
         if heard.count[k]:
             scores[gamma] = scores_of({name: table.sum(axis=0) for name, table in sums.items()})
-            found.contests[f"gamma {gamma:g}"] = contest(sums, lives.names, found.record_every, gamma)
+            found.contests[f"gamma {gamma:g}"] = contest(lives.names, in_blocks(sums, found.record_every, gamma))
     nothing = pd.DataFrame(columns=["rmse", "mae", "skill"], index=pd.MultiIndex.from_arrays([[], []]))
     found.scores = pd.concat(scores, names=["gamma"]) if scores else nothing
     found.windows, found.predictions = tidy(windows, "gamma"), tidy(shown, "gamma")
@@ -296,7 +285,7 @@ COMMAND = Command(
     column="cumulant", about="the column to predict (of the weather: temp)", several=False, optimizers=TD_OPTIMIZERS,
     more=[], job=predict_returns, describe=describe, picture="returns.png", draw=draw,
     shows="errors so far of each learner, and the last rows with what followed and what was predicted",
-    tables={"metrics.csv": "windows", "features.csv": "features"}, spoken="predictions.csv",
+    tables={"metrics.csv": "windows", "features.csv": "features"},
     answers=lambda found: {"scores": told_scores(found), "returns": told_gammas(found)},
     gammas=("gamma", "0.9,0.99", "0.9 looks about 10 rows ahead, 0.99 a hundred"),
 )  # fmt: skip

@@ -30,7 +30,7 @@ def _counted(found: Mapping[str, int], examples: Mapping[str, str] = {}) -> str:
     told = {name: f" ({examples[name][:20]!r})" if name in examples else "" for name in found}
     return listed([f"{name} {n:,}{told[name]}" for name, n in found.items()])
 
-
+# %% ../../nbs/apps/03_report.ipynb #4bdea3a8
 def treatment(report: TableReport) -> list[str]:
     "One line for each thing that was met in the table, and what was done about it."
     clock, coded = report.timed.column if report.timed else "", report.coded.items()
@@ -44,7 +44,7 @@ def treatment(report: TableReport) -> list[str]:
         "not numeric, ignored": listed(why.pop("no numbers", [])),
         **{named.get(reason, f"{reason}, ignored"): listed(names) for reason, names in why.items()},
         "yes and no, as 1 and 0": listed([name for name, coding in coded if coding.kind == "boolean"]),
-        "words, as an input for each": listed([f"{n} {len(c.inputs)}" for n, c in coded if c.kind == "category"]),
+        "words, as an input for each": listed([f"{n} {len(c.numbers)}" for n, c in coded if c.kind == "category"]),
         "times, as waves of a day, a week and a year": listed(
             [name for name, coding in coded if coding.kind == "time"]
         ),
@@ -90,7 +90,7 @@ def left_out(found: TableResult, what: str) -> list[str]:
     line = f"last rows left out, over 1% of their {what} is not in the table: {', '.join(missing)}"
     return [line] if missing else []
 
-
+# %% ../../nbs/apps/03_report.ipynb #9ee4d9b6
 def unfilled(found: TableResult) -> list[str]:
     "One line where no window of the recorded errors was filled, and none otherwise."
     line = f"no window of {found.record_every:,} rows was filled, metrics.csv is empty: a smaller --record-every helps"
@@ -149,7 +149,7 @@ def all_lost(scores: pd.DataFrame) -> bool:
     own = [(key[-1] if isinstance(key, tuple) else key) not in BASELINES for key in judged.index]
     return any(own) and not np.isfinite(judged.rmse[own].to_numpy(dtype=np.float64)).any()
 
-
+# %% ../../nbs/apps/03_report.ipynb #92ba2009
 def remarks(scores: pd.DataFrame, features: pd.DataFrame) -> list[str]:
     "Lines that name learners which are lost, and the largest learned step sizes."
     own = scores.drop(list(BASELINES))

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .columns import Kind, read_times, read_truths, seconds_of
+from .columns import Kind, read_truths
+from .times import read_times, seconds_of
 from ..types import check_int, require
 
 if TYPE_CHECKING:
@@ -53,9 +54,9 @@ def calendar(seconds: np.ndarray) -> np.ndarray:
 # %% ../../nbs/streams/15_inputs.ipynb #a593c03b
 @dataclasses.dataclass(frozen=True)
 class Coding:
-    """How the cells of a column become numbers: `numbers` are their names, `inputs` those that a learner sees.
+    """How the cells of a column become `numbers`, which are their names.
 
-    `kind` is boolean, category or time; of a time the first number is the moment itself, in seconds since 1970.
+    `kind` is boolean, category, time (eq. 2) or moment: seconds since 1970, which are no input, and tell when a row is.
     """
 
     column: str
@@ -69,7 +70,6 @@ class Coding:
         _check_coding(self)
 
     numbers = property(lambda self: _names(self))
-    inputs = property(lambda self: _names(self)[self.kind == "time" :])
 
     def read(self, column: Column) -> np.ndarray:
         "A pandas column as (rows, len(self.numbers)), NaN where there is no number."
@@ -90,23 +90,28 @@ def _check_coding(coding: Coding) -> None:
 class Codings:
     """How the columns of a table that hold no numbers become some.
 
-    `words` are of columns of words and times, which are read as numbers where they are named; `used` of those that are.
-    `numbers` says of the name of such a number its column, and which of its numbers it is. `clock` tells when a row is.
+    `words` are of columns of words and times, which are read as numbers where they are named. `numbers` says of the
+    name of each number that is read how its column is coded, and which of its numbers it is. `clock` is of moments.
     """
 
     words: dict[str, Coding] = dataclasses.field(default_factory=dict)
-    used: dict[str, Coding] = dataclasses.field(default_factory=dict)
-    numbers: dict[str, tuple[str, int]] = dataclasses.field(default_factory=dict)
+    numbers: dict[str, tuple[Coding, int]] = dataclasses.field(default_factory=dict)
     clock: Coding | None = None
 
+    def owner(self, name: str) -> str:
+        "The column that a number is of: of most their own."
+        return self.numbers[name][0].column if name in self.numbers else name
 
+# %% ../../nbs/streams/15_inputs.ipynb #a114c761
 def _names(coding: Coding) -> list[str]:
     "What the numbers are called."
     name, many = coding.column, coding.others > 1
     if coding.kind == "boolean":
         return [name]
+    if coding.kind == "moment":
+        return [f"{name} in seconds"]
     if coding.kind == "time":
-        return [f"{name} in seconds"] + [f"{name}: {p} {wave}" for p in PERIODS for wave in ("sine", "cosine")]
+        return [f"{name}: {period} {wave}" for period in PERIODS for wave in ("sine", "cosine")]
     others = [f"{name}: other {k + 1}" if many else f"{name}: other" for k in range(coding.others)]
     return [f"{name}={value}" for value in coding.values] + others
 
@@ -122,17 +127,16 @@ def coding_of(name: str, kind: Kind) -> Coding | None:
 
 
 def _moments(coding: Coding, column: Column) -> np.ndarray:
-    kind = Kind(name="time", rows=len(column), missing=0, form=coding.form, zone=coding.zone)
-    seconds = seconds_of(read_times(column, kind))
-    return np.concatenate([seconds[:, None], calendar(seconds)], axis=1)
+    return seconds_of(read_times(column, coding.form, bool(coding.zone)))
 
 
 def _truths(coding: Coding, column: Column) -> np.ndarray:
-    return read_truths(column, Kind(name="boolean", rows=len(column), missing=0, values=coding.values))[:, None]
+    return read_truths(column, coding.values)[:, None]
 
 
 _READ: dict[str, Callable[[Coding, Column], np.ndarray]] = {
     "boolean": _truths,
     "category": lambda coding, column: indicators(column, coding.values, coding.others),
-    "time": _moments,
+    "time": lambda coding, column: calendar(_moments(coding, column)),
+    "moment": lambda coding, column: _moments(coding, column)[:, None],
 }

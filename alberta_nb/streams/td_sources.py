@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike
 
 from .sources import IteratorSource, RowsSource, Source, as_column, as_table, default_float
 from .sources import checked_pages, on_host
-from .tables import TableSource, look_at, open_table, several
+from .pieces import look_at, several
+from .tables import TableSource, open_table
 from ..types import OffPolicyTimeStep, TDTimeStep, TimeStep, check_discounts, check_number, check_ratios
 from ..types import as_numbers, require
 
