@@ -13,7 +13,7 @@ from alberta_nb.apps import cli, command, learn, predict_return
 from alberta_nb.apps.command import load_learners
 from alberta_nb.apps.job import TD_OPTIMIZERS, TableResult, unknown_rows
 from alberta_nb.apps.outcome import contest, scores_of
-from alberta_nb.apps.predict_return import describe, draw, predict_returns, save, windows_of
+from alberta_nb.apps.predict_return import describe, draw, in_blocks, predict_returns, save, windows_of
 from alberta_nb.streams.dialect import TableError
 from alberta_nb.streams.returns import ideal_returns
 from alberta_nb.types import Settings
