@@ -10,6 +10,7 @@ __all__ = ['Questions', 'HordeTimeStep', 'HordeUpdateResult', 'td_targets', 'dis
 # %% ../../nbs/horde/03_horde.ipynb #52562cbd
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,11 +18,13 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from ..gate import say_once
 from .gvf import HordeSpec
 from .multi_head import MultiHeadMLPLearner, MultiHeadMLPState, TeachingSignal, heads_forward, learn_all
 from ..learners.base import held
 from ..learners.linear import LearnerSettings, Owed, scale_input, scale_only
 from ..learners.mlp import updated
+from ..learners.td import LED_HERE
 from ..normalizers import Normalizer
 from ..optimizers.base import Optimizer
 from ..optimizers.bounders import Bounder
@@ -105,6 +108,7 @@ def discounts(asked: Questions, time_step: HordeTimeStep) -> Array:
 def horde_step(self: Any, state: MultiHeadMLPState, time_step: HordeTimeStep) -> HordeUpdateResult:
     "One transition: scale both ends, predict at both, compare every demon with its target, move."
     learner, asked = self.heads, state.questions
+    say_once("terminal", LED_HERE, moved=True)  # while it is compiled
     x, statistics = scale_input(learner.normalizer, state.normalizer_state, time_step.observation)
     gammas, next_x, next_values = discounts(asked, time_step), x, None
     seen = heads_forward(state.params, x, learner.leaky_relu_slope, learner.use_layer_norm)
@@ -182,6 +186,13 @@ def _heads_of(horde: "HordeSettings") -> MultiHeadMLPLearner:
     return MultiHeadMLPLearner(len(products), **settings, per_head_gamma_lamda=products)
 
 
+def _reads_elsewhere(horde: "HordeSettings") -> str:
+    "What is to be said where a demon reads another place than its own; nothing where none does."
+    spec = horde.horde_spec
+    found = [f"{d.name!r} reads place {k}" for i, (d, k) in enumerate(zip(spec.demons, spec.places.tolist())) if i != k]
+    return f"cumulant_index selects from the cumulants: {found[0]}; -1 is a demon's own place" if found else ""
+
+
 def _structure_of(horde: "HordeSettings") -> Tree:
     "What compiled code knows."
     selects = any(demon.cumulant_index >= 0 for demon in horde.horde_spec.demons)
@@ -209,14 +220,17 @@ class HordeSettings(LearnerSettings):
     structure = functools.cached_property(_structure_of)
 
     def __post_init__(self) -> None:
-        spec = self.horde_spec
+        spec = HordeSpec.from_config(self.horde_spec) if isinstance(self.horde_spec, Mapping) else self.horde_spec
         require(isinstance(spec, HordeSpec), f"horde_spec must be a HordeSpec, got {type(spec).__name__}", TypeError)
+        object.__setattr__(self, "horde_spec", spec)
         object.__setattr__(self, "hidden_sizes", self.learner.hidden_sizes)
         object.__setattr__(self, "optimizer", self.learner.optimizer)
 
     def check_state(self, state: Tree) -> int:
         "Raise TypeError or ValueError unless `state` is one state of this Horde; the number of inputs that it is for."
         return self.learner.check_state(state)
+
+    elsewhere = functools.cached_property(_reads_elsewhere)
 
     @functools.cached_property
     def lacks_traces(self) -> bool:
@@ -255,6 +269,8 @@ def cumulants_width(horde: HordeSettings, width: int) -> None:
     if horde.structure.selects:
         need = int(horde.horde_spec.places.max()) + 1
         require(width >= need, f"cumulants must hold {need} numbers or more for these questions, got {width}")
+        if width == horde.n_demons and horde.elsewhere:
+            say_once("cumulant_index", horde.elsewhere)
     else:
         require(width == horde.n_demons, f"cumulants must have shape ({horde.n_demons},), got ({width},)")
 

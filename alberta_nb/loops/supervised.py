@@ -177,7 +177,9 @@ def _rows(run: Run, tree: Tree, interval: int) -> tuple[Tree, Array]:
     n = run.steps // interval
     batched = np.ndim(run.position.steps) == 1
     kept = jax.tree.map(lambda a: jnp.asarray(a[:, :n] if batched else a[:n]), tree)
-    return kept, jnp.asarray(np.arange(n) * interval, jnp.int32 if run.steps <= 2**31 else jnp.uint32)
+    steps = np.arange(n) * interval
+    steps = np.tile(steps, (len(run.position.steps), 1)) if batched else steps
+    return kept, jnp.asarray(steps, jnp.int32 if run.steps <= 2**31 else jnp.uint32)
 
 
 def _histories(run: Run, tracking: dict[Tracked, Any], looks: Looks | None) -> dict[str, Tree]:

@@ -1,0 +1,47 @@
+"""The names of `alberta_framework`, under its paths, for programs that come from there: change the import and go on.
+
+`from alberta_nb.framework.utils.timing import Timer` and `from alberta_nb.framework import LinearLearner` find the names
+of this package; a name that has another meaning there, as `FeatureRelevance`, is here what it is there. The page "From
+alberta_framework" tells what differs on purpose. Nothing in the rest of the package imports this one.
+"""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import Any
+
+_OWN = "names", "visualization"  # first what is not in alberta_nb, or is something else there
+_CORE = "checkpoints diagnostics experience horde initializers learners lifecycle metrics multi_head normalizers".split()
+_CORE += "bounders mlp_learner multi_head_learner optimizers sarsa td_learner types".split()
+_STREAMS, _UTILS = ("base", "gymnasium", "synthetic"), "experiments export metrics statistics timing visualization".split()
+
+
+def _find(name: str, module: str = __name__) -> Any:
+    "A name of that library, wherever it is at home here, at its first use."
+    for home in [*(f"{__name__}.{own}" for own in _OWN), "alberta_nb"] if not name.startswith("_") else ():
+        found: Any = importlib.import_module(home)
+        if name in (found.__all__ if home != "alberta_nb" else dir(found)):
+            return vars(sys.modules[module]).setdefault(name, getattr(found, name))
+    raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+
+def _thin(path: str, doc: str) -> None:
+    "A module of that library that has no file here: its names are found when they are first used."
+    parent, _, last = f"{__name__}.{path}".rpartition(".")
+    module = ModuleType(f"{parent}.{last}", doc)
+    vars(module).update(__path__=[], __getattr__=lambda name: _find(name, f"{parent}.{last}"))
+    setattr(sys.modules[parent], last, sys.modules.setdefault(module.__name__, module))
+
+
+for _folder, _modules in {"core": _CORE, "streams": _STREAMS, "utils": _UTILS}.items():
+    for _path in (_folder, *(f"{_folder}.{_module}" for _module in _modules)):
+        _thin(_path, f"The names of `alberta_framework.{_path}`.")
+
+
+def __getattr__(name: str) -> Any:
+    return _find(name)
+
+
+def __dir__() -> list[str]:
+    homes = [importlib.import_module(f"{__name__}.{own}").__all__ for own in _OWN]
+    return sorted({*globals(), *dir(sys.modules["alberta_nb"]), *(name for names in homes for name in names)})
