@@ -228,8 +228,8 @@ def test_a_horde_as_that_library_writes_it() -> None:
 @pytest.mark.parametrize("optimizer", [ab.IDBD(0.03), ab.Autostep(0.03), ab.LMS(0.03), ab.ObGD(0.5)])
 def test_metrics_of_an_update(optimizer: ab.Optimizer, float64: None) -> None:
     state = optimizer.init(3)
-    for k in range(5):
-        move = optimizer.update(state, jnp.float64(0.5 + k), jnp.array([1.0, -2.0, 0.3]))
+    for x in np.random.default_rng(0).normal(size=(9, 3)):
+        move = optimizer.update(state, jnp.float64(x.sum()), jnp.asarray(x))
         state = move.new_state
     told = {name: float(value) for name, value in move.metrics.items()}
     if isinstance(optimizer, ab.ObGD):

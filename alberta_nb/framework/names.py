@@ -128,23 +128,25 @@ def _sizes_of(state: Tree) -> Tree:
     return state.optimizer_states[len(state.params.weights) - 1]
 
 # %% ../../nbs/framework/01_names.ipynb #0857921a
+def _rows(held: Array | None, weights: Array) -> Array | None:
+    "Step sizes in the shape of the weights, whether an optimizer holds one for all, for each row, or for each weight."
+    rows = None if held is None else held.reshape(len(weights) if held.ndim else 1, -1)
+    return None if rows is None else jnp.broadcast_to(rows, weights.shape)
+
+
 def compute_feature_relevance(state: Tree) -> FeatureRelevance:
     "The relevance of every input, from the state of a linear, network, multi-head or Horde learner."
     (first, *later), optimizer_state = layers_of(state)
-    held, traces, of_heads = step_sizes_in(optimizer_state), _traces_of(state), step_sizes_in(_sizes_of(state))
-    sizes = jnp.asarray(jnp.nan if held is None else held)
-    column = sizes[:, None] if sizes.ndim == 1 and len(sizes) != first.shape[1] else sizes  # one for each head
-    heads, known = [first, *later][-1], state.normalizer_state
-    if of_heads is not None:
-        of_heads = jnp.broadcast_to(of_heads, (len(heads),)) if of_heads.ndim < 2 else of_heads.mean(axis=1)
+    traces, heads, known = _traces_of(state), [first, *later][-1], state.normalizer_state
+    sizes, of_heads = _rows(step_sizes_in(optimizer_state), first), _rows(step_sizes_in(_sizes_of(state)), heads)
     return FeatureRelevance(
         weight_relevance=jnp.abs(first).sum(axis=0),
-        step_size_activity=jnp.broadcast_to(column, first.shape).mean(axis=0),
+        step_size_activity=jnp.full(first.shape[1], jnp.nan) if sizes is None else sizes.mean(axis=0),
         trace_activity=jnp.broadcast_to(0.0 if traces is None else jnp.abs(traces), first.shape).mean(axis=0),
         normalizer_mean=None if known is None else known.mean,
         normalizer_std=None if known is None else jnp.sqrt(known.var),
         head_reliance=jnp.abs(heads),
-        head_mean_step_size=of_heads,
+        head_mean_step_size=None if of_heads is None else of_heads.mean(axis=1),
     )
 
 
