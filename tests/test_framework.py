@@ -62,6 +62,13 @@ def test_what_is_another_thing_there() -> None:
     assert found | set(ab.__all__) <= set(dir(framework))
 
 
+def test_stars_and_version() -> None:
+    space: dict[str, object] = {}
+    exec("from alberta_nb.framework.core.types import *", space)
+    assert {"LinearLearner", "RandomWalkState", "create_obgd_state"} <= space.keys()
+    assert framework.__version__ == ab.__version__
+
+
 def test_nothing_else_imports_it() -> None:
     program = "import sys, alberta_nb\n[getattr(alberta_nb, n) for n in alberta_nb.__all__]\n"
     program += "assert 'alberta_nb.framework' not in sys.modules\n"

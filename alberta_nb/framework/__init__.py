@@ -10,14 +10,29 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from alberta_nb import __version__ as __version__
+
 _OWN = "names", "visualization"  # first what is not in alberta_nb, or is something else there
-_CORE = "checkpoints diagnostics experience horde initializers learners lifecycle metrics multi_head normalizers".split()
+_CORE = (
+    "checkpoints diagnostics experience horde initializers learners lifecycle metrics multi_head normalizers".split()
+)
 _CORE += "bounders mlp_learner multi_head_learner optimizers sarsa td_learner types".split()
-_STREAMS, _UTILS = ("base", "gymnasium", "synthetic"), "experiments export metrics statistics timing visualization".split()
+_STREAMS, _UTILS = (
+    ("base", "gymnasium", "synthetic"),
+    "experiments export metrics statistics timing visualization".split(),
+)
+
+
+def _names() -> list[str]:
+    "All public names."
+    own = [importlib.import_module(f"{__name__}.{own}").__all__ for own in _OWN]
+    return sorted({name for names in (*own, importlib.import_module("alberta_nb").__all__) for name in names})
 
 
 def _find(name: str, module: str = __name__) -> Any:
     "A name of that library, wherever it is at home here, at its first use."
+    if name == "__all__":  # what `import *` asks for
+        return _names()
     for home in [*(f"{__name__}.{own}" for own in _OWN), "alberta_nb"] if not name.startswith("_") else ():
         found: Any = importlib.import_module(home)
         if name in (found.__all__ if home != "alberta_nb" else dir(found)):
@@ -43,5 +58,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    homes = [importlib.import_module(f"{__name__}.{own}").__all__ for own in _OWN]
-    return sorted({*globals(), *dir(sys.modules["alberta_nb"]), *(name for names in homes for name in names)})
+    return sorted({*globals(), *_names()})
