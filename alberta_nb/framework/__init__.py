@@ -12,30 +12,27 @@ from typing import Any
 
 from alberta_nb import __version__ as __version__
 
-_OWN = "names", "visualization"  # first what is not in alberta_nb, or is something else there
-_CORE = (
-    "checkpoints diagnostics experience horde initializers learners lifecycle metrics multi_head normalizers".split()
-)
-_CORE += "bounders mlp_learner multi_head_learner optimizers sarsa td_learner types".split()
-_STREAMS, _UTILS = (
-    ("base", "gymnasium", "synthetic"),
-    "experiments export metrics statistics timing visualization".split(),
-)
+_HOMES = f"{__name__}.names", "alberta_nb", f"{__name__}.visualization"  # what is something else there comes first
+_MODULES = {
+    "core": "bounders checkpoints diagnostics experience horde initializers learners lifecycle metrics mlp_learner",
+    "streams": "base gymnasium synthetic",
+    "utils": "experiments export metrics statistics timing visualization",
+}
+_MODULES["core"] += " multi_head multi_head_learner normalizers optimizers sarsa td_learner types"
 
 
 def _names() -> list[str]:
     "All public names."
-    own = [importlib.import_module(f"{__name__}.{own}").__all__ for own in _OWN]
-    return sorted({name for names in (*own, importlib.import_module("alberta_nb").__all__) for name in names})
+    return sorted({name for home in _HOMES for name in importlib.import_module(home).__all__})
 
 
 def _find(name: str, module: str = __name__) -> Any:
     "A name of that library, wherever it is at home here, at its first use."
     if name == "__all__":  # what `import *` asks for
         return _names()
-    for home in [*(f"{__name__}.{own}" for own in _OWN), "alberta_nb"] if not name.startswith("_") else ():
+    for home in () if name.startswith("_") else _HOMES:
         found: Any = importlib.import_module(home)
-        if name in (found.__all__ if home != "alberta_nb" else dir(found)):
+        if name in found.__all__:
             return vars(sys.modules[module]).setdefault(name, getattr(found, name))
     raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
@@ -48,8 +45,8 @@ def _thin(path: str, doc: str) -> None:
     setattr(sys.modules[parent], last, sys.modules.setdefault(module.__name__, module))
 
 
-for _folder, _modules in {"core": _CORE, "streams": _STREAMS, "utils": _UTILS}.items():
-    for _path in (_folder, *(f"{_folder}.{_module}" for _module in _modules)):
+for _folder, _modules in _MODULES.items():
+    for _path in (_folder, *(f"{_folder}.{_module}" for _module in _modules.split())):
         _thin(_path, f"The names of `alberta_framework.{_path}`.")
 
 
