@@ -145,7 +145,7 @@ def plot_sensitivity(table: Any, ax: Axes | None = None, label: str | None = Non
         axes.legend(fontsize=8)
     return axes
 
-
+# %% ../nbs/03_plots.ipynb #ea8b2b23
 def plot_profiles(table: Any, ax: Axes | None = None, xlabel: str = "threshold") -> Axes:
     "The share of runs above each threshold, a line and a band for each name of a data frame."
     axes = plt.subplots(figsize=(6, 3))[1] if ax is None else ax

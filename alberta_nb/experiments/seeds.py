@@ -81,7 +81,7 @@ class SingleRunResult(NamedTuple):
     metrics_history: list[dict[str, float]]
     final_state: Tree
 
-
+# %% ../../nbs/experiments/04_seeds.ipynb #b00e62c1
 _LOOPS = {
     "network": (run_mlp_learning_loop, run_mlp_learning_loop_batched),
     "transitions": (run_td_learning_loop, run_td_learning_loop_batched),

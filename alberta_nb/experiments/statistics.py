@@ -147,7 +147,7 @@ def cohens_d(a: ArrayLike, b: ArrayLike) -> float:
     pooled = (((x - x.mean()) ** 2).sum() + ((y - y.mean()) ** 2).sum()) / max(freedom, 1)
     return float((x.mean() - y.mean()) / pooled**0.5) if pooled > 0 else 0.0
 
-
+# %% ../../nbs/experiments/03_statistics.ipynb #03eb7bea
 def _both(a: ArrayLike, b: ArrayLike, paired: bool) -> tuple[np.ndarray, np.ndarray]:
     x, y = seed_values("a", a), seed_values("b", b)
     fits = len(x) == len(y) or not paired
@@ -215,7 +215,7 @@ def holm_correction(p_values: Sequence[float], alpha: float = 0.05) -> list[bool
         found[place] = holds
     return found
 
-
+# %% ../../nbs/experiments/03_statistics.ipynb #85927512
 CORRECTIONS: Mapping[str, Callable[[Sequence[float], float], list[bool]]] = {
     "bonferroni": lambda p_values, alpha: bonferroni_correction(p_values, alpha)[0],
     "holm": holm_correction,

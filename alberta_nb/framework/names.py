@@ -107,7 +107,7 @@ class FeatureRelevance(State):
     head_reliance: Array
     head_mean_step_size: Array | None
 
-
+# %% ../../nbs/framework/01_names.ipynb #b224bef2
 def _traces_of(state: Tree) -> Array | None:
     "The traces of the first weights of a state, None where it keeps none."
     if isinstance(state, LearnerState):
