@@ -231,6 +231,9 @@ def check_ratios(name: str, rhos: object) -> None:
 class MeaningWarning(UserWarning):
     "A call means something else here than in `alberta_framework`."
 
+    def __init__(self, message: str):
+        super().__init__(message)
+
 
 _SAID: set[str] = set()
 

@@ -173,6 +173,12 @@ def of(said: list, word: str) -> list[str]:
     return [str(w.message) for w in said if w.category is MeaningWarning and word in str(w.message)]
 
 
+@pytest.mark.parametrize("lamda, heard", [(0.0, 0), (0.5, 1)])
+def test_a_horde_with_traces(lamda: float, heard: int, said: list) -> None:
+    ab.HordeLearner(ab.create_horde_spec([ab.GVFSpec("a", "prediction", 0.9, lamda)]), (), step_size=0.1)
+    assert len(of(said, "trace")) == heard
+
+
 def horde(*places: int) -> ab.HordeLearner:
     demons = [ab.GVFSpec(f"d{i}", "prediction", 0.0, 0.0, place) for i, place in enumerate(places)]
     return ab.HordeLearner(ab.create_horde_spec(demons), (), step_size=0.1)
@@ -201,9 +207,11 @@ def test_one_observation(said: list) -> None:
 
 def test_who_comes_from_there_is_told_of_ends_and_predictions(said: list) -> None:
     jax.clear_caches()
-    walk, scaled = ab.TDLinearLearner(), ab.LinearLearner(normalizer=ab.EMANormalizer())
+    scaled = ab.LinearLearner(normalizer=ab.EMANormalizer())
+    ab.TDLinearLearner(), horde(-1)  # without traces there is nothing to be told
+    assert not of(said, "trace")
     for _ in range(2):
-        walk.update(walk.init(2), np.ones(2), 1.0, np.ones(2), 0.0)
+        ab.TDLinearLearner(ab.TDIDBD(trace_decay=0.5))
         scaled.predict(scaled.init(2), np.ones(2))
     assert len(of(said, "trace")) == len(of(said, "predict")) == 1
 

@@ -108,7 +108,6 @@ def discounts(asked: Questions, time_step: HordeTimeStep) -> Array:
 def horde_step(self: Any, state: MultiHeadMLPState, time_step: HordeTimeStep) -> HordeUpdateResult:
     "One transition: scale both ends, predict at both, compare every demon with its target, move."
     learner, asked = self.heads, state.questions
-    say_once("terminal", LED_HERE, moved=True)  # while it is compiled
     x, statistics = scale_input(learner.normalizer, state.normalizer_state, time_step.observation)
     gammas, next_x, next_values = discounts(asked, time_step), x, None
     seen = heads_forward(state.params, x, learner.leaky_relu_slope, learner.use_layer_norm)
@@ -225,6 +224,8 @@ class HordeSettings(LearnerSettings):
         object.__setattr__(self, "horde_spec", spec)
         object.__setattr__(self, "hidden_sizes", self.learner.hidden_sizes)
         object.__setattr__(self, "optimizer", self.learner.optimizer)
+        if self.learner.has_traces:
+            say_once("terminal", LED_HERE, moved=True)
 
     def check_state(self, state: Tree) -> int:
         "Raise TypeError or ValueError unless `state` is one state of this Horde; the number of inputs that it is for."
