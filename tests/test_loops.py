@@ -209,9 +209,9 @@ def test_batch_fields(batch: BatchedLearningResult) -> None:
     sizes, moments = batch.step_size_history, batch.normalizer_history
     assert sizes is not None and sizes.step_sizes.shape == (3, 30, D)
     assert sizes.bias_step_sizes is not None and sizes.bias_step_sizes.shape == (3, 30)
-    assert sizes.recording_indices.tolist() == list(range(0, 300, 10))
+    assert sizes.recording_indices.tolist() == [list(range(0, 300, 10))] * len(sizes.step_sizes)
     assert moments is not None and moments.means.shape == moments.variances.shape == (3, 42, D)
-    assert moments.recording_indices.tolist() == [7 * k for k in range(42)]
+    assert moments.recording_indices.tolist() == [[7 * k for k in range(42)]] * len(moments.means)
     assert batch.steps == 300 and not batch.interrupted and np.asarray(batch.skipped).tolist() == [0] * 3
     assert batch.stream_state is not None and batch.stream_state.steps.tolist() == [300] * 3
     short = run_learning_loop_batched(PLAIN, WORLD, 10, jax.random.split(KEY, 3))
