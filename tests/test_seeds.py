@@ -142,6 +142,14 @@ def test_bootstrap_of_any_number_of_seeds(n: int) -> None:
     assert ab.bootstrap_ci(scores, n_bootstrap=50) == ab.bootstrap_ci(scores, n_bootstrap=50)
 
 
+@pytest.mark.parametrize("shape, name", [((10,), "mean"), ((20,), "iqm"), ((8, 4), "iqm"), ((5, 10), "mean")])
+def test_intervals_hold_the_truth(shape: tuple[int, ...], name: str) -> None:
+    rng = np.random.default_rng(7)
+    centre = np.arange(shape[1]) - (shape[1] - 1) / 2 if len(shape) == 2 else 0.0  # tasks of other levels
+    runs = (ab.bootstrap_ci(rng.normal(size=shape) + centre, name, n_bootstrap=500, seed=k) for k in range(2000))
+    assert 0.93 <= np.mean([low <= 0 <= high for _, low, high in runs]) <= 0.97
+
+
 def test_equal_samples_differ_by_nothing() -> None:
     same = np.ones(5)
     for test in (ab.ttest_comparison, ab.wilcoxon_comparison, ab.mann_whitney_comparison):

@@ -103,12 +103,14 @@ def drawn_again(table: np.ndarray, draws: int, seed: int) -> np.ndarray:
     return table[rng.integers(n, size=(draws, n, tasks)), np.arange(tasks)]
 
 
-def wide_percentiles(draws: np.ndarray, n: int, confidence_level: float) -> tuple[np.ndarray, np.ndarray]:
-    "The ends of the interval that draws (draws, ...) from `n` seeds give, by Hesterberg's percentiles."
+def wide_percentiles(
+    draws: np.ndarray, shape: tuple[int, ...], confidence_level: float
+) -> tuple[np.ndarray, np.ndarray]:
+    "The ends of the interval that draws (draws, ...) of scores of this shape give, by Hesterberg's percentiles."
     from scipy.stats import norm, t
 
-    level = check_number("confidence_level", confidence_level, 0.0, 1.0)
-    tail = norm.cdf(-((n / (n - 1)) ** 0.5) * t.ppf((1 + level) / 2, n - 1)) if n > 1 else 0.5
+    level, (n, tasks) = check_number("confidence_level", confidence_level, 0.0, 1.0), shape
+    tail = norm.cdf(-((n / (n - 1)) ** 0.5) * t.ppf((1 + level) / 2, tasks * (n - 1))) if n > 1 else 0.5
     low, high = np.quantile(draws, (tail, 1 - tail), axis=0)
     return low, high
 
@@ -123,7 +125,7 @@ def bootstrap_ci(
     array, measure = np.asarray(values, np.float64), _statistic(statistic)
     table = seed_values("values", array[:, None] if array.ndim == 1 else array, 2)
     draws = drawn_again(table, check_int("n_bootstrap", n_bootstrap), seed)
-    low, high = wide_percentiles(measure(draws.reshape(len(draws), -1)), len(table), confidence_level)
+    low, high = wide_percentiles(measure(draws.reshape(len(draws), -1)), table.shape, confidence_level)
     return float(measure(table.reshape(1, -1))[0]), float(low), float(high)
 
 # %% ../../nbs/experiments/03_statistics.ipynb #bcb4ddf5
@@ -292,7 +294,7 @@ def performance_profiles(
         again = np.sort(drawn_again(table, draws, seed).reshape(draws, -1), axis=1)
         above = np.stack([1 - np.searchsorted(row, marks, "right") / table.size for row in again])
         shares = (table.reshape(-1, 1) > marks).mean(axis=0)
-        ends = wide_percentiles(above, len(table), confidence_level)
+        ends = wide_percentiles(above, table.shape, confidence_level)
         rows.append(pd.DataFrame({"name": name, "threshold": marks, "value": shares, "low": ends[0], "high": ends[1]}))
     return pd.concat(rows, ignore_index=True)
 
@@ -312,7 +314,7 @@ def improvement_probabilities(
         x, y = tables[a], tables[b]
         require(x.shape[1] == y.shape[1], f"scores must be of the same tasks, got {x.shape[1]} and {y.shape[1]}")
         again = _improvement(drawn_again(x, draws, seed), drawn_again(y, draws, seed + 1))
-        low, high = wide_percentiles(again, min(len(x), len(y)), confidence_level)
+        low, high = wide_percentiles(again, min(x.shape, y.shape), confidence_level)
         rows.append((a, b, float(_improvement(x, y)), float(low), float(high)))
     return pd.DataFrame(rows, columns=["name", "other", "value", "low", "high"])
 
