@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 
 from ..types import check_int, check_number, require
@@ -265,15 +264,22 @@ def _tables(scores: Scores) -> dict[Any, np.ndarray]:
     return {name: seed_values(f"scores[{name!r}]", a[:, None] if a.ndim == 1 else a, 2) for name, a in arrays.items()}
 
 
+def _frame(rows: Sequence[tuple[Any, ...]], names: Sequence[str]) -> Any:
+    "A data frame: pandas is loaded for who asks for one."
+    import pandas as pd
+
+    return pd.DataFrame(rows, columns=list(names))
+
+
 def seed_intervals(
     scores: Scores, statistic: str = "iqm", confidence_level: float = 0.95, draws: int = 2000, seed: int = 0
-) -> pd.DataFrame:
+) -> Any:
     "A statistic of each name's scores and its interval, as in `bootstrap_ci`: name, value, low, high, n_seeds."
     rows = [
         (name, *bootstrap_ci(table, statistic, confidence_level, draws, seed), len(table))
         for name, table in _tables(scores).items()
     ]
-    return pd.DataFrame(rows, columns=["name", "value", "low", "high", "n_seeds"])
+    return _frame(rows, ["name", "value", "low", "high", "n_seeds"])
 
 # %% ../../nbs/experiments/03_statistics.ipynb #7bb58f8e
 def performance_profiles(
@@ -282,12 +288,12 @@ def performance_profiles(
     confidence_level: float = 0.95,
     draws: int = 1000,
     seed: int = 0,
-) -> pd.DataFrame:
+) -> Any:
     """The share of each name's runs whose score is above a threshold: name, threshold, value, low, high.
 
     `thresholds`: 50 from the smallest to the largest score when None. Source: Agarwal et al. 2021, Eq. 1.
     """
-    tables, rows = _tables(scores), []
+    tables, rows = _tables(scores), list[tuple[Any, ...]]()
     every = np.concatenate([table.ravel() for table in tables.values()])
     marks = np.linspace(every.min(), every.max(), 50) if thresholds is None else seed_values("thresholds", thresholds)
     for name, table in tables.items():
@@ -295,8 +301,8 @@ def performance_profiles(
         above = np.stack([1 - np.searchsorted(row, marks, "right") / table.size for row in again])
         shares = (table.reshape(-1, 1) > marks).mean(axis=0)
         ends = wide_percentiles(above, table.shape, confidence_level)
-        rows.append(pd.DataFrame({"name": name, "threshold": marks, "value": shares, "low": ends[0], "high": ends[1]}))
-    return pd.concat(rows, ignore_index=True)
+        rows += zip(itertools.repeat(name), marks.tolist(), shares.tolist(), ends[0].tolist(), ends[1].tolist())
+    return _frame(rows, ["name", "threshold", "value", "low", "high"])
 
 # %% ../../nbs/experiments/03_statistics.ipynb #eca3b68f
 def _improvement(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -305,9 +311,7 @@ def _improvement(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return ((gaps > 0) + 0.5 * (gaps == 0)).mean(axis=(-3, -2)).mean(axis=-1)
 
 
-def improvement_probabilities(
-    scores: Scores, confidence_level: float = 0.95, draws: int = 1000, seed: int = 0
-) -> pd.DataFrame:
+def improvement_probabilities(scores: Scores, confidence_level: float = 0.95, draws: int = 1000, seed: int = 0) -> Any:
     "How probably a run of one name scores above one of another, for every pair: name, other, value, low, high."
     tables, rows = _tables(scores), []
     for a, b in itertools.combinations(tables, 2):
@@ -316,10 +320,10 @@ def improvement_probabilities(
         again = _improvement(drawn_again(x, draws, seed), drawn_again(y, draws, seed + 1))
         low, high = wide_percentiles(again, min(x.shape, y.shape), confidence_level)
         rows.append((a, b, float(_improvement(x, y)), float(low), float(high)))
-    return pd.DataFrame(rows, columns=["name", "other", "value", "low", "high"])
+    return _frame(rows, ["name", "other", "value", "low", "high"])
 
 
-def paired_differences(scores: Scores, other: Any, confidence_level: float = 0.95) -> pd.DataFrame:
+def paired_differences(scores: Scores, other: Any, confidence_level: float = 0.95) -> Any:
     "Each name's scores minus those of `other` on the same seeds: name, other, value (mean), low, high, p_value."
     tables, rows = _tables(scores), []
     require(other in tables, f"other must be one of {list(tables)}, got {other!r}")
@@ -327,4 +331,4 @@ def paired_differences(scores: Scores, other: Any, confidence_level: float = 0.9
         x, y = _both(tables[name].mean(axis=1), tables[other].mean(axis=1), True)
         told = compute_statistics(x - y, confidence_level)
         rows.append((name, other, told.mean, told.ci_lower, told.ci_upper, ttest_comparison(x, y).p_value))
-    return pd.DataFrame(rows, columns=["name", "other", "value", "low", "high", "p_value"])
+    return _frame(rows, ["name", "other", "value", "low", "high", "p_value"])
