@@ -192,6 +192,12 @@ def _reads_elsewhere(horde: "HordeSettings") -> str:
     return f"cumulant_index selects from the cumulants: {found[0]}; -1 is a demon's own place" if found else ""
 
 
+def _lacks_traces(horde: "HordeSettings") -> bool:
+    "Whether discounts from outside would ask for traces that the questions' own discounts do not."
+    kept = horde.learner.has_traces or isinstance(horde.learner.of_heads, TDOptimizer)
+    return not kept and bool(horde.horde_spec.field("lamda").any())
+
+
 def _structure_of(horde: "HordeSettings") -> Tree:
     "What compiled code knows."
     selects = any(demon.cumulant_index >= 0 for demon in horde.horde_spec.demons)
@@ -217,6 +223,7 @@ class HordeSettings(LearnerSettings):
     n_demons = property(lambda self: len(self.horde_spec.demons))
     learner = functools.cached_property(_heads_of)
     structure = functools.cached_property(_structure_of)
+    elsewhere, lacks_traces = functools.cached_property(_reads_elsewhere), functools.cached_property(_lacks_traces)
 
     def __post_init__(self) -> None:
         spec = HordeSpec.from_config(self.horde_spec) if isinstance(self.horde_spec, Mapping) else self.horde_spec
@@ -230,14 +237,6 @@ class HordeSettings(LearnerSettings):
     def check_state(self, state: Tree) -> int:
         "Raise TypeError or ValueError unless `state` is one state of this Horde; the number of inputs that it is for."
         return self.learner.check_state(state)
-
-    elsewhere = functools.cached_property(_reads_elsewhere)
-
-    @functools.cached_property
-    def lacks_traces(self) -> bool:
-        "Whether discounts from outside would ask for traces that the questions' own discounts do not."
-        kept = self.learner.has_traces or isinstance(self.learner.of_heads, TDOptimizer)
-        return not kept and bool(self.horde_spec.field("lamda").any())
 
 # %% ../../nbs/horde/03_horde.ipynb #bf2a51fc
 def _asked(self: HordeSettings) -> Questions:
