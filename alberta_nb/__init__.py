@@ -8,9 +8,10 @@ Where to look, from the world to the command line (each folder lists its names, 
     learners               what moves: LinearLearner, TDLinearLearner, MLPLearner, LearnerBank, PopArt
     horde                  many predictions at once: MultiHeadMLPLearner, HordeLearner, GVFSpec
     loops                  a life: run_learning_loop, run_td_learning_loop, run_horde_learning_loop, Stepper, save, load
-    experiments            many lives: sweep, sweep_table
+    experiments            many lives: sweep, sweep_table, run_multi_seed_experiment, seed_intervals
     apps                   a table in, a report out: learn_table, predict_returns, next_everything
     native                 how it is fast: native_loops
+    framework              the names of alberta_framework under its paths, for programs that come from there
 
 A first run:
 

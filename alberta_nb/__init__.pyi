@@ -16,6 +16,7 @@ from .normalizers import (
     WelfordNormalizerState as WelfordNormalizerState,
     normalizer_from_config as normalizer_from_config,
 )
+from .gate import MeaningWarning as MeaningWarning
 from .types import (
     OffPolicyTimeStep as OffPolicyTimeStep,
     Settings as Settings,

@@ -5,12 +5,15 @@
 # %% auto #0
 __all__ = ['MAX_SIZE', 'MAX_WEIGHTS', 'MAX_LAYERS', 'MAX_LEARNERS', 'FILL', 'require', 'plain', 'check_number', 'check_int',
            'check_settings', 'filled', 'scalar', 'as_numbers', 'vector', 'floats', 'check_discounts', 'ranged',
-           'one_discount', 'check_ratios']
+           'one_discount', 'check_ratios', 'MeaningWarning', 'say_once', 'outside']
 
 # %% ../nbs/05_gate.ipynb #415e480f
 import decimal
 import functools
 import math
+import sys
+import warnings
+from types import FrameType
 from typing import Any
 
 import jax
@@ -223,3 +226,31 @@ def one_discount(name: str, value: object, low: float = -1.0) -> Array | np.ndar
 def check_ratios(name: str, rhos: object) -> None:
     "Raise ValueError for an importance ratio below 0; NaN and arrays of JAX pass."
     require(not (isinstance(rhos, np.ndarray) and (rhos < 0).any()), f"{name} must be 0 or more, got {rhos}")
+
+# %% ../nbs/05_gate.ipynb #0701fafe
+class MeaningWarning(UserWarning):
+    "A call means something else here than in `alberta_framework`."
+
+    def __init__(self, message: str):
+        super().__init__(message)
+
+
+_SAID: set[str] = set()
+
+
+def say_once(topic: str, message: str, moved: bool = False) -> None:
+    "Warn, once for each topic; with `moved`, only in a program that has imported `alberta_nb.framework`."
+    if topic not in _SAID and (not moved or "alberta_nb.framework" in sys.modules):
+        _SAID.add(topic)
+        warnings.warn(f"{message} (the page 'From alberta_framework' says more)", MeaningWarning, stacklevel=outside())
+
+
+def outside() -> int:
+    "How many calls up from its caller the code is that is not of this library, or of JAX: where a warning belongs."
+    frame: FrameType | None = sys._getframe(1)
+    level, ours = 1, ("alberta_nb", "functools", "dataclasses", "contextlib", "jax")
+    while frame is not None and (
+        frame.f_globals.get("__name__", "").split(".")[0] in ours or frame.f_code.co_filename == "<string>"
+    ):
+        frame, level = frame.f_back, level + 1
+    return level

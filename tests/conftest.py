@@ -10,6 +10,10 @@ from pathlib import Path
 import jax
 import pytest
 
+from alberta_nb.gate import _SAID
+
+_SAID.update(("predict", "terminal"))  # told where the framework is imported, as one module of tests does for all
+
 
 @pytest.fixture
 def float64() -> Iterator[None]:

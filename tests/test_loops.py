@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import alberta_nb as ab
+from alberta_nb.experiments.sweep import sweep
 from alberta_nb.learners.bank import LearnerBank
 from alberta_nb.learners.linear import LinearLearner
 from alberta_nb.loops import engine
@@ -207,9 +209,9 @@ def test_batch_fields(batch: BatchedLearningResult) -> None:
     sizes, moments = batch.step_size_history, batch.normalizer_history
     assert sizes is not None and sizes.step_sizes.shape == (3, 30, D)
     assert sizes.bias_step_sizes is not None and sizes.bias_step_sizes.shape == (3, 30)
-    assert sizes.recording_indices.tolist() == list(range(0, 300, 10))
+    assert sizes.recording_indices.tolist() == [list(range(0, 300, 10))] * len(sizes.step_sizes)
     assert moments is not None and moments.means.shape == moments.variances.shape == (3, 42, D)
-    assert moments.recording_indices.tolist() == [7 * k for k in range(42)]
+    assert moments.recording_indices.tolist() == [[7 * k for k in range(42)]] * len(moments.means)
     assert batch.steps == 300 and not batch.interrupted and np.asarray(batch.skipped).tolist() == [0] * 3
     assert batch.stream_state is not None and batch.stream_state.steps.tolist() == [300] * 3
     short = run_learning_loop_batched(PLAIN, WORLD, 10, jax.random.split(KEY, 3))
@@ -814,3 +816,38 @@ def test_targets_without_an_axis_are_targets() -> None:
         assert same(one[:2], two[:2])
     bank = LearnerBank([PLAIN, SCALED])
     assert run_learning_loop(bank, Stranger(), 10, KEY).metrics.shape == (10, 2, 4)
+
+
+# --- as data frames ---
+
+
+def test_results_as_data_frames() -> None:
+    stream, keys = RandomWalkStream(3), jax.random.split(jax.random.key(0), 2)
+    scaled = LinearLearner(IDBD(0.02), normalizer=EMANormalizer())
+    run = run_learning_loop(scaled, stream, 25, keys[0], record_every=4)
+    frame = run.to_frame()
+    assert list(frame.columns) == ["step", "squared_error", "error", "mean_step_size", "normalizer_mean_var"]
+    assert frame["step"].tolist() == [0, 4, 8, 12, 16, 20] and np.array_equal(frame["error"], run.metrics[:, 1])
+    tracking = StepSizeTrackingConfig(10)
+    bank = sweep([scaled, LinearLearner(LMS(0.1))], stream, 25, keys, step_size_tracking=tracking)
+    frame = bank.to_frame()
+    assert list(frame.columns[:3]) == ["seed", "step", "learner"] and len(frame) == 2 * 25 * 2
+    one = frame.query("seed == 1 and step == 7 and learner == 1")
+    assert one["squared_error"].item() == bank.metrics[1, 7, 1, 0] and np.isnan(one["normalizer_mean_var"].item())
+    sizes = bank.step_size_history.to_frame()
+    assert list(sizes.columns) == ["seed", "step", "learner", "feature", "step_sizes", "bias_step_sizes"]
+    one = sizes.query("seed == 1 and step == 10 and learner == 0 and feature == 2")
+    assert one["step_sizes"].item() == bank.step_size_history.step_sizes[1, 1, 0, 2]
+    assert one["bias_step_sizes"].item() == bank.step_size_history.bias_step_sizes[1, 1, 0]
+    for copied in (pickle.loads(pickle.dumps(run)), jax.tree.map(lambda a: a, run), run.replace(steps=25)):
+        assert copied.to_frame().equals(run.to_frame())
+    assert list(LearningResult((None, run.metrics)).to_frame().columns) == ["step", *(f"metric {k}" for k in range(4))]
+
+
+def test_heads_as_data_frames() -> None:
+    x, y = np.ones((9, 2)), np.full((9, 3), np.nan)
+    y[4, 1] = 2.0
+    heads = ab.MultiHeadMLPLearner(3, (4,), LMS(0.1))
+    frame = ab.run_multi_head_learning_loop_batched(heads, x, y, jax.random.split(jax.random.key(0), 2)).to_frame()
+    assert list(frame.columns) == ["seed", "step", "head", "squared_error", "error", "mean_step_size"]
+    assert frame.dropna()[["seed", "step", "head"]].to_numpy().tolist() == [[0, 4, 1], [1, 4, 1]]

@@ -381,4 +381,4 @@ def test_metrics_as_dicts() -> None:
     learner = MultiHeadMLPLearner(2, (4,), LMS(0.5))
     found = multi_head_metrics_to_dicts(learner.update(learner.init(5, KEY), XS[0], [np.nan, 1.0]))
     assert found[0] is None and found[1] is not None
-    assert set(found[1]) == {"squared_error", "raw_error", "mean_step_size"} and found[1]["mean_step_size"] == 0.5
+    assert set(found[1]) == {"squared_error", "error", "mean_step_size"} and found[1]["mean_step_size"] == 0.5

@@ -10,7 +10,16 @@ import pandas as pd
 import pytest
 
 from alberta_nb.loops.supervised import StepSizeHistory
-from alberta_nb.plots import label_settings, median_and_band, plot_learning_curves, plot_step_sizes, plot_sweep
+from alberta_nb.plots import (
+    label_settings,
+    median_and_band,
+    plot_intervals,
+    plot_learning_curves,
+    plot_profiles,
+    plot_sensitivity,
+    plot_step_sizes,
+    plot_sweep,
+)
 
 VALUES = np.random.default_rng(0).gamma(2.0, size=(20, 50))
 
@@ -108,3 +117,36 @@ def test_errors() -> None:
         median_and_band(np.zeros((2, 3, 4)))
     with pytest.raises(ValueError, match="values must have shape"):
         median_and_band([])
+
+
+def table(**columns: list) -> pd.DataFrame:
+    return pd.DataFrame({"name": [0.1, 0.01], "value": [2.0, 1.0], "low": [1.5, 0.0], "high": [2.5, 3.0]} | columns)
+
+
+def test_intervals() -> None:
+    axes = plot_intervals(table(), xlabel="error")
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["0.1", "0.01"] and axes.get_xlabel() == "error"
+    dots, (lines,) = axes.lines[0], axes.collections
+    assert dots.get_xdata().tolist() == [2.0, 1.0] and dots.get_ydata()[0] > dots.get_ydata()[1], "first on top"
+    assert [line[:, 0].tolist() for line in lines.get_segments()] == [[1.5, 2.5], [0.0, 3.0]]
+    pairs = plot_intervals(table(other=["x", "y"]))
+    assert [text.get_text() for text in pairs.get_yticklabels()] == ["0.1 against x", "0.01 against y"]
+
+
+def test_sensitivity() -> None:
+    mine = plt.subplots()[1]
+    axes = plot_sensitivity(table(), mine, label="LMS", xlabel="theta")
+    assert axes is mine and (axes.get_xlabel(), axes.get_ylabel(), axes.get_xscale()) == ("theta", "score", "log")
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["LMS"]
+
+
+def test_profiles() -> None:
+    axes = plot_profiles(table(name=["a", "b"], threshold=[0.0, 1.0]))
+    assert [line.get_label() for line in axes.lines] == ["a", "b"] and axes.get_ylim() == (0.0, 1.0)
+
+
+def test_step_sizes_of_a_batch_whose_rows_all_have_steps() -> None:
+    found = history(3, 4, 2)
+    steps = np.tile(found.recording_indices, (3, 1))
+    axes = plot_step_sizes(found.replace(recording_indices=steps))
+    assert axes.lines[0].get_xdata().tolist() == [0, 10, 20, 30]

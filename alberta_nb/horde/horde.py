@@ -10,6 +10,7 @@ __all__ = ['Questions', 'HordeTimeStep', 'HordeUpdateResult', 'td_targets', 'dis
 # %% ../../nbs/horde/03_horde.ipynb #52562cbd
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,11 +18,13 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from ..gate import say_once
 from .gvf import HordeSpec
 from .multi_head import MultiHeadMLPLearner, MultiHeadMLPState, TeachingSignal, heads_forward, learn_all
 from ..learners.base import held
 from ..learners.linear import LearnerSettings, Owed, scale_input, scale_only
 from ..learners.mlp import updated
+from ..learners.td import LED_HERE
 from ..normalizers import Normalizer
 from ..optimizers.base import Optimizer
 from ..optimizers.bounders import Bounder
@@ -182,6 +185,19 @@ def _heads_of(horde: "HordeSettings") -> MultiHeadMLPLearner:
     return MultiHeadMLPLearner(len(products), **settings, per_head_gamma_lamda=products)
 
 
+def _reads_elsewhere(horde: "HordeSettings") -> str:
+    "What is to be said where a demon reads another place than its own; nothing where none does."
+    spec = horde.horde_spec
+    found = [f"{d.name!r} reads place {k}" for i, (d, k) in enumerate(zip(spec.demons, spec.places.tolist())) if i != k]
+    return f"cumulant_index selects from the cumulants: {found[0]}; -1 is a demon's own place" if found else ""
+
+
+def _lacks_traces(horde: "HordeSettings") -> bool:
+    "Whether discounts from outside would ask for traces that the questions' own discounts do not."
+    kept = horde.learner.has_traces or isinstance(horde.learner.of_heads, TDOptimizer)
+    return not kept and bool(horde.horde_spec.field("lamda").any())
+
+
 def _structure_of(horde: "HordeSettings") -> Tree:
     "What compiled code knows."
     selects = any(demon.cumulant_index >= 0 for demon in horde.horde_spec.demons)
@@ -207,22 +223,20 @@ class HordeSettings(LearnerSettings):
     n_demons = property(lambda self: len(self.horde_spec.demons))
     learner = functools.cached_property(_heads_of)
     structure = functools.cached_property(_structure_of)
+    elsewhere, lacks_traces = functools.cached_property(_reads_elsewhere), functools.cached_property(_lacks_traces)
 
     def __post_init__(self) -> None:
-        spec = self.horde_spec
+        spec = HordeSpec.from_config(self.horde_spec) if isinstance(self.horde_spec, Mapping) else self.horde_spec
         require(isinstance(spec, HordeSpec), f"horde_spec must be a HordeSpec, got {type(spec).__name__}", TypeError)
+        object.__setattr__(self, "horde_spec", spec)
         object.__setattr__(self, "hidden_sizes", self.learner.hidden_sizes)
         object.__setattr__(self, "optimizer", self.learner.optimizer)
+        if self.learner.has_traces:
+            say_once("terminal", LED_HERE, moved=True)
 
     def check_state(self, state: Tree) -> int:
         "Raise TypeError or ValueError unless `state` is one state of this Horde; the number of inputs that it is for."
         return self.learner.check_state(state)
-
-    @functools.cached_property
-    def lacks_traces(self) -> bool:
-        "Whether discounts from outside would ask for traces that the questions' own discounts do not."
-        kept = self.learner.has_traces or isinstance(self.learner.of_heads, TDOptimizer)
-        return not kept and bool(self.horde_spec.field("lamda").any())
 
 # %% ../../nbs/horde/03_horde.ipynb #bf2a51fc
 def _asked(self: HordeSettings) -> Questions:
@@ -255,6 +269,8 @@ def cumulants_width(horde: HordeSettings, width: int) -> None:
     if horde.structure.selects:
         need = int(horde.horde_spec.places.max()) + 1
         require(width >= need, f"cumulants must hold {need} numbers or more for these questions, got {width}")
+        if width == horde.n_demons and horde.elsewhere:
+            say_once("cumulant_index", horde.elsewhere)
     else:
         require(width == horde.n_demons, f"cumulants must have shape ({horde.n_demons},), got ({width},)")
 

@@ -30,6 +30,11 @@ from ..native.outer import RankOne, add_row, after_reading, dense, move_in_place
 from ..types import MAX_SIZE, Settings, State, Tree, check_int, check_number, filled, require, vector
 
 # %% ../../nbs/horde/02_multi_head.ipynb #40585ddb
+def _rows(arrays: Sequence[Array]) -> tuple[Array, ...]:
+    "The last array head by head, (1, ...) each."
+    return tuple(arrays[-1][i : i + 1] for i in range(len(arrays[-1])))
+
+
 class MultiHeadMLPState(State):
     """All that a trunk with many heads remembers; whatever belongs to a head has the heads as its first axis.
 
@@ -40,6 +45,7 @@ class MultiHeadMLPState(State):
         traces: of the heads' weights and biases, or None where no head has any.
         decays: with traces, gamma lamda (n_heads,), gamma being the discount that led into the next observation.
         questions: what a Horde asks, or None.
+        trunk_params, head_params, head_traces: the same as other parts; of the heads one by one.
     """
 
     params: MLPParams
@@ -51,6 +57,10 @@ class MultiHeadMLPState(State):
     questions: Tree = None
 
     constants: ClassVar = ("trunk_optimizer_states", "head_optimizer_states", "decays", "questions")
+
+    trunk_params = property(lambda self: MLPParams(weights=self.params.weights[:-1], biases=self.params.biases[:-1]))
+    head_params = property(lambda self: MLPParams(weights=_rows(self.params.weights), biases=_rows(self.params.biases)))
+    head_traces = property(lambda self: self.traces and tuple(zip(*map(_rows, zip(self.traces)), strict=True)))
 
     def kinds(self) -> tuple[type, ...]:
         "The types of the states of optimizers, normaliser and traces."

@@ -13,10 +13,8 @@ __all__ = ['MLPLearnerState', 'MLPUpdateResult', 'DiscountedTimeStep', 'NetworkF
 import dataclasses
 import functools
 import itertools
-import sys
 import warnings
 from collections.abc import Callable, Sequence
-from types import FrameType
 from typing import Any, ClassVar, Self
 
 import jax
@@ -35,6 +33,7 @@ from ..optimizers.bounders import Bounder
 from ..optimizers.lms import LMS
 from ..native.outer import dense, move_in_place
 from ..native.rewrite import cured_alone, short_vectors
+from ..gate import outside
 from ..types import MAX_LAYERS, MAX_SIZE, MAX_WEIGHTS, State, TimeStep, Tree, filled, floats, in_state
 from ..types import check_int, check_number, one_discount, require, vector
 
@@ -217,18 +216,7 @@ def warn_of_divergence(learner: NetworkFields) -> None:
     if learner.bounder is None and moves and isinstance(learner.step_size, int | float) and learner.step_size >= 1.0:
         what = f"a network with step_size={learner.step_size:g} and no bounder diverges on ordinary inputs"
         cure = "give bounder=ObGDBounding(), or a smaller step_size, or an optimizer"
-        warnings.warn(f"{what}: {cure}", DivergenceWarning, stacklevel=_outside())
-
-
-def _outside() -> int:
-    "How many calls up from its caller the code is that is not of this library: where a warning belongs."
-    frame: FrameType | None = sys._getframe(1)
-    level, ours = 1, ("alberta_nb", "functools", "dataclasses")
-    while frame is not None and (
-        frame.f_globals.get("__name__", "").split(".")[0] in ours or frame.f_code.co_filename == "<string>"
-    ):
-        frame, level = frame.f_back, level + 1
-    return level
+        warnings.warn(f"{what}: {cure}", DivergenceWarning, stacklevel=outside())
 
 # %% ../../nbs/learners/07_mlp.ipynb #d61593ff
 class NetworkSettings(NetworkFields):

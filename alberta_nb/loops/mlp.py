@@ -128,9 +128,9 @@ def _looks_at(learner: Learner, stream: Experience, config: DiagnosticsConfig) -
         seeds = [jax.tree.map(lambda *rows: np.stack(rows), *column) for column in zip(*looks, strict=True)]
         one = np.ndim(run.position.steps) == 0
         history = jax.tree.map(lambda *parts: jnp.asarray(parts[0] if one else np.stack(parts)), *seeds)
-        return DiagnosticsHistory(
-            **vars(history), recording_indices=jnp.asarray(config.interval * np.arange(len(looks)))
-        )
+        row = config.interval * np.arange(len(looks))
+        steps = row if one else np.tile(row, (len(run.position.steps), 1))
+        return DiagnosticsHistory(**vars(history), recording_indices=jnp.asarray(steps))
 
     return Looks(config.interval, look, named)
 

@@ -174,5 +174,5 @@ def multi_head_metrics_to_dicts(result: object) -> list[dict[str, float] | None]
     """
     table = np.asarray(getattr(result, "metrics", result))
     require(table.ndim == 2 and table.shape[1] == 3, f"metrics must have shape (n_heads, 3), got {table.shape}")
-    names = ("squared_error", "raw_error", "mean_step_size")
+    names = ("squared_error", "error", "mean_step_size")
     return [None if np.isnan(row).all() else dict(zip(names, row.tolist(), strict=True)) for row in table]

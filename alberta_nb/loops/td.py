@@ -14,8 +14,8 @@ from jax import Array
 from ..learners.base import Learner, contract
 from .start import Experience, StreamPosition
 from .supervised import NORMALIZER, STEP_SIZES, BatchedLearningResult, LearningResult
-from .supervised import NormalizerTrackingConfig, StepSizeTrackingConfig, Tracked, run
-from ..types import Settings, State, TDTimeStep, Tree, require
+from .supervised import NormalizerTrackingConfig, StepSizeTrackingConfig, Tracked, TrackedHistory, run
+from ..types import Settings, TDTimeStep, Tree, require
 
 # %% ../../nbs/loops/05_td.ipynb #c6dec979
 class TraceTrackingConfig(Settings):
@@ -25,7 +25,7 @@ class TraceTrackingConfig(Settings):
     include_bias: bool = True
 
 
-class TraceHistory(State):
+class TraceHistory(TrackedHistory):
     """Eligibility traces over time (rows, feature_dim), the bias's (rows,) or None, and the steps of the rows (rows,).
 
     Row k holds what step `recording_indices[k]` = k * interval left behind. A batch has its seeds first.

@@ -311,6 +311,16 @@ def times(factor: Array, array: Array) -> Array:
     return factor.reshape(factor.shape + (1,) * (array.ndim - factor.ndim)) * array
 
 # %% ../../nbs/optimizers/05_base.ipynb #04f9caef
+def _more_metrics(memory: Tree, mean: Array) -> dict[str, Array]:
+    "What the weights' memory tells besides the mean: the one step size, or smallest and largest; its normalisers."
+    sizes = step_sizes_in(memory)
+    if sizes is None or _held_under(memory) == "step_size":
+        return {} if sizes is None else {"step_size": mean}
+    normalizers = getattr(memory, "normalizers", None)
+    more = {} if normalizers is None else {"mean_normalizer": jnp.mean(normalizers)}
+    return {"min_step_size": jnp.min(sizes), "max_step_size": jnp.max(sizes)} | more
+
+
 def linear_update(
     rule: Rule, state: FlatMemories, error: ArrayLike, observation: ArrayLike, bias_input: ArrayLike
 ) -> OptimizerUpdate:
@@ -321,12 +331,11 @@ def linear_update(
     xs, error = (x, jnp.asarray(bias_input, x.dtype)), floats(vector("error", error, 1))
     memories, deltas = changes(rule, memories, error, xs, xs)
     size = mean_size(memories, deltas, [error * x for x in xs], bias_input)
-    one_for_all = {"step_size": size} if _held_under(memories[0]) == "step_size" else {}
     return OptimizerUpdate(
         weight_delta=deltas[0],
         bias_delta=deltas[1],
         new_state=state.replace(**state.flat(*memories)),
-        metrics={"mean_step_size": size} | one_for_all,
+        metrics={"mean_step_size": size} | _more_metrics(memories[0], size),
     )
 
 # %% ../../nbs/optimizers/05_base.ipynb #91546fa4

@@ -55,6 +55,6 @@ class ObGD(Optimizer):
         error, decay = floats(vector("error", error, 1)), state.gamma * state.lamda
         z, bias_z = decay * state.traces + x, decay * state.bias_trace + bias_input
         alpha = obgd_bound(error, jnp.sum(jnp.abs(z)) + jnp.abs(bias_z), state.step_size, state.kappa)
-        step, metrics = alpha * error, {"step_size": alpha, "mean_step_size": alpha}
+        step, metrics = alpha * error, dict.fromkeys(("step_size", "mean_step_size", "effective_step_size"), alpha)
         new_state = state.replace(traces=z, bias_trace=bias_z)
         return OptimizerUpdate(weight_delta=step * z, bias_delta=step * bias_z, new_state=new_state, metrics=metrics)
