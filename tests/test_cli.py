@@ -374,8 +374,19 @@ def test_what_was_guessed_is_printed(capsys, small) -> None:
     text = small.read_text().replace(",", ";").replace(".", ",")
     small.write_bytes(("sep=;\n" + text).encode("utf-16"))
     code, out, _ = call(capsys, "learn", small, "--target", "y", "--lags", 1, "--output", small.parent / "out")
-    assert code == 0 and "read as: cut at ';', decimal comma, text in utf-16, 1 lines above the names left out" in out
+    assert code == 0 and "read as: cut at ';', decimal comma, text in utf-16, 1 line above the names left out" in out
     assert json.loads((small.parent / "out" / "config.json").read_text())["scores"]["idbd"]["skill"] > 0.5
+
+
+def test_numbers_that_are_names_on_the_command_line(capsys, small) -> None:
+    words = ["--lags", 0, "--known", "k", "--words", "k", "--output", small.parent / "out"]
+    small.write_text("k,y\n" + "".join(f"{7 * (n % 3)},{[2, -1, 5][n % 3]}\n" for n in range(200)))
+    code, out, _ = call(capsys, "learn", small, "--target", "y", *words)
+    assert code == 0 and "words, as an input for each: k 4" in out
+    code, out, _ = call(capsys, "learn", small, "--words", "k", "--explain")
+    assert code == 0 and "k  category, 3 values" in out
+    code, _, err = call(capsys, "learn", small, "--target", "y", "--words", "j", "--output", small.parent / "out")
+    assert code == 2 and "has no column 'j'" in err
 
 
 def test_it_can_run_twice(capsys, small) -> None:

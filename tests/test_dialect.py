@@ -108,7 +108,10 @@ def test_what_was_guessed_is_said(tmp_path) -> None:
     assert said["utf16be.csv"] == [r"cut at '\t'", "text in utf-16"] and said["blanks.txt"] == ["cut at blanks"]
     assert said["comment.csv"] == ["2 lines above the names left out"]
     (tmp_path / "data.csv").write_text("1.5,2\n3,4\n")
-    assert open_table(tmp_path / "data.csv").read_as == "the names are numbers: is the first line data?"
+    assert (
+        open_table(tmp_path / "data.csv").read_as
+        == "the names look like values: is the first line data? --no-names says so"
+    )
     assert look_at(open_table(tmp_path / "tails.csv"))[0] == ["a", "b"]
     assert said["names.csv"] == ["a name is missing", "the first column is called 'row'"]
 

@@ -324,3 +324,105 @@ def test_what_begins_like_another_kind_of_file(tmp_path, text, message) -> None:
             open_table(tmp_path / "t.csv")
     else:
         assert open_table(tmp_path / "t.csv").columns == ["<DATE>", "<OPEN>"]
+
+
+# --- times of day in a column of their own ---
+
+
+def test_times_of_day_are_waves_and_belong_to_the_day_beside_them(tmp_path) -> None:
+    frame = pd.DataFrame({"Datum": HOURS.strftime("%d.%m.%Y"), "Uhr": HOURS.strftime("%H:%M"), "y": np.arange(400.0)})
+    source = LaggedSource(frame, "y", lags=0, known=["Uhr"])
+    (rows,) = all_rows(source, 400)
+    np.testing.assert_array_equal(rows.times, HOURS.as_unit("s").astype(np.int64)[1:])
+    assert source.feature_names == ["Uhr: day sine", "Uhr: day cosine"]
+    turns = 2 * np.pi * HOURS.hour.to_numpy() / 24
+    waves = np.stack([np.sin(turns), np.cos(turns)], axis=1)
+    np.testing.assert_allclose(rows.inputs, (waves - waves[0])[1:], atol=1e-6)
+    order = source.report.order
+    assert order is not None and order.step == "1 hour" and not order.repeats
+    (shuffled,) = all_rows(LaggedSource(open_table(frame[::-1], reading=Reading(sort=True)), "y", lags=1), 400)
+    np.testing.assert_array_equal(shuffled.targets[:, 0], np.arange(1.0, 400.0))
+
+
+@pytest.mark.parametrize("cells", [["9:30", "24:00", "13:05"], ["9:30 AM", "12:00 am", "1:05 pm"], ["9:30:00.0"] * 3])
+def test_times_of_day_in_other_forms(cells) -> None:
+    kind = kind_of(pd.Series(cells))
+    assert (kind.name, kind.form, kind.order) == ("time", "clock", None)
+    coding = coding_of("at", kind)
+    assert coding is not None and coding.read(pd.Series([*cells, None, "late"])).shape == (5, 2)
+    hours = {"9": 9.5, "1": 13 + 1 / 12, "2": 0.0}
+    wanted = [0.0 if cell.startswith("12:00") else hours[cell[0]] for cell in cells]
+    np.testing.assert_allclose(
+        coding.read(pd.Series(cells))[:, 0], np.sin(2 * np.pi * np.array(wanted) / 24), atol=1e-9
+    )
+
+
+def test_lengths_of_time_are_no_times_of_day() -> None:
+    assert kind_of(pd.Series(["36:15", "41:02", "9:30", "55:00"])).name == "category"
+
+
+def test_whole_moments_need_no_times_of_day() -> None:
+    frame = pd.DataFrame({"when": HOURS, "alarm": ["06:30"] * 400, "y": np.arange(400.0)})
+    (rows,) = all_rows(LaggedSource(frame, "y", lags=1), 400)
+    np.testing.assert_array_equal(rows.times, HOURS.as_unit("s").astype(np.int64)[1:])
+    nothing = LaggedSource(frame.drop(columns="when"), "y", lags=1)  # a time of day alone is no moment
+    assert np.isnan(next(all_rows(nothing, 400)).times).all() and nothing.report.order is None
+
+
+# --- numbers that are names ---
+
+
+@pytest.mark.parametrize("file", [True, False])
+def test_numbers_that_are_names_have_an_input_each(tmp_path, file) -> None:
+    store = np.array([7, 12, 7, 40, 12, 7] * 50)
+    frame = pd.DataFrame({"store": store, "y": np.where(store == 12, 5.0, -1.0)})
+    frame.to_csv(tmp_path / "s.csv", index=False)
+    table = open_table(tmp_path / "s.csv" if file else frame, 100, Reading(words=["store"]))
+    source = LaggedSource(table, "y", lags=0, known=["store"])
+    assert source.feature_names == ["store=12", "store=40", "store=7", "store: other"]
+    inputs = np.concatenate([rows.inputs for rows in all_rows(source, 100)])
+    lanes = np.stack([store == 12, store == 40, store == 7, store < 0], axis=1).astype(float)
+    np.testing.assert_array_equal(inputs, (lanes - lanes[0])[1:])
+    assert not source.report.rare
+
+
+def test_names_keep_their_zeros_and_holes(tmp_path) -> None:
+    path = tmp_path / "zip.csv"
+    path.write_text("zip,y\n" + "".join(f"{code},{k}\n" for k, code in enumerate(["01067", "1067", "", "80331"] * 20)))
+    source = LaggedSource(open_table(path, reading=Reading(words="zip")), "y", lags=0, known=["zip"])
+    assert source.feature_names[:3] == ["zip=01067", "zip=1067", "zip=80331"]
+    (rows,) = all_rows(source, 100)
+    np.testing.assert_array_equal(
+        rows.inputs[:4].sum(axis=1), [0, -1, 0, 0]
+    )  # counted from the first row, which has one
+    with pytest.raises(TableError, match="no column 'plz'"):
+        look_at(open_table(path, reading=Reading(words=["plz"])))
+    with pytest.raises(TableError, match="'zip' holds no numbers.*it can be an input, and is not predicted"):
+        LaggedSource(open_table(path, reading=Reading(words=["zip"])), "zip")
+
+
+# --- what a model had seen ---
+
+
+def test_a_model_says_what_it_had_not_seen_and_what_it_had(tmp_path) -> None:
+    model = tmp_path / "m"
+    learn_table(shops()[:200], "sales", lags=0, known=["shop"], optimizers=["lms"], save=model)
+    again = describe(predict_table(model, shops()[100:], learn=True), "again")
+    assert "begins at 2026-03-06 04:00:00, and the model has seen rows until 2026-03-10 07:00:00" in again
+    moved = shops()[200:]
+    moved["sales"] += np.linspace(0, 300, 200)
+    moved.loc[220:259, "shop"] = "west"
+    new = describe(predict_table(model, moved), "new")
+    assert "has seen rows" not in new and "no input of their own: shop 40" in new
+    assert "intervals were made for 90% of targets and hold " in new and "--learn" in new
+    assert "intervals were made" not in describe(predict_table(model, moved, learn=True), "new")
+    blank = describe(predict_table(model, moved.assign(sales=np.nan)), "blank")
+    assert "no row has a value" in blank and "was filled" not in blank and "never changes" not in blank
+
+
+def test_several_series_in_one_table_are_told() -> None:
+    frame = shops().loc[np.repeat(np.arange(400), 3)]
+    assert "800 rows have the time of the row above" in describe(
+        learn_table(frame, "sales", optimizers=["lms"]), "three"
+    )
+    assert "time of the row above" not in describe(learn_table(shops(), "sales", optimizers=["lms"]), "one")

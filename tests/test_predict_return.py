@@ -242,6 +242,9 @@ def test_a_table_of_ones_own(capsys, tmp_path) -> None:
     assert (optimizer.step_size, optimizer.trace_decay) == (0.01, 0.5)
     spoken = pd.read_csv(tmp_path / "out" / "predictions.csv")
     assert list(spoken.columns) == ["row", "y gamma 0.8", "tdidbd", "trueonline"]
+    words[0] = "--target"  # as `learn` calls it
+    code, again, _ = call(capsys, tmp_path / "t.csv", *words, *more, "--output", tmp_path / "out")
+    assert code == 0 and again.splitlines()[:8] == out.splitlines()[:8]
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_what_cannot_be_is_refused(wrong, message) -> None:
         ("a;b,c;d\n1;2,3;4\n", {"sep": ","}, ["a;b", "c;d"], None, "cut at ',' (given)"),
         ("x y\n7,8\na,b\n1,2\n", {"skip_rows": 2}, "ab", [[1, 2]], "2 lines above the names left out (given)"),
         ("x,y\na,b\n1,2\n", {"skip_rows": 0}, "xy", None, "0 lines"),
-        ("; made\na,b\n1,2 ; odd\n; x\n3,4\n", {"comment": ";"}, "ab", [[1, 2], [3, 4]], "1 lines above"),
+        ("; made\na,b\n1,2 ; odd\n; x\n3,4\n", {"comment": ";"}, "ab", [[1, 2], [3, 4]], "1 line above"),
         ("a,b\n1,-9999\noff,2\n3,4\n", {"na": ("off", "-9999")}, "ab", [[1, NAN], [NAN, 2], [3, 4]], ""),
         ("a;b\n1,5;-9999,0\n2,5;1,5\n", {"na": -9999}, "ab", [[1.5, NAN], [2.5, 1.5]], ""),
         ("1.5,2\n3,4\n", {"names": False}, ["column 1", "column 2"], [[1.5, 2], [3, 4]], "no names (given)"),

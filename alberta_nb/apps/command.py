@@ -232,7 +232,8 @@ def _add_arguments(command: "Command", parser: argparse.ArgumentParser) -> None:
     add, names = parser.add_argument, [*command.optimizers, *command.more]
     add("table", nargs="?", metavar="FILE", help="a .csv, .tsv or .txt file (also .gz, .zip) or .parquet, rows in "
         f"the order of time, or - for standard input; without it, {command.shipped}")  # fmt: skip
-    add(f"--{command.column}", metavar="A,B,..." if command.several else "COLUMN", help=command.about)
+    said = [f"--{command.column}", *["--target"] * (not command.several)]  # who comes from `learn` says target
+    add(*said, metavar="A,B,..." if command.several else "COLUMN", help=command.about)
     add("--features", metavar="A,B,...",
         help="columns whose past is used besides its own, one with a comma in \"double quotes\"; "
         "default: all numeric ones")  # fmt: skip

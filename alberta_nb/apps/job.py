@@ -22,6 +22,7 @@ from ..normalizers import EMANormalizer, Normalizer, WelfordNormalizer
 from ..optimizers.autostep import Autostep
 from ..optimizers.autotdidbd import AutoTDIDBD
 from ..optimizers.idbd import IDBD
+from ..optimizers.least_squares import LeastSquares
 from ..optimizers.lms import LMS
 from ..optimizers.obgd import ObGD
 from ..optimizers.td_lambda import TDLambda
@@ -31,7 +32,8 @@ from ..streams.pieces import several
 from ..types import Tree, check_int, check_number, require
 
 # %% ../../nbs/apps/02_job.ipynb #bf467e54
-OPTIMIZERS, TD_OPTIMIZERS = ("lms", "idbd", "autostep", "obgd"), ("tdlambda", "trueonline", "tdidbd", "autotdidbd")
+OPTIMIZERS = "lms", "idbd", "autostep", "obgd", "least-squares"
+TD_OPTIMIZERS = "tdlambda", "trueonline", "tdidbd", "autotdidbd"
 NORMALIZERS: dict[str, Normalizer | None] = {"ema": EMANormalizer(), "welford": WelfordNormalizer(), "none": None}
 
 
@@ -41,7 +43,7 @@ def check_different(what: str, given: Sequence[object], kind: str = "names") -> 
 
 
 def _optimizers(step_size: float, meta_step_size: float | None, trace_decay: float, horizon: int) -> dict[str, Any]:
-    "By name, every step size starting at `step_size`; ObGD keeps its own, which is a bound."
+    "By name, every step size starting at `step_size`; ObGD has a bound instead, and least squares a matrix."
     low = min(-10.0, math.log(step_size) - 5.0), None  # of log step sizes: room below so small a start
     slow, fast = (0.01, 0.1 / horizon**2) if meta_step_size is None else (meta_step_size, meta_step_size)
     td = step_size, slow, trace_decay
@@ -50,6 +52,7 @@ def _optimizers(step_size: float, meta_step_size: float | None, trace_decay: flo
         "idbd": IDBD(step_size, slow, log_step_size_bounds=low),
         "autostep": Autostep(step_size, fast, 10_000.0),
         "obgd": ObGD.from_config({}),
+        "least-squares": LeastSquares(),
         "tdlambda": TDLambda(step_size, trace_decay),
         "trueonline": TrueOnlineTD(step_size, trace_decay),
         "tdidbd": TDIDBD(*td, log_step_size_bounds=low),
@@ -98,6 +101,7 @@ class TableResult:
     compiling: float = 0.0  # seconds
     seconds: float = 0.0  # of reading and learning
     interrupted: bool = False
+    taught: bool = True  # whether the rows were learned
     gammas: Sequence[float] = ()  # the discounts that were asked for
     scores: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)  # of each learner or demon
     windows: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)  # errors over time

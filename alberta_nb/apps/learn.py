@@ -32,6 +32,7 @@ from ..learners.linear import LinearLearner
 from ..learners.mlp import MLPLearner
 from ..learners.robust import Robust
 from ..learners.units import PopArt
+from ..loops.engine import _x64
 from ..normalizers import EMANormalizer
 from ..optimizers.autostep import Autostep
 from ..optimizers.bounders import ObGDBounding
@@ -71,10 +72,16 @@ def participants(
 # %% ../../nbs/apps/04_learn.ipynb #d782c2ba
 def read_ahead(pages: Iterator[Rows]) -> Iterator[Rows]:
     "The same pages, of which one is read while the one before it is used."
+    wide = default_float() == np.float64  # a setting of the thread that asks
+
+    def following() -> Rows | None:
+        with _x64(wide):
+            return next(pages, None)
+
     with ThreadPoolExecutor(1) as reader:
-        following = reader.submit(next, pages, None)
-        while (page := following.result()) is not None:
-            following = reader.submit(next, pages, None)
+        coming = reader.submit(following)
+        while (page := coming.result()) is not None:
+            coming = reader.submit(following)
             yield page
 
 # %% ../../nbs/apps/04_learn.ipynb #0cb1fd66
@@ -144,7 +151,7 @@ def one_life(
             learners=learners, targets=source.targets, columns=source.lagged, lags=source.lags, known=source.known,
             origin=dict(zip(source.columns, source.origin.tolist(), strict=True)), horizon=source.horizon,
             report=source.report, record_every=every, interrupted=lives.interrupted, states=lives.states,
-            compiling=compiled - start, seconds=time.perf_counter() - compiled,
+            taught=lives.teach, compiling=compiled - start, seconds=time.perf_counter() - compiled,
         )  # fmt: skip
         found = collected(found, heard, lives)
         if model is not None:
@@ -196,7 +203,7 @@ def learn_table(
 # %% ../../nbs/apps/04_learn.ipynb #04976978
 COMMAND = Command(
     column="target", about="the column to predict, or several (of the flights: arr_delay)", several=True, named=True,
-    optimizers=["lms", "idbd", "autostep"], more=["obgd"], job=learn_table, describe=describe,
+    optimizers=["lms", "idbd", "autostep"], more=["obgd", "least-squares"], job=learn_table, describe=describe,
     picture="learn.png", draw=draw,
     shows="errors so far of each learner, step sizes over time, and the last rows with their predictions and intervals",
     tables={"metrics.csv": "windows", "features.csv": "features"},

@@ -66,7 +66,8 @@ def _as_it_is_now(table: Table, coding: Coding) -> Coding:
         return coding
     now, name = table.codings.words.get(table.columns[table.position(coding.column)]), coding.column
     held = f"{table.name}: column {name!r} held times where the model learned, and here it does not"
-    require(now is not None and now.kind == "time", held, TableError)
+    same = now is not None and now.kind == "time" and len(now.numbers) == len(coding.numbers)
+    require(same, held, TableError)
     return now or coding
 
 
@@ -96,10 +97,11 @@ def save_model(path: str | Path, lives: Lives | Futures) -> None:
     require(lives.place is not None, "lives must have learned a row before they are saved")
     place: Tree = lives.place
     row = getattr(lives, "waiting", None)
+    time, means = _holes(np.array([place.time]))[0], lives.means
     waiting = row and {"inputs": np.nan_to_num(row.inputs[0]).tolist(), "targets": _holes(row.targets[0])}
     save(
         path, *lives.whole, table=settings_of(lives.source), names=lives.names, origin=_holes(place.origin),
-        past=place.past.tolist(), rows=place.rows, sums=lives.means.sums.tolist(), counts=lives.means.counts.tolist(),
+        past=place.past.tolist(), rows=place.rows, time=time, sums=means.sums.tolist(), counts=means.counts.tolist(),
         waiting=waiting,
     )  # fmt: skip
 
@@ -230,7 +232,8 @@ def _model_of(saved: Tree) -> Model:
     inputs, rows = asked["lags"] * len(asked["lagged"]) + len(asked["known"]), notes.get("rows")
     require(inputs == saved.feature_dim, f"its learners have {saved.feature_dim} inputs, its table gives {inputs}")
     require(type(rows) is int and 0 <= rows < 2**62, "its rows are no number")
-    place = Place(_numbers(notes, "origin", (wide,), holes=True), _numbers(notes, "past", (reach, wide)), rows)
+    time = float(_numbers({"time": None} | notes, "time", (), holes=True))
+    place = Place(_numbers(notes, "origin", (wide,), holes=True), _numbers(notes, "past", (reach, wide)), rows, time)
     means = Means(few)
     means.sums, means.counts = _numbers(notes, "sums", (few,)), _numbers(notes, "counts", (few,))
     waiting = _waiting(notes, inputs, few)

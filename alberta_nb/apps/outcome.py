@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Heard', 'with_last', 'learned', 'collected', 'scores_of', 'contest', 'told_contest', 'told_outliers',
-           'innermost_robust', 'describe', 'draw']
+           'told_intervals', 'innermost_robust', 'describe', 'draw']
 
 # %% ../../nbs/apps/12_outcome.ipynb #9b79e9d0
 from collections.abc import Mapping, Sequence
@@ -210,6 +210,16 @@ def told_outliers(found: TableResult) -> list[str]:
     ]
 
 # %% ../../nbs/apps/12_outcome.ipynb #185211ac
+def told_intervals(found: TableResult) -> list[str]:
+    "One line where learners did not learn, and their intervals hold another share than they did."
+    if found.taught or "inside" not in found.scores or found.steps < 100:
+        return []
+    inside, level = found.scores.inside.groupby(level=-1).mean(), next(iter(found.learners.values())).level
+    off = [f"{inside[name]:.0%} ({name})" for name in found.learners if abs(inside[name] - level) > 0.03]
+    why = "they stay as they were when it last learned, and --learn lets them follow"
+    return [f"intervals were made for {level:.0%} of targets and hold {listed(off)} here: {why}"] if off else []
+
+
 def innermost_robust(found: TableResult) -> Any:
     "The robust learner among those around the first one, or the innermost."
     learner = next(iter(found.learners.values()))
@@ -229,6 +239,7 @@ def describe(found: TableResult, name: str) -> str:
         "skill: the part of the last value's rmse that is gone" + (f"; {held}" if held else ""),
         *told_contest(found),
         *told_outliers(found),
+        *told_intervals(found),
         *out_of_order(found.report),
         *unfilled(found),
         speed(found, len(found.learners)),

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from .job import TableResult, unknown_rows
 from .life import BASELINES
 from .tables import TableReport
+from ..streams.times import moment
 from ..types import Tree
 
 # %% ../../nbs/apps/03_report.ipynb #8a391a50
@@ -46,13 +47,15 @@ def treatment(report: TableReport) -> list[str]:
         "yes and no, as 1 and 0": listed([name for name, coding in coded if coding.kind == "boolean"]),
         "words, as an input for each": listed([f"{n} {len(c.numbers)}" for n, c in coded if c.kind == "category"]),
         "times, as waves of a day, a week and a year": listed(
-            [name for name, coding in coded if coding.kind == "time"]
+            [n for n, c in coded if c.kind == "time" and c.form != "clock"]
         ),
+        "times of day, as waves of a day": listed([n for n, c in coded if c.kind == "time" and c.form == "clock"]),
         "name empty or met twice, renamed": listed(report.renamed),
         "no numbers, taken as missing": _counted(report.not_numbers, report.examples),
         "missing, last value seen carried forward": _counted(report.missing),
         "never changes, kept, but without effect": listed(report.constant),
         "no value at all, without effect": listed(report.empty),
+        "rows with words that have no input of their own": _counted(report.rare),
         "rows without a target, not learned from": f"{report.no_target:,}" if report.no_target else "",
         "rows before the first target, history only": f"{report.before_target:,}" if report.before_target > 1 else "",
     }
@@ -71,10 +74,19 @@ def as_text(found: TableResult, name: str, question: str, table: str, notes: Seq
 
 
 def out_of_order(report: TableReport) -> list[str]:
-    "One line where the rows are not in the order of their times, and none otherwise."
-    late = report.order.late if report.order else 0
-    line = f"row {late:,} is earlier than the row above it: rows are learned as they stand; --sort puts them in order"
-    return [line] if late else []
+    "One line for each thing that is odd about the times: the order, equal ones, and ones that were learned before."
+    if (order := report.order) is None:
+        return []
+    until = moment(report.until, bool(report.timed and report.timed.zone)) if report.clock.first <= report.until else ""
+    lines = {
+        f"row {order.late:,} is earlier than the row above it: rows are learned as they stand; --sort puts them in "
+        "order": order.late > 0,
+        f"{order.repeats:,} rows have the time of the row above: where those are of several series, each is predicted "
+        "from the others' rows, and a table for each would be better": order.repeats > 0.3 * report.rows,
+        f"the table begins at {order.first}, and the model has seen rows until {until}: are these rows among them?":
+        bool(until),
+    }  # fmt: skip
+    return [line for line, so in lines.items() if so]
 
 
 def speed(found: TableResult, learners: int, kind: str = "learners") -> str:
@@ -94,7 +106,7 @@ def left_out(found: TableResult, what: str) -> list[str]:
 def unfilled(found: TableResult) -> list[str]:
     "One line where no window of the recorded errors was filled, and none otherwise."
     line = f"no window of {found.record_every:,} rows was filled, metrics.csv is empty: a smaller --record-every helps"
-    return [] if len(found.windows) else [line]
+    return [] if len(found.windows) or not len(found.scores) else [line]
 
 # %% ../../nbs/apps/03_report.ipynb #ea4f093a
 def _number(value: float) -> str:

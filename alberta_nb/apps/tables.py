@@ -119,6 +119,8 @@ class TableReport:
     coded: dict[str, Coding] = dataclasses.field(default_factory=dict)  # how the columns became numbers that had none
     clock: Clock = dataclasses.field(default_factory=Clock)  # how the rows follow each other in time
     timed: Coding | None = None  # the column that says so
+    until: float = np.nan  # the last time that was learned before this reading
+    rare: dict[str, int] = dataclasses.field(default_factory=dict)  # words without an input of their own, by column
 
     @property
     def order(self) -> Order | None:
@@ -134,6 +136,16 @@ class TableReport:
                     counts[name] = counts.get(name, 0) + n
 
 # %% ../../nbs/apps/01_tables.ipynb #5fd01a77
+def _count_rare(source: "_Counted", values: np.ndarray) -> None:
+    "Count the words without an input of their own in a piece (rows, columns)."
+    numbers, rare = source.table.codings.numbers, source.report.rare
+    for k, name in enumerate(source.columns):
+        coding, place = numbers.get(name, (None, 0))
+        if coding is not None and coding.kind == "category" and place >= len(coding.values):
+            n = rare.pop(coding.column, 0) + int(np.nansum(values[:, k]))
+            rare |= {coding.column: n} if n else {}
+
+
 def report_on(table: Table, columns: Sequence[str]) -> TableReport:
     "The report on a table, read in these columns, of which nothing was read but its first piece."
     codings = table.codings
@@ -146,11 +158,14 @@ def report_on(table: Table, columns: Sequence[str]) -> TableReport:
 
 # %% ../../nbs/apps/01_tables.ipynb #0f4ce74c
 class Place(NamedTuple):
-    "Where a reading stands: what columns are counted from (c,), the last rows without holes (reach, c), the rows read."
+    """Where a reading stands: what columns are counted from (c,), the last rows without holes (reach, c), how many rows
+    were read, and the last time that one of them says, NaN where none does.
+    """
 
     origin: np.ndarray
     past: np.ndarray
     rows: int
+    time: float = np.nan
 
 # %% ../../nbs/apps/01_tables.ipynb #941db8d5
 class _Counted(Source):
@@ -260,14 +275,17 @@ def all_rows(source: LaggedSource, rows: int, every: bool = True) -> Iterator[Ro
             at = wanted[first : first + rows]
             yield Rows(done + at, _inputs(source, whole, at + reach, columns), targets[at],
                        whole[at + reach - source.horizon][:, columns[2]], times[at],
-                       functools.partial(_place, source, source.origin, whole, at, done))  # fmt: skip
+                       functools.partial(_place, source, source.origin, whole, times, at, done))  # fmt: skip
         past, done = whole[len(whole) - reach :], done + len(values)
 
 
-def _place(source: LaggedSource, origin: np.ndarray, whole: np.ndarray, at: np.ndarray, done: int, n: int) -> Place:
+def _place(
+    source: LaggedSource, origin: np.ndarray, whole: np.ndarray, times: np.ndarray, at: np.ndarray, done: int, n: int
+) -> Place:  # fmt: skip
     "Where the reading stands behind the first n of the rows numbered `at`."
     end, before = int(at[n - 1]) + 1 if n else int(at[0]), 0 if source.after is None else source.after.rows
-    return Place(origin, whole[end : end + source.reach].copy(), before + done + end)
+    known = [source.report.until, *times[:end][np.isfinite(times[:end])]]
+    return Place(origin, whole[end : end + source.reach].copy(), before + done + end, float(known[-1]))
 
 # %% ../../nbs/apps/01_tables.ipynb #dcf33267
 def _inputs(source: LaggedSource, whole: np.ndarray, at: np.ndarray, columns: list[list[int]]) -> np.ndarray:
@@ -292,22 +310,23 @@ def _counted_pieces(source: LaggedSource) -> Iterator[tuple[np.ndarray, np.ndarr
     """
     report = source.report = report_on(source.table, source.columns)
     every, at = np.arange(len(source.columns)), [source.columns.index(name) for name in source.targets]
-    origin, last, moved = np.full(len(every), np.nan), np.full(len(every), np.nan), np.zeros(len(every), bool)
+    origin, last = np.full(len(every), np.nan), np.full(len(every), np.nan)
+    seen, moved = np.zeros((2, len(every)), bool)
     if source.after is not None:
         origin, last = source.after.origin, np.where(np.isnan(source.after.origin), np.nan, source.after.past[-1])
+        report.until = source.after.time
     for values, bad, times in _with_times(source):
         report.add(source.owners, values, bad)
+        _count_rare(source, values)
         report.clock.add(times)
         there = np.isfinite(values)
         first = np.where(there.any(axis=0), there.argmax(axis=0) + 1, len(values))
         starts = np.where(np.isfinite(origin), 0, first)[at]
         start = int(starts.min())
         origin = source.origin = np.where(np.isnan(origin), values[there.argmax(axis=0), every], origin)
-        moved |= np.any(there & (values != origin), axis=0)
-        plain = [name not in source.table.codings.numbers for name in source.columns]
-        report.constant = [
-            c for c, m, o, p in zip(source.columns, moved, origin, plain, strict=True) if p > m and o == o
-        ]
+        seen, moved = seen | there.any(axis=0), moved | np.any(there & (values != origin), axis=0)
+        same = {name for name, s, m in zip(source.columns, seen, moved, strict=True) if s > m}
+        report.constant = [name for name in source.columns if name in same - source.table.codings.numbers.keys()]
         report.empty = list(dict.fromkeys(c for c, o in zip(source.owners, origin, strict=True) if o != o))
         values = values - origin
         report.before_target += start
@@ -322,12 +341,12 @@ def _counted_pieces(source: LaggedSource) -> Iterator[tuple[np.ndarray, np.ndarr
 # %% ../../nbs/apps/01_tables.ipynb #1ee84416
 def _with_times(source: LaggedSource) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     "The pieces of a table, what in them was no number, and their times; a target that is absent is a column of NaN."
-    there, clock = [name for name in source.columns if name not in source.absent], source.table.codings.clock
-    moments = coded(source.table, clock)[:1] if clock else []
+    there, codings = [name for name in source.columns if name not in source.absent], source.table.codings
+    moments = [coded(source.table, clock)[0] for clock in (codings.clock, codings.of_day) if clock]
     places = {name: k for k, name in enumerate(source.columns)}
     at = [places[name] for name in there]
     for values, bad in source.table.pieces([*there, *moments]):
-        times = values[:, -1] if moments else np.full(len(values), np.nan)
+        times = values[:, len(there) :].sum(axis=1) if moments else np.full(len(values), np.nan)
         whole, none = np.full((len(values), len(source.columns)), np.nan), np.zeros(len(source.columns), bad.dtype)
         whole[:, at], none[at] = values[:, : len(at)], bad[: len(at)]
         yield whole, none, times

@@ -14,6 +14,7 @@ from .bounders import (
 )
 from .gradient_td import GTD as GTD, GTD2 as GTD2, GradientTDState as GradientTDState, TDC as TDC
 from .idbd import IDBD as IDBD, IDBDParamState as IDBDParamState, IDBDState as IDBDState
+from .least_squares import LeastSquares as LeastSquares, LeastSquaresState as LeastSquaresState
 from .lms import LMS as LMS, LMSState as LMSState
 from .obgd import ObGD as ObGD, ObGDState as ObGDState
 from .optax import from_optax as from_optax, to_optax as to_optax

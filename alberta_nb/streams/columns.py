@@ -163,7 +163,7 @@ def kind_of(
         if times.count() >= 0.9 * len(known):
             clock = Clock()
             clock.add(seconds_of(times))
-            return dataclasses.replace(kind, order=clock.order(bool(kind.zone)))
+            return dataclasses.replace(kind, order=clock.order(bool(kind.zone)) if form != "clock" else None)
     if not len(known):
         return empty
     numbers = getattr(known.dtype, "kind", "O") in "iuf"

@@ -265,6 +265,9 @@ class Dialect:
         return ", ".join(what for k, (what, so) in enumerate(_told(self, " (guessed)").items()) if so or k < 3)
 
 # %% ../../nbs/streams/11_dialect.ipynb #ca53eb9f
+_VALUE = r"[-+]?\d*[.,]\d{3,}|\d{4}-\d\d-\d\d[ T]\d\d:\d\d.*"  # of a measurement, or a moment
+
+
 def _told(found: Dialect, guessed: str) -> dict[str, bool]:
     "What can be said of a dialect, and whether it is worth saying."
     cut = {BLANKS: "blanks"}.get(found.separator, repr(found.separator))
@@ -276,13 +279,13 @@ def _told(found: Dialect, guessed: str) -> dict[str, bool]:
         f"cut at {cut}{mark['sep']}": found.separator != "," or found.reading.sep is not None,
         sign: found.decimal == "," or found.reading.decimal is not None,
         f"text in {found.encoding}{mark['encoding']}": found.encoding != "utf-8" or found.reading.encoding is not None,
-        f"{found.above} lines above the names left out{mark['skip_rows']}": found.above > 0,
-        f"{found.below} lines of units below the names left out": found.below > 0,
+        f"{found.above} line{'s' * (found.above > 1)} above the names left out{mark['skip_rows']}": found.above > 0,
+        f"{found.below} line{'s' * (found.below > 1)} of units below the names left out": found.below > 0,
         "a name is missing, the first column is called 'row'": found.width == len(found.names) > 0,
         "no names (given)": not found.reading.names,
         f"{found.either!r} is read as {number_of(found.either or '0', found.decimal):g}": bool(found.either),
-        "the names are numbers: is the first line data?": found.reading.names
-        and all("." in signs_of(n) for n in found.names),
+        "the names look like values: is the first line data? --no-names says so": found.reading.names
+        and (all("." in signs_of(n) for n in found.names) or any(re.fullmatch(_VALUE, n) for n in found.names)),
     }
 
 # %% ../../nbs/streams/11_dialect.ipynb #356ed439

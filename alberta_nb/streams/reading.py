@@ -46,8 +46,8 @@ class Reading:
     """How a table is to be read, where it is known: None is a guess. Raises ValueError that names what cannot be.
 
     `skip_rows` lines stand above the names; `names` is False where the file has none; behind a `comment` sign the rest
-    of a line says nothing; `na` are values that mean a missing one, besides the usual ones; `sort` puts the rows in the
-    order of their times, all in memory.
+    of a line says nothing; `na` are values that mean a missing one, besides the usual ones; `words` are columns whose
+    numbers are names, as those of shops are; `sort` puts the rows in the order of their times, all in memory.
     """
 
     sep: str | None = None
@@ -57,12 +57,15 @@ class Reading:
     skip_rows: int | None = None
     comment: str | None = None
     na: Sequence[str | float] = ()
+    words: Sequence[str] = ()
     names: bool = True
     sort: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sep", _SPOKEN.get(str(self.sep), self.sep))
-        object.__setattr__(self, "na", tuple([self.na] if isinstance(self.na, str | int | float) else self.na))
+        for name in ("na", "words"):
+            given = getattr(self, name)
+            object.__setattr__(self, name, tuple([given] if isinstance(given, str | int | float) else given))
         object.__setattr__(self, "decimal", self.decimal or _THOUSANDS.get(self.thousands or ""))
         _check_reading(self)
 
@@ -78,6 +81,7 @@ _OPTIONS = {
     "skip-rows": ("N", "lines above the names that are left out"),
     "comment": ("SIGN", "the rest of a line behind this sign is left out"),
     "na": ("A,B,...", "values that mean a missing one, besides empty cells, NA, null, ? and the like: --na=-999,-9999"),
+    "words": ("A,B,...", "columns whose numbers are names, as those of shops are: an input for each"),
 }
 
 
@@ -98,4 +102,4 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
 def reading_of(args: argparse.Namespace) -> Reading:
     "What the options say. Raises ValueError for one that cannot be."
     told = {field.name: getattr(args, field.name) for field in dataclasses.fields(Reading)}
-    return Reading(**told | {"na": next(csv.reader([told["na"] or ""]), [])})
+    return Reading(**told | {name: next(csv.reader([told[name] or ""]), []) for name in ("na", "words")})

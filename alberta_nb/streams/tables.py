@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .columns import column_kinds
+from .columns import column_kinds, kind_of
 from .dialect import TableError, dialect_of, explained, unpacked
 from .frames import arrow, at_home, leaves, regrouped, speaks_arrow
 from .frames import standard_input, streamed, to_frame, without
-from .pieces import Table, first_piece, input_names, look_at, numeric_names, several
+from .pieces import Table, first_piece, input_names, look_at, numeric_names, said_words, several
 from .reading import GUESS, Reading
 from .sources import Source, default_float
 from ..types import TimeStep, require
@@ -82,6 +82,7 @@ def _pandas_options(table: CSVTable) -> dict[str, Any]:
     decimal, comma = told.decimal, told.separator == ","  # which pandas does not take for both
     if told.decimal == "," and comma:  # where it was said to be, a point is none
         decimal = "\x1f" if given.decimal else "."
+    words = [coding.column for coding, _ in table.codings.numbers.values() if coding.kind == "category"]
     begun = given.names and not told.below and not given.comment  # with skipped lines pandas is slower
     return {
         "names": range(max(told.width, len(table.columns))), "index_col": False, "low_memory": False,
@@ -89,7 +90,7 @@ def _pandas_options(table: CSVTable) -> dict[str, Any]:
         "sep": told.separator, "decimal": decimal,
         "encoding": told.encoding, "encoding_errors": "replace", "comment": given.comment,
         "na_values": [*_MISSING, *map(str, given.na)],
-        "dtype": {table.position(c.column): str for c, _ in table.codings.numbers.values() if c.kind == "category"},
+        "dtype": dict.fromkeys(map(table.position, [*given.words, *words]), str),
     }  # fmt: skip
 
 # %% ../../nbs/streams/05_tables.ipynb #1953b0bd
@@ -175,10 +176,10 @@ def _sorted(table: Table) -> Table:
     import pandas as pd
 
     look_at(table)
-    clock: Any = table.codings.clock
-    require(clock is not None, f"{table.name}: sort needs a column of times, and it has none", TableError)
+    clocks = [clock for clock in (table.codings.clock, table.codings.of_day) if clock]
+    require(len(clocks) > 0, f"{table.name}: sort needs a column of times, and it has none", TableError)
     frame = pd.concat(list(table.frames(list(range(len(table.columns))))), ignore_index=True)
-    seconds = clock.read(frame.iloc[:, table.position(clock.column)])[:, 0]
+    seconds = sum(clock.read(frame.iloc[:, table.position(clock.column)])[:, 0] for clock in clocks)
     order = np.argsort(seconds, kind="stable")  # rows without a time come last
     frame = frame.iloc[order].set_axis(table.columns, axis=1).reset_index(drop=True)
     found = _FrameTable(frame, table.piece_rows, table.reading)
@@ -269,6 +270,7 @@ def explain(table: Table, most: int = 200) -> str:
     "How a table is read, and what each of its columns holds, judged by the first piece; nothing is learned."
     frame = first_piece(table)
     kinds = column_kinds(frame.iloc[:, :most], table.decimal, table.reading.decimal is not None)
+    kinds |= {name: kind_of(frame[name], held="no numbers") for name in said_words(table)}
     lines = [
         f"{table.name}: {table.written}",
         f"its first {len(frame):,} rows, in {len(table.columns):,} columns:",
