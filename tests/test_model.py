@@ -14,6 +14,9 @@ import alberta_nb as ab
 from alberta_nb.apps.futures import DiscountedMeanLearner, Futures
 from alberta_nb.apps.life import Lives
 from alberta_nb.apps.model import load_model, resumed, save_model, settings_of
+from alberta_nb.apps.nexting import next_everything
+from alberta_nb.apps.predict import predict_table
+from alberta_nb.apps.predict_return import predict_returns
 from alberta_nb.apps.tables import LaggedSource, all_rows
 from alberta_nb.horde.gvf import horde_from_columns
 from alberta_nb.horde.horde import HordeLearner
@@ -206,6 +209,20 @@ def test_two_files_of_futures_are_as_one(target: Any, cut: int, tmp_path: Path) 
     assert (tmp_path / "m").read_bytes() == (tmp_path / "w").read_bytes()
 
 
+@pytest.mark.parametrize("job", [predict_returns, next_everything])
+@pytest.mark.parametrize("lags", [0, 2])
+def test_two_files_of_a_network_of_futures_are_as_one(job: Any, lags: int, tmp_path: Path) -> None:
+    asked = {"cumulant": "b"} if job is predict_returns else {"columns": ["b", "d"]}
+    how = asked | {"lags": lags, "known": ["c"], "gammas": [0.0, 0.5], "record_every": 10, "optimizers": ["tdlambda"]}
+    kinds = ["network", "linear"][: 1 + (job is predict_returns)]
+    long = pd.concat([TABLE] * 4, ignore_index=True)
+    job(long, kinds=kinds, **how, save=tmp_path / "w")
+    job(long[:205], kinds=kinds, **how, save=tmp_path / "m")
+    predict_table(tmp_path / "m", long[205:].reset_index(drop=True), learn=True, save=tmp_path / "m")
+    assert (tmp_path / "m").read_bytes() == (tmp_path / "w").read_bytes()
+    assert any(64 in np.shape(leaf) for leaf in jax.tree.leaves(load_model(tmp_path / "m").state))
+
+
 def test_a_model_of_futures_can_be_used_twice(tmp_path: Path) -> None:
     save_model(tmp_path / "m", live_futures(futures_on(TABLE[:80])))
     model = load_model(tmp_path / "m")
@@ -231,13 +248,16 @@ def test_a_file_that_is_no_model_of_futures_is_refused(change: Any, tmp_path: Pa
 
 
 TD, HORDE = TDLinearLearner(TDLambda(0.01)), HordeLearner(horde_from_columns(["b"], [0.5]), (), TDLambda(0.01))
+TWICE = HordeLearner(horde_from_columns(["b"], [0.5, 0.8]), (), TDLambda(0.01))
 ALIEN = {
     "a learner of rows": ab.LinearLearner(),
     "a bank of learners of rows without predictions": ab.LearnerBank((ab.LinearLearner(ab.LMS(0.01)),)),
     "a learner of returns, which answers nothing": ab.LearnerBank((TD,)),
     "a lone learner of one column": DiscountedMeanLearner(TD),
-    "a bank of Hordes": ab.LearnerBank((DiscountedMeanLearner(HORDE),)),
-    "both kinds": ab.LearnerBank((DiscountedMeanLearner(TD), DiscountedMeanLearner(HORDE))),
+    "a bank of a Horde that asks twice": ab.LearnerBank((DiscountedMeanLearner(TWICE),)),
+    "one answer from each of two kinds, and one more": ab.LearnerBank(
+        (DiscountedMeanLearner(TD), DiscountedMeanLearner(HORDE), DiscountedMeanLearner(HORDE))
+    ),
     "one and a plain one": ab.LearnerBank((DiscountedMeanLearner(TD), TD)),
     "a column too many": DiscountedMeanLearner(HordeLearner(horde_from_columns(["b", "c"], [0.5]), (), TDLambda(0.01))),
     "no end": DiscountedMeanLearner(HordeLearner(horde_from_columns(["b"], [1.0]), (), TDLambda(0.01))),

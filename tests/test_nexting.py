@@ -239,6 +239,18 @@ def test_errors(capsys: Any, tmp_path: Any, content: str, words: list[str], mess
     assert code == 2 and not out and message in err and err.startswith("alberta-nb: error: ") and err.count("\n") == 1
 
 
+def test_a_network_answers_what_a_line_cannot() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=6000)
+    table = pd.DataFrame({"x": x, "y": np.roll(np.abs(x), 1) + 0.1 * rng.normal(size=6000)})
+    line, net = (
+        next_everything(table, ["y"], [0.0], lags=1, kinds=kind).scores.skill[0] for kind in ("linear", "network")
+    )
+    assert net > line + 0.2
+    with pytest.raises(ValueError, match="kinds must be one, which all demons share"):
+        next_everything(table, kinds=["linear", "network"])
+
+
 # --- columns of the row ---
 
 

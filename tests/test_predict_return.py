@@ -116,6 +116,20 @@ def test_windows_and_features_are_tidy(made) -> None:
     assert set(part.features.learner) == set(TD_OPTIMIZERS) and len(part.features) == 4 * 4
 
 
+def test_a_network_takes_part() -> None:
+    found = predict_returns(None, "temp", [0.8, 0.9], optimizers=["autotdidbd"], kinds=["linear", "network"])
+    assert list(found.learners) == [f"{name}, gamma {g}" for g in ("0.8", "0.9") for name in ("autotdidbd", "network")]
+    skill = found.scores.skill
+    assert (skill[:, "network"] > 0.3).all() and (skill[:, "network"] > skill[:, "autotdidbd"] - 0.05).all()
+    assert found.features.learner.unique().tolist() == ["autotdidbd"]
+    alone = predict_returns(None, "temp", [0.9], kinds="network", step_size=0.001)
+    assert list(alone.learners) == ["network, gamma 0.9"] and not len(alone.features)
+    assert "network" in describe(alone, "t") and describe(alone, "t").count("largest step sizes") == 0
+    draw(alone)
+    with pytest.raises(ValueError, match="kinds must be of linear, network, got \\['forest'\\]"):
+        predict_returns(None, "temp", kinds="forest")
+
+
 def test_awkward_tables(tmp_path) -> None:
     table = make_table(400)
     table["same $\\alpha$ \n name"] = 5

@@ -203,15 +203,15 @@ def shows_progress(args: argparse.Namespace) -> bool:
     return not args.no_progress and path.is_file() and path.stat().st_size > LONG_FILE
 
 # %% ../../nbs/apps/13_command.ipynb #5f296417
-def _add_for_rows(add: Callable[..., Any], next_row: bool) -> None:
+def _add_for_rows(add: Callable[..., Any], next_row: bool, both: bool) -> None:
     "The arguments of a command that predicts every row and writes it down; more of them where it asks for `next_row`."
     add("--known", metavar="A,B,...", help="columns that are known when their row is predicted, as a price is")
     add("--save", type=at_home, metavar="MODEL", help="a file for what was learned, for `alberta-nb predict`")
+    add("--learner", dest="kinds", type=split_names, default="linear", metavar="KINDS",
+        help=f"linear, network{', or both with a comma between' * both} (default: %(default)s)")  # fmt: skip
     if not next_row:
         return
     add("--horizon", type=int, default=1, metavar="H", help="how many rows ahead (default: %(default)s)")
-    add("--learner", dest="kinds", type=split_names, default="linear", metavar="KINDS",
-        help="linear, network, or both with a comma between (default: %(default)s)")  # fmt: skip
     add("--robust", action="store_true", help="learn from an error no more than from three usual ones")
     add("--interval", type=float, default=0.9, metavar="P",
         help="the part of targets that intervals hold; 0 for no intervals (default: %(default)s)")  # fmt: skip
@@ -248,7 +248,7 @@ def _add_arguments(command: "Command", parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="how fast they learn (default: 0.01; of autostep 0.1 / horizon^2)",
     )
-    _add_for_rows(add, not command.gammas)
+    _add_for_rows(add, not command.gammas, len(command.optimizers) > 1)
     add_output_arguments(parser, [*command.files, PREDICTIONS])
     if command.gammas:
         name, default, meaning = command.gammas

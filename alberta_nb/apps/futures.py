@@ -126,10 +126,11 @@ def _mean(learner: DiscountedMeanLearner, state: DiscountedMeanState, prediction
 
 # %% ../../nbs/apps/14_futures.ipynb #106ffc92
 def _blank(state: Tree) -> Tree:
-    "The state of a Horde, wherever it is, that has learned nothing: it says as now, or the mean."
+    "The state of a Horde, wherever it is, whose heads have learned nothing: it says as now, or the mean."
     if isinstance(state, PopArtState):
         return state.replace(learner_state=_blank(state.learner_state))
-    return state.replace(params=jax.tree.map(jnp.zeros_like, state.params))
+    blank = {name: (*held[:-1], jnp.zeros_like(held[-1])) for name, held in vars(state.params).items()}
+    return state.replace(params=state.params.replace(**blank))
 
 
 def _first(learner: DiscountedMeanLearner, feature_dim: int) -> DiscountedMeanState:

@@ -153,8 +153,9 @@ def _answers(learner: Any, targets: int, names: Sequence[str]) -> bool:
     learners = learner.learners if bank else [learner]
     if not all(isinstance(one, DiscountedMeanLearner) for one in learners):
         return False
-    kind: Any = TDLinearLearner if bank else HordeLearner
-    fits = all(isinstance(innermost(one.learner), kind) for one in learners)
+    kinds: Any = (TDLinearLearner, HordeLearner) if bank else HordeLearner
+    fits = all(isinstance(innermost(one.learner), kinds) for one in learners)
+    fits = fits and not (bank and any(len(one.asked) > 1 for one in learners))
     fits = fits and all({column for column, _ in one.asked} == set(range(targets)) for one in learners)
     counts = collections.Counter(question for one in learners for question in one.asked)
     return fits and set(counts.values()) == {len(names)} and all(gamma < 1.0 for _, gamma in counts)

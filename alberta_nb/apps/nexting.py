@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from .command import Command, told_gammas
 from .futures import DiscountedMeanLearner, Futures
-from .job import TD_OPTIMIZERS, TableResult, check_gammas, choose, tidy
+from .job import TD_OPTIMIZERS, TableResult, check_gammas, check_kinds, choose, network_settings, tidy
 from .outcome import scores_of
 from .predict_return import follow, in_unit, shown_rows, told_jumps, windows_of
 from .report import as_text, axis_for, left_out, out_of_order, percent, plain, speed, unfilled, unstable
@@ -32,14 +32,16 @@ def next_everything(
     features: Sequence[str] | None = None, lags: int = 24, optimizers: Sequence[str] = ("autotdidbd",),
     normalizer: str | None = "ema", step_size: float | None = None, meta_step_size: float | None = None,
     trace_decay: float = 0.8, record_every: int | None = None, window: int = 500, progress: bool = False, *,
-    known: Sequence[str] = (), predictions: str | Path | None = None, save: str | Path | None = None,
+    known: Sequence[str] = (), kinds: Sequence[str] = ("linear",), predictions: str | Path | None = None,
+    save: str | Path | None = None,
 ) -> TableResult:  # fmt: skip
     """Predict every column at every discount before each row, then learn from the row; all demons in one pass.
 
     Args:
         columns: what is predicted; all numeric columns that are not `known` when None.
         gammas: discounts in [0, 1).
-        optimizers: the name of one.
+        optimizers: the name of one, for linear demons.
+        kinds: "linear", or "network" for 64 units that all demons share, which learn by Autostep.
         window: how many of the last rows whose future is known to all go into the result's `predictions`.
 
     Everything else, and what it raises, as for `predict_returns`.
@@ -48,11 +50,14 @@ def next_everything(
     gammas, optimizers = several("gammas", gammas), several("optimizers", optimizers)
     check_gammas(gammas)
     require(len(optimizers) == 1, f"optimizers must be one name, which all demons share, got {list(optimizers)}")
+    linear = (kinds := check_kinds(kinds)) == ["linear"]
+    require(len(kinds) == 1, f"kinds must be one, which all demons share, got {kinds}")
     source = _source(table, columns, features, lags, several("known", known))
     settings = normalizer, source.feature_dim, step_size, meta_step_size, trace_decay
     made, scaler = choose(optimizers, TD_OPTIMIZERS, *settings)
     spec = horde_from_columns(source.targets, list(gammas), trace_decay)
-    horde = HordeLearner(spec, (), made[optimizers[0]], normalizer=scaler)
+    line = {"hidden_sizes": (), "optimizer": made[optimizers[0]], "normalizer": scaler}
+    horde = HordeLearner(spec, **(line if linear else network_settings(scaler, step_size, meta_step_size)))
     lives = Futures(source, DiscountedMeanLearner(in_unit(horde, lags)), ["prediction"])
     return means_of(lives, record_every, window, predictions, save, progress)
 

@@ -8,6 +8,7 @@ __all__ = ['COMMAND', 'add_arguments', 'run', 'save', 'Answers', 'shown_rows', '
 
 # %% ../../nbs/apps/05_predict_return.ipynb #f0542d9c
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,8 +22,8 @@ from matplotlib.figure import Figure
 
 from .command import Command, check_place, replacing, told_gammas, told_scores
 from .futures import DiscountedMeanLearner, Futures
-from .job import TD_OPTIMIZERS, TableResult, check_gammas, choose, errors_over_time, learned_features
-from .job import tidy, unknown_rows, window_of
+from .job import TD_OPTIMIZERS, TableResult, check_gammas, check_kinds, choose, errors_over_time
+from .job import learned_features, network_settings, tidy, unknown_rows, window_of
 from .learn import live
 from .life import BASELINES, Told, Windows, Written
 from .model import save_model
@@ -30,6 +31,8 @@ from .outcome import contest, scores_of, told_contest, with_last
 from .report import COLORS, as_text, axis_for, draw_errors, left_out, line_style, out_of_order
 from .report import plain, remarks, shown_scores, speed, unfilled
 from .tables import GivenTable, LaggedSource, Rows
+from ..horde.gvf import create_horde_spec, horde_from_columns
+from ..horde.horde import HordeLearner
 from ..learners.bank import LearnerBank
 from ..learners.td import TDLinearLearner
 from ..learners.units import PopArt
@@ -164,13 +167,15 @@ def predict_returns(
     features: Sequence[str] | None = None, lags: int = 24, optimizers: Sequence[str] = TD_OPTIMIZERS,
     normalizer: str | None = "ema", step_size: float | None = None, meta_step_size: float | None = None,
     trace_decay: float = 0.8, record_every: int | None = None, window: int = 500, progress: bool = False, *,
-    known: Sequence[str] = (), predictions: str | Path | None = None, save: str | Path | None = None,
+    known: Sequence[str] = (), kinds: Sequence[str] = ("linear",), predictions: str | Path | None = None,
+    save: str | Path | None = None,
 ) -> TableResult:  # fmt: skip
     """Predict the return of column `cumulant` before each row, then learn from the row; all learners in one pass.
 
     Args:
         gammas: discounts in [0, 1).
         step_size: where step sizes start; 0.1 (1 - 0.9 trace_decay) / number of inputs when None.
+        kinds: "linear" for one learner of each optimizer, "network" for one of 64 units that learn by Autostep.
         window: how many of the last rows whose return is known go into the result's `predictions`.
 
     Everything else, and what it raises, as for `learn_table`.
@@ -181,9 +186,23 @@ def predict_returns(
     source = LaggedSource(table, cumulant, features, lags, known=known)
     settings = normalizer, source.feature_dim, step_size, meta_step_size, trace_decay
     made, scaler = choose(optimizers, TD_OPTIMIZERS, *settings)
-    inside = [in_unit(TDLinearLearner(optimizer, scaler), lags) for optimizer in made.values()]
-    bank = LearnerBank(tuple(DiscountedMeanLearner(one, gamma=gamma) for gamma in gammas for one in inside))
-    return returns_of(Futures(source, bank, list(made)), record_every, window, predictions, save, progress)
+    learners: dict[str, Any] = {name: TDLinearLearner(optimizer, scaler) for name, optimizer in made.items()}
+    learners = learners if "linear" in (kinds := check_kinds(kinds)) else {}
+    if "network" in kinds:
+        spec = horde_from_columns(source.targets, gammas[:1], trace_decay)
+        learners["network"] = HordeLearner(spec, **network_settings(scaler, step_size, meta_step_size))
+    pairs = [(one, gamma) for gamma in gammas for one in learners.values()]
+    bank = LearnerBank(tuple(DiscountedMeanLearner(in_unit(_asked(*pair), lags), gamma=pair[1]) for pair in pairs))
+    return returns_of(Futures(source, bank, list(learners)), record_every, window, predictions, save, progress)
+
+
+def _asked(learner: Any, gamma: float) -> Any:
+    "The learner, whose question is about this discount: a network has it in its demon."
+    if not isinstance(learner, HordeLearner):
+        return learner
+    (demon,) = learner.horde_spec.demons
+    spec = create_horde_spec([dataclasses.replace(demon, gamma=gamma)])
+    return dataclasses.replace(learner, horde_spec=spec)
 
 
 def in_unit(learner: Any, lags: int) -> Any:
