@@ -489,3 +489,20 @@ def test_programs_for_another_processor_are_others(tmp_path) -> None:
 def test_no_cache_is_an_option_of_every_job() -> None:
     for job in ("learn", "predict-return", "nexting"):
         assert cli.make_parser(job).parse_args([job, "--no-cache"]).no_cache
+
+
+def test_two_jobs_in_one_folder_do_not_mix(capsys, small) -> None:
+    folder = small.parent / "out"
+    words = ["learn", small, "--target", "y", "--lags", 1, "--output", folder]
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        folder.mkdir()
+        mark = folder / f".job.{platform.node()}-{other.pid}.part"
+        mark.touch()
+        code, _, err = call(capsys, *words)
+        assert code == 2 and f"another job is writing to {folder} (it left {mark.name})" in err
+        assert [path.name for path in folder.iterdir()] == [mark.name]
+        other.kill()
+    assert call(capsys, *words)[0] == 0  # who is gone holds nothing
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    assert call(capsys, *words[:3], "nothing", *words[4:])[0] == 2
+    assert sorted(path.name for path in folder.iterdir()) == FILES

@@ -16,7 +16,7 @@ import pytest
 
 import alberta_nb
 from alberta_nb.apps import learn, nexting, predict_return
-from alberta_nb.apps.command import Command, finite_or_none, load_learners, prepare, split_names
+from alberta_nb.apps.command import Command, finite_or_none, leave, load_learners, prepare, split_names
 from alberta_nb.apps.job import TableResult
 from alberta_nb.apps.report import (
     all_lost,
@@ -93,9 +93,11 @@ def test_what_dead_jobs_have_begun_is_cleared_away(tmp_path) -> None:
     for name in (dead, huge, own, elsewhere, "mine.part", ".config"):
         (tmp_path / name).touch()
     prepare(tmp_path)
+    leave(tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {own, elsewhere, "mine.part", ".config"}
     os.utime(tmp_path / elsewhere, (0, 0))
     prepare(tmp_path)
+    leave(tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {own, "mine.part", ".config"}
 
 
@@ -108,6 +110,7 @@ def test_a_job_that_is_killed_leaves_nothing_for_ever(tmp_path) -> None:
     subprocess.run([sys.executable, "-c", job, tmp_path], env=os.environ | {"PYTHONPATH": path}, check=False)
     assert len(list(tmp_path.iterdir())) == 1
     prepare(tmp_path)
+    leave(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -118,6 +121,8 @@ def test_two_jobs_can_prepare_one_folder(tmp_path) -> None:
 
 def test_a_folder_is_tried_first(tmp_path) -> None:
     prepare(tmp_path / "a" / "b")
+    assert len(list((tmp_path / "a" / "b").iterdir())) == 1  # that somebody is there
+    leave(tmp_path / "a" / "b")
     assert not list((tmp_path / "a" / "b").iterdir())
     (tmp_path / "file").write_text("")
     with pytest.raises(TableError, match="cannot write to"):

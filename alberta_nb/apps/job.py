@@ -82,7 +82,7 @@ def network_settings(
     how, bounder = Autostep(start, meta), ObGDBounding()
     return {"hidden_sizes": (64,), "optimizer": how, "bounder": bounder, "normalizer": normalizer}
 
-
+# %% ../../nbs/apps/02_job.ipynb #ff523229
 def choose(
     names: Sequence[str], among: Sequence[str], normalizer: str | None, feature_dim: int,
     step_size: float | None = None, meta_step_size: float | None = None, trace_decay: float = 0.0, horizon: int = 1,

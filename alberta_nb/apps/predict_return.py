@@ -195,7 +195,7 @@ def predict_returns(
     bank = LearnerBank(tuple(DiscountedMeanLearner(in_unit(_asked(*pair), lags), gamma=pair[1]) for pair in pairs))
     return returns_of(Futures(source, bank, list(learners)), record_every, window, predictions, save, progress)
 
-
+# %% ../../nbs/apps/05_predict_return.ipynb #8ba19ae6
 def _asked(learner: Any, gamma: float) -> Any:
     "The learner, whose question is about this discount: a network has it in its demon."
     if not isinstance(learner, HordeLearner):

@@ -88,7 +88,7 @@ def out_of_order(report: TableReport) -> list[str]:
     }  # fmt: skip
     return [line for line, so in lines.items() if so]
 
-
+# %% ../../nbs/apps/03_report.ipynb #8fcb5ddb
 def speed(found: TableResult, learners: int, kind: str = "learners") -> str:
     "One line: how long the pass took."
     rate = f"{found.steps / max(found.seconds, 1e-9):,.0f} steps/s, after {found.compiling:.1f} s of compiling"

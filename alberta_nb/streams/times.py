@@ -177,7 +177,7 @@ def moment(seconds: float, zoned: bool = False) -> str:
 
     return str(pd.Timestamp(round(seconds * 1e6), unit="us", tz="UTC" if zoned else None))
 
-
+# %% ../../nbs/streams/16_times.ipynb #6e9c1395
 class Clock:
     "Times as they come, piece by piece: how they follow each other. Missing ones are left out."
 
