@@ -517,8 +517,8 @@ def test_a_network_learns_what_no_line_can() -> None:
         ({"known": ["y"]}, "known must not name what is to be predicted"),
         ({"known": ["nope"]}, "has no column 'nope'"),
         ({"horizon": 0}, "horizon must be 1 or more, got 0"),
-        ({"interval": 1.0}, "level must be a finite number"),
-        ({"interval": -0.1}, "level must be a finite number"),
+        ({"interval": 1.0}, "interval must be a part above 0 and below 1, like 0.9, got 1.0"),
+        ({"interval": -0.1}, "interval must be a part above 0"),
         ({"window": 0}, "window must be 1 or more"),
     ],
 )
@@ -531,3 +531,27 @@ def test_what_cannot_be_is_said(arguments, message) -> None:
 def test_what_is_scored_is_a_learner(learner: object) -> None:
     with pytest.raises(TypeError, match="learner must have init and step"):
         Scored(learner)  # type: ignore[arg-type]
+
+
+def test_where_nothing_helps_it_is_said() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": rng.normal(size=800), "y": rng.normal(size=800)})
+    text = describe(learn_table(frame, "y"), "noise")
+    assert "nobody beats the running mean: of the inputs nothing was learned that helps" in text
+    both = describe(learn_table(frame.assign(z=np.roll(frame.x, 1)), ["y", "z"], lags=1), "two")
+    assert "y: nobody beats the running mean" in both and "z: nobody" not in both
+
+
+def test_an_input_that_was_never_there_has_no_step_size_to_tell() -> None:
+    rng = np.random.default_rng(0)
+    shop = rng.choice(["a", "b"], 600)
+    frame = pd.DataFrame({"x": rng.normal(size=600), "shop": shop})
+    frame["y"] = frame.x + (shop == "a") + 0.1 * rng.normal(size=600)
+    found = learn_table(frame, "y", lags=0, known=["x", "shop"], optimizers=["autostep", "least-squares"])
+    assert "shop: other" in set(found.features.feature) and "shop: other" not in set(found.sizes.feature)
+    assert "shop: other" not in "".join(line for line in describe(found, "t").splitlines() if "step sizes" in line)
+
+
+def test_a_result_is_short_when_it_is_shown(made) -> None:
+    text = repr(made)
+    assert text.startswith("TableResult of ") and len(text.splitlines()) < 12 and "rmse" in text

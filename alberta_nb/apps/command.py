@@ -256,14 +256,14 @@ def _add_arguments(command: "Command", parser: argparse.ArgumentParser) -> None:
         "default: all numeric ones")  # fmt: skip
     add("--lags", type=int, default=command.lags, metavar="K", help="how many past rows the learners see (default: 24)")
     add("--optimizer", dest="optimizers", type=split_names, default=",".join(command.optimizers), metavar="NAMES",
-        help=f"any of {', '.join(names)}, with commas between (default: %(default)s)")  # fmt: skip
+        help=f"of linear learners: any of {', '.join(names)}, with commas between (default: %(default)s)")  # fmt: skip
     add("--normalizer", default="ema", help="ema, welford or none (default: %(default)s)")
     add("--step-size", type=float, metavar="X", help="where step sizes start (default: at most 0.1 / number of inputs)")
     add(
         "--meta-step-size",
         type=float,
         metavar="X",
-        help="how fast they learn (default: 0.01; of autostep 0.1 / horizon^2)",
+        help="how fast they learn (default: 0.01" + ("; of autostep 0.1 / horizon^2)" if command.lags is None else ")"),
     )
     _add_for_rows(add, not command.gammas, len(command.optimizers) > 1)
     add_output_arguments(parser, [*command.files, PREDICTIONS])

@@ -107,7 +107,7 @@ def choose(
     return {name: known[name] for name in names}, NORMALIZERS[normalizer]
 
 # %% ../../nbs/apps/02_job.ipynb #f81a1ce7
-@dataclasses.dataclass(kw_only=True)
+@dataclasses.dataclass(kw_only=True, repr=False)
 class TableResult:
     "What a job on a table gives back: how it was read, who learned from it, how the run ended, and what was found."
 
@@ -135,6 +135,9 @@ class TableResult:
     outliers: dict[str, Any] = dataclasses.field(default_factory=dict)  # by target: a row that makes most of its error
     states: Tree = None  # of the learners, after the pass
     told_by: Any = None  # the command that tells it, where another one was called
+
+    def __repr__(self) -> str:
+        return f"TableResult of {', '.join(self.targets)}, {self.steps:,} rows\n{self.scores}"
 
     target = property(lambda self: self.targets[0])
     errors = property(lambda self: self.scores)  # as `nexting` calls them

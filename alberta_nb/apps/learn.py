@@ -45,6 +45,8 @@ def participants(
 ) -> dict[str, Any]:  # fmt: skip
     "The learners by name. Raises ValueError for an unknown name or a bad number."
     kinds = check_kinds(kinds)
+    if level is not None and not 0.0 < level < 1.0:
+        raise ValueError(f"interval must be a part above 0 and below 1, like 0.9, got {level}")
     settings = normalizer, source.feature_dim, step_size, meta_step_size, 0.0, source.horizon
     made, scaler = choose(optimizers, OPTIMIZERS, *settings)
     if scaler is not None:  # one absurd input is no reason to lose what was learned

@@ -23,6 +23,7 @@ from .report import as_text, axis_for, left_out, out_of_order, percent, plain, s
 from .tables import GivenTable, LaggedSource, opened
 from ..horde.gvf import horde_from_columns
 from ..horde.horde import HordeLearner
+from ..learners.base import innermost
 from ..streams.pieces import look_at, several
 from ..types import check_int, require
 
@@ -121,7 +122,8 @@ def _shown_skills(found: TableResult, most: int = 40) -> str:
 
 def describe(found: TableResult, name: str) -> str:
     "What the table was like, how each column was predicted at each time scale, and what was left out."
-    demons = f"{len(found.scores)} demons, {len(found.targets)} columns at {len(found.gammas)} time scales"
+    shared = " of one network" if innermost(found.learners["nexting"].learner).hidden_sizes else ""
+    demons = f"{len(found.scores)} demons{shared}, {len(found.targets)} columns at {len(found.gammas)} time scales"
     known = found.scores[found.scores.rows > 0]
     asked = [f"{column} at {gamma:g}" for column, gamma in zip(known.column, known.gamma, strict=True)]
     notes = [

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from .job import TableResult, errors_over_time, skill_over, tidy
 from .life import BASELINES, Lives, Told, Windows, advantage
 from .report import COLORS, as_text, draw_errors, listed, out_of_order, percent, plain, remarks
-from .report import shown_scores, speed, unfilled
+from .report import shown_scores, speed, unbeaten, unfilled
 from ..learners.linear import LinearLearner
 from ..learners.robust import Robust
 from ..streams.dialect import TableError
@@ -153,7 +153,9 @@ def _sizes(found: TableResult, heard: Heard, most: int = 5) -> pd.DataFrame:
     if not adaptive:
         return pd.DataFrame(columns=["step", "learner", "feature", "step_size"])
     name, names = adaptive[0], _about(found.features, found.target)
-    order = np.argsort(-np.abs(np.log(np.maximum(last[name], 1e-30) / max(np.median(last[name]), 1e-30))))[:most]
+    moved = names[names.learner == name].weight.to_numpy() != 0.0  # an input that was never there teaches nothing
+    far = np.abs(np.log(np.maximum(last[name], 1e-30) / max(np.median(last[name]), 1e-30)))
+    order = np.argsort(-np.where(moved, far, -1.0))[: min(most, max(int(moved.sum()), 1))]
     rows = [(step, name, k, sizes[k]) for step, who, sizes in heard.sizes if who == name for k in order]
     table = pd.DataFrame(rows, columns=["step", "learner", "feature", "step_size"])
     inputs = names[names.learner == name].feature.to_numpy()
@@ -237,17 +239,22 @@ def describe(found: TableResult, name: str) -> str:
     notes = [
         "rmse, mae: errors of predictions made before the row was learned from, in units of the target",
         "skill: the part of the last value's rmse that is gone" + (f"; {held}" if held else ""),
+        *(line for target in judged for line in _named(found, target, unbeaten(_score_of(found, target)))),
         *told_contest(found),
         *told_outliers(found),
         *told_intervals(found),
         *out_of_order(found.report),
         *unfilled(found),
         speed(found, len(found.learners)),
-        *(f"{target}: {line}" if len(found.targets) > 1 else line
-          for target, lines in zip(judged, noted, strict=True) for line in lines),
-    ]  # fmt: skip
+        *(line for target, lines in zip(judged, noted, strict=True) for line in _named(found, target, lines)),
+    ]
     asked = " and ".join(map(repr, found.targets)) + (f" {found.horizon} rows ahead" if found.horizon > 1 else "")
     return as_text(found, name, f"predicting {asked}", table, notes)
+
+
+def _named(found: TableResult, target: str, lines: Sequence[str]) -> Sequence[str]:
+    "Lines about one target, which they name where there are several."
+    return [f"{target}: {line}" for line in lines] if len(found.targets) > 1 else lines
 
 
 def _score_of(found: TableResult, target: str) -> pd.DataFrame:

@@ -29,7 +29,7 @@ from .life import BASELINES, Told, Windows, Written
 from .model import save_model
 from .outcome import contest, scores_of, told_contest, with_last
 from .report import COLORS, as_text, axis_for, draw_errors, left_out, line_style, out_of_order
-from .report import plain, remarks, shown_scores, speed, unfilled
+from .report import plain, remarks, shown_scores, speed, unbeaten, unfilled
 from .tables import GivenTable, LaggedSource, Rows
 from ..horde.gvf import create_horde_spec, horde_from_columns
 from ..horde.horde import HordeLearner
@@ -262,6 +262,7 @@ def describe(found: TableResult, name: str) -> str:
     notes = [
         "rmse, mae: errors of predictions made before the row was learned from, against the sum that followed",
         "skill: the part of the better baseline's rmse that is gone; last value and running mean are over 1 - gamma",
+        *(f"gamma {g:g}: {line}" for g, part in parts.items() for line in unbeaten(part.scores)),
         *told_contest(found),
         *told_jumps(found),
         *out_of_order(found.report),

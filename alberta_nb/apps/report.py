@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLORS', 'listed', 'treatment', 'as_text', 'out_of_order', 'speed', 'left_out', 'unfilled', 'percent', 'shown_scores',
-           'largest_step_sizes', 'unstable', 'all_lost', 'remarks', 'plain', 'axis_for', 'line_style', 'draw_errors']
+           'largest_step_sizes', 'unstable', 'unbeaten', 'all_lost', 'remarks', 'plain', 'axis_for', 'line_style',
+           'draw_errors']
 
 # %% ../../nbs/apps/03_report.ipynb #afd80e7b
 import math
@@ -35,13 +36,13 @@ def _counted(found: Mapping[str, int], examples: Mapping[str, str] = {}) -> str:
 def treatment(report: TableReport) -> list[str]:
     "One line for each thing that was met in the table, and what was done about it."
     clock, coded = report.timed.column if report.timed else "", report.coded.items()
-    ignored = [name for name in report.ignored if name != clock or not report.order]
+    ignored = [name for name in report.ignored if name not in (clock, *report.of_day) or not report.order]
     reasons = [report.refused.get(name, "no numbers") for name in ignored]
     why = {reason: [n for n, r in zip(ignored, reasons, strict=True) if r == reason] for reason in reasons}
     named = {reason: f"{reason}, ignored unless --known or --features names them" for reason in ("words", "times")}
     lines = {
         "read as": report.read_as,
-        f"times ({clock})": str(report.order or ""),
+        f"times ({listed([clock, *report.of_day])})": str(report.order or ""),
         "not numeric, ignored": listed(why.pop("no numbers", [])),
         **{named.get(reason, f"{reason}, ignored"): listed(names) for reason, names in why.items()},
         "yes and no, as 1 and 0": listed([name for name, coding in coded if coding.kind == "boolean"]),
@@ -134,9 +135,9 @@ def largest_step_sizes(features: pd.DataFrame, count: int = 3) -> dict[str, str]
     "For each learner whose step sizes differ, the inputs with the largest ones, beside their median."
     found = {}
     for name, rows in features.groupby("learner", sort=False):
-        sizes = rows.set_index("feature").step_size
-        if np.isfinite(sizes).all() and sizes.max() > 1.001 * sizes.min():
-            top = sizes.nlargest(count) / max(sizes.median(), 1e-30)
+        sizes, moved = rows.set_index("feature").step_size, rows.weight.to_numpy() != 0.0  # others had no input yet
+        if np.isfinite(sizes).all() and sizes[moved].max() > 1.05 * sizes.median():
+            top = sizes[moved].nlargest(count) / max(sizes.median(), 1e-30)
             found[str(name)] = ", ".join(f"{f} ({_times(r)} the median)" for f, r in top.items())
     return found
 
@@ -153,6 +154,13 @@ def unstable(names: Sequence[str], rmse: pd.Series, skill: pd.Series) -> list[st
         if lost
         else []
     )
+
+
+def unbeaten(scores: pd.DataFrame) -> list[str]:
+    "One line where a baseline is better than all that learn."
+    baselines: Tree = scores.rmse[list(BASELINES)]
+    line = f"nobody beats the {baselines.idxmin()}: of the inputs nothing was learned that helps"
+    return [] if scores.rmse.drop(list(BASELINES)).min() < baselines.min() else [line]
 
 
 def all_lost(scores: pd.DataFrame) -> bool:
@@ -204,13 +212,14 @@ def draw_errors(axes: Axes, found: TableResult, **legend: Any) -> None:
     inside = late[[name for name in running if name != "running mean"]].to_numpy()
     finite = inside[np.isfinite(inside)]
     top = min(finite.max(initial=0.0), 3 * running["last value"].iloc[-1]) if len(running) else 0.0
+    low = min(finite.min(initial=top), late["running mean"].min()) if len(running) else 0.0  # it may be the best
     for k, name in enumerate(scores.index if len(running) else []):
         label = f"{name}: {_number(scores.rmse[name])}" + " (above)" * (not late[name].min() <= 1.1 * top)
         style = line_style(name, 1.3, "0.4", max(3.5 - 0.8 * (k - 2), 1.0))  # all are seen, also on top of each other
         style = {"color": COLORS[(k - 2) % len(COLORS)]} | style
         axes.plot(running.index, running[name], label=label, **style)
     if top > 0:
-        axes.set_ylim(0.9 * finite.min(initial=top), 1.05 * top)
+        axes.set_ylim(0.9 * low, 1.05 * top)
     axes.set(xlabel="rows predicted", ylabel=f"RMSE of {plain(found.target)} so far")
     if len(running):
         axes.legend(frameon=False, **{"fontsize": 9, **(legend or {"ncols": 2, "loc": "lower right"})})

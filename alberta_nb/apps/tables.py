@@ -119,6 +119,7 @@ class TableReport:
     coded: dict[str, Coding] = dataclasses.field(default_factory=dict)  # how the columns became numbers that had none
     clock: Clock = dataclasses.field(default_factory=Clock)  # how the rows follow each other in time
     timed: Coding | None = None  # the column that says so
+    of_day: tuple[str, ...] = ()  # a column of times of day beside it
     until: float = np.nan  # the last time that was learned before this reading
     rare: dict[str, int] = dataclasses.field(default_factory=dict)  # words without an input of their own, by column
 
@@ -154,6 +155,7 @@ def report_on(table: Table, columns: Sequence[str]) -> TableReport:
     return TableReport(
         [name for name in table.refused if name not in coded], table.renamed, refused=table.refused,
         examples=table.examples, read_as=table.read_as, coded=coded, timed=codings.clock,
+        of_day=(codings.of_day.column,) if codings.of_day else (),
     )  # fmt: skip
 
 # %% ../../nbs/apps/01_tables.ipynb #0f4ce74c
