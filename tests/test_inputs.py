@@ -6,16 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from alberta_nb.apps.cli import main
 from alberta_nb.apps.learn import describe, learn_table
 from alberta_nb.apps.model import codings_of, resumed, settings_of
 from alberta_nb.apps.predict import predict_table
 from alberta_nb.apps.tables import LaggedSource, all_rows
 from alberta_nb.streams.columns import kind_of
 from alberta_nb.streams.dialect import TableError
-from alberta_nb.streams.inputs import BUCKETS, MOST_VALUES, Coding, calendar, coding_of, indicators
+from alberta_nb.streams.inputs import BUCKETS, MOST_VALUES, Coding, as_word, calendar, coding_of, indicators
 from alberta_nb.streams.pieces import input_names, look_at
 from alberta_nb.streams.reading import Reading
-from alberta_nb.streams.tables import TableSource, open_table
+from alberta_nb.streams.tables import TableSource, explain, open_table
 from alberta_nb.streams.times import Clock
 
 HOURS = pd.date_range("2026-03-02", periods=400, freq="h")
@@ -426,3 +427,71 @@ def test_several_series_in_one_table_are_told() -> None:
         learn_table(frame, "sales", optimizers=["lms"]), "three"
     )
     assert "time of the row above" not in describe(learn_table(shops(), "sales", optimizers=["lms"]), "one")
+
+
+# --- what strangers brought ---
+
+
+def test_a_date_among_which_a_total_stands_is_a_date() -> None:
+    days = ["01.02.2024"] * 40 + ["14.02.2024"] * 40 + ["Summe"]
+    assert kind_of(pd.Series(days), "Datum").name == "time"
+
+
+def test_names_are_names_whatever_they_look_like() -> None:
+    days = np.array([20240101, 20240102, 20240105])[np.arange(90) % 3]
+    frame = pd.DataFrame({"batch_date": days, "y": np.arange(90) % 3 * 2.0})
+    table = open_table(frame, reading=Reading(words=["batch_date"]))
+    source = LaggedSource(table, "y", lags=0, known=["batch_date"])
+    assert source.feature_names[:1] == ["batch_date=20240101"] and len(source.feature_names) == 4
+    assert table.codings.clock is None and "category, 3 values" in explain(table)
+
+
+def test_a_number_with_a_hole_has_the_name_that_it_had() -> None:
+    names = pd.Series(["5.0", "-3.0", "5.5", "v1.0", "5", ".0"]).map(as_word).to_list()
+    assert names == ["5", "-3", "5.5", "v1.0", "5", ".0"]
+
+
+def test_a_model_knows_its_names_in_a_file_that_is_sorted(tmp_path, capsys) -> None:
+    rng = np.random.default_rng(0)
+    shop = np.array(["01", "02", "10"])[rng.integers(0, 3, 400)]
+    frame = pd.DataFrame({"when": HOURS.astype(str), "shop": shop, "y": np.where(shop == "02", 5.0, -1.0)})
+    frame.to_csv(tmp_path / "s.csv", index=False)
+    words = ["learn", tmp_path / "s.csv", "--target", "y", "--known", "shop", "--words", "shop", "--lags", 0]
+    more = ["--save", tmp_path / "m", "--output", tmp_path / "out"]
+    assert main([*map(str, words), *map(str, more), "--optimizer", "lms"]) == 0
+    capsys.readouterr()
+    assert main(["predict", *map(str, [tmp_path / "m", tmp_path / "s.csv", "--sort", *more[2:]])]) == 0
+    assert "no input of their own" not in capsys.readouterr().out
+
+
+def test_rows_without_a_time_stay_where_they_are_when_all_are_sorted() -> None:
+    frame = pd.DataFrame({"when": [None, "2026-01-02", None, "2026-01-01", "2026-01-03"], "y": [0.0, 1, 2, 3, 4]})
+    values = next(open_table(frame, reading=Reading(sort=True)).pieces(["y"]))[0][:, 0]
+    assert values.tolist() == [0.0, 3.0, 1.0, 2.0, 4.0]
+
+
+def test_a_time_that_never_changes_says_nothing_of_the_rows() -> None:
+    frame = pd.DataFrame({"_start": "2026-01-01T00:00:00Z", "_time": HOURS.astype(str), "y": np.arange(400.0)})
+    source = LaggedSource(frame, "y", lags=1)
+    next(all_rows(source, 400))
+    assert source.report.order is not None and source.report.order.step == "1 hour"
+
+
+def test_clocks_in_two_columns_are_told_together() -> None:
+    frame = pd.DataFrame({"day": HOURS.strftime("%Y-%m-%d"), "time": HOURS.strftime("%I:%M%p"), "y": np.arange(400.0)})
+    assert "day and time together: 2026-03-02 00:00:00 to 2026-03-18 15:00:00, in order" in explain(open_table(frame))
+    text = describe(learn_table(frame, "y", optimizers=["lms"]), "t")
+    assert "times (day, time): " in text and "ignored" not in text
+
+
+def test_rows_without_a_word_are_counted() -> None:
+    frame = shops()
+    frame.loc[:9, "shop"] = None
+    assert "rows without a word: shop 10" in describe(learn_table(frame, "sales", lags=0, known=["shop"]), "t")
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e-6, 1e3, 1e9])
+def test_an_input_may_have_any_unit(unit: float) -> None:
+    x = np.random.default_rng(0).normal(size=1000)
+    one, other = (learn_table({"x": x * scale, "y": x}, "y", lags=0, known=["x"]).scores.rmse for scale in (1.0, unit))
+    np.testing.assert_allclose(other, one, rtol=1e-3)

@@ -37,7 +37,9 @@ from ..types import Tree, check_int, check_number, require
 # %% ../../nbs/apps/02_job.ipynb #bf467e54
 OPTIMIZERS = "lms", "idbd", "autostep", "obgd", "least-squares"
 TD_OPTIMIZERS = "tdlambda", "trueonline", "tdidbd", "autotdidbd"
-NORMALIZERS: dict[str, Normalizer | None] = {"ema": EMANormalizer(), "welford": WelfordNormalizer(), "none": None}
+NORMALIZERS: dict[str, Normalizer | None] = {
+    "ema": EMANormalizer(1e-30), "welford": WelfordNormalizer(1e-30), "none": None,  # a column may be in any unit
+}  # fmt: skip
 
 
 def check_different(what: str, given: Sequence[object], kind: str = "names") -> None:

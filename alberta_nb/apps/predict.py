@@ -7,6 +7,7 @@ __all__ = ['predict_table', 'add_arguments', 'run']
 
 # %% ../../nbs/apps/11_predict.ipynb #e7d22073
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +86,17 @@ def run(args: argparse.Namespace) -> int:
     return LEARN.answer(args, _found)
 
 
+def _quoted(values: Sequence[object]) -> str:
+    return ",".join('"' + str(value).replace('"', '""') + '"' for value in values)
+
+
 def _found(args: argparse.Namespace) -> TableResult | None:
     "What the model says of the table that the arguments name; None where only that is looked at."
     model = load_model(args.model)
-    if args.na is None:  # what meant a missing value then does so now
-        args.na = ",".join('"' + str(value).replace('"', '""') + '"' for value in model.table["na"])
+    if args.na is None:  # what meant a missing value then does so now, and what was a name is one
+        args.na = _quoted(model.table["na"])
+    if args.words is None:
+        args.words = _quoted([coding["column"] for coding, _ in model.table["codings"] if coding["kind"] == "category"])
     table = table_of(args)
     if table is None:
         return None

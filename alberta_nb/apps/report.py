@@ -57,6 +57,7 @@ def treatment(report: TableReport) -> list[str]:
         "never changes, kept, but without effect": listed(report.constant),
         "no value at all, without effect": listed(report.empty),
         "rows with words that have no input of their own": _counted(report.rare),
+        "rows without a word": _counted(report.wordless),
         "rows without a target, not learned from": f"{report.no_target:,}" if report.no_target else "",
         "rows before the first target, history only": f"{report.before_target:,}" if report.before_target > 1 else "",
     }
@@ -74,11 +75,16 @@ def as_text(found: TableResult, name: str, question: str, table: str, notes: Seq
     return "\n".join([asked, *treatment(found.report), "", table, "", *notes])
 
 
+def _again(report: TableReport) -> bool:
+    "Whether the first row is from a time that was learned; where times are days, the last day may go on."
+    return report.clock.first < report.until or bool(report.clock.first == report.until and report.until % 86_400)
+
+
 def out_of_order(report: TableReport) -> list[str]:
     "One line for each thing that is odd about the times: the order, equal ones, and ones that were learned before."
     if (order := report.order) is None:
         return []
-    until = moment(report.until, bool(report.timed and report.timed.zone)) if report.clock.first <= report.until else ""
+    until = moment(report.until, bool(report.timed and report.timed.zone)) if _again(report) else ""
     lines = {
         f"row {order.late:,} is earlier than the row above it: rows are learned as they stand; --sort puts them in "
         "order": order.late > 0,
@@ -182,6 +188,7 @@ def remarks(scores: pd.DataFrame, features: pd.DataFrame) -> list[str]:
 def plain(name: str, width: int = 24) -> str:
     "A column's name as a figure can show it: one line, not too long, no mathematics."
     name = " ".join(name.split()).replace("$", r"\$")
+    name = f" {name}" if name.startswith("_") else name  # or a legend leaves it out
     return name if len(name) <= width else name[: width - 3] + "..."
 
 

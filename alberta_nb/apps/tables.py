@@ -122,6 +122,7 @@ class TableReport:
     of_day: tuple[str, ...] = ()  # a column of times of day beside it
     until: float = np.nan  # the last time that was learned before this reading
     rare: dict[str, int] = dataclasses.field(default_factory=dict)  # words without an input of their own, by column
+    wordless: dict[str, int] = dataclasses.field(default_factory=dict)  # rows without a word
 
     @property
     def order(self) -> Order | None:
@@ -138,13 +139,16 @@ class TableReport:
 
 # %% ../../nbs/apps/01_tables.ipynb #5fd01a77
 def _count_rare(source: "_Counted", values: np.ndarray) -> None:
-    "Count the words without an input of their own in a piece (rows, columns)."
-    numbers, rare = source.table.codings.numbers, source.report.rare
-    for k, name in enumerate(source.columns):
-        coding, place = numbers.get(name, (None, 0))
-        if coding is not None and coding.kind == "category" and place >= len(coding.values):
-            n = rare.pop(coding.column, 0) + int(np.nansum(values[:, k]))
-            rare |= {coding.column: n} if n else {}
+    "Count the words without an input of their own, and the rows without a word, in a piece (rows, columns)."
+    report, numbers = source.report, source.table.codings.numbers
+    for coding in report.coded.values() if report.coded else ():
+        if coding.kind == "category":
+            places = [numbers[n][1] if numbers.get(n, [None])[0] == coding else -1 for n in source.columns]
+            lanes = values[:, np.argsort(places)[-len(coding.numbers) :]]
+            found = (report.rare, lanes[:, len(coding.values) :]), (report.wordless, 1.0 - lanes.max(axis=1))
+            for counts, there in found:
+                n = counts.pop(coding.column, 0) + int(there.sum())
+                counts |= {coding.column: n} if n else {}
 
 
 def report_on(table: Table, columns: Sequence[str]) -> TableReport:
@@ -319,6 +323,8 @@ def _counted_pieces(source: LaggedSource) -> Iterator[tuple[np.ndarray, np.ndarr
         report.until = source.after.time
     for values, bad, times in _with_times(source):
         report.add(source.owners, values, bad)
+        for name in () if source.lags else source.targets:  # of which nothing is carried forward
+            report.missing.pop(name, None)
         _count_rare(source, values)
         report.clock.add(times)
         there = np.isfinite(values)

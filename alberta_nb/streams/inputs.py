@@ -27,8 +27,9 @@ MOST_VALUES = BUCKETS = 64
 
 
 def as_word(cell: object) -> str:
-    "A value as it is written: a number that a column with holes made 3.0 is 3 again."
-    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
+    "A value as it is written: a number that a column with holes made 3.0 is 3 again, also in a file."
+    text = str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
+    return text[:-2] if text.endswith(".0") and text[:-2].lstrip("-").isdecimal() else text
 
 
 def indicators(column: Column, values: tuple[str, ...], others: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .columns import Kind, decimal_signs, kind_of, to_numbers, why_not_numeric
+from .columns import Kind, decimal_signs, kind_of, to_numbers, why_not_numeric, words_of
 from .dialect import TableError
 from .inputs import DAY, Coding, Codings, as_word, coding_of
 from .reading import Reading
@@ -177,11 +177,11 @@ def look_at(table: Table) -> tuple[list[str], int]:
     held = {name: why_not_numeric(frame.iloc[:, k], table.decimal, known) for k, name in enumerate(table.columns)}
     blank = [k for k, name in enumerate(table.given) if not name.strip() and not frame.iloc[:, k].notna().any()]
     held |= {table.columns[k]: "no name and no values" for k in blank}  # what separators at the end of lines make
-    held |= dict.fromkeys(said_words(table), "no numbers")
+    held |= dict.fromkeys(said := said_words(table), "no numbers")
     table.codings = Codings()
     for name, what in held.items():
         if what == "no numbers" or called_a_time(name):
-            kind = kind_of(frame[name], name, table.decimal, known, what)
+            kind = words_of(frame[name]) if name in said else kind_of(frame[name], name, table.decimal, known, what)
             held[name] = _without_numbers(table, name, kind, what)
     _check_days(table.codings, frame)
     table.refused = {name: what for name, what in held.items() if what}
@@ -206,7 +206,8 @@ def _without_numbers(table: Table, name: str, kind: Kind, what: str) -> str:
     if coding.kind == "boolean":
         coded(table, coding)
         return ""
-    if coding.kind == "time":
+    same = kind.order is not None and kind.order.first == kind.order.last and kind.rows > 1  # it is when it was written
+    if coding.kind == "time" and not same:
         which = "of_day" if coding.form == "clock" else "clock"
         first = getattr(table.codings, which) or dataclasses.replace(coding, kind="moment")
         setattr(table.codings, which, first)

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .columns import column_kinds, kind_of
+from .columns import column_kinds, words_of
 from .dialect import TableError, dialect_of, explained, unpacked
 from .frames import arrow, at_home, leaves, regrouped, speaks_arrow
 from .frames import standard_input, streamed, to_frame, without
 from .pieces import Table, first_piece, input_names, look_at, numeric_names, said_words, several
 from .reading import GUESS, Reading
 from .sources import Source, default_float
+from .times import Clock
 from ..types import TimeStep, require
 
 if TYPE_CHECKING:
@@ -179,8 +180,9 @@ def _sorted(table: Table) -> Table:
     clocks = [clock for clock in (table.codings.clock, table.codings.of_day) if clock]
     require(len(clocks) > 0, f"{table.name}: sort needs a column of times, and it has none", TableError)
     frame = pd.concat(list(table.frames(list(range(len(table.columns))))), ignore_index=True)
-    seconds = sum(clock.read(frame.iloc[:, table.position(clock.column)])[:, 0] for clock in clocks)
-    order = np.argsort(seconds, kind="stable")  # rows without a time come last
+    read = [clock.read(frame.iloc[:, table.position(clock.column)])[:, 0] for clock in clocks]
+    seconds = pd.Series(np.sum(read, axis=0)).ffill()  # a row without a time stays behind the one above it
+    order = np.argsort(seconds.fillna(-np.inf).to_numpy(), kind="stable")
     frame = frame.iloc[order].set_axis(table.columns, axis=1).reset_index(drop=True)
     found = _FrameTable(frame, table.piece_rows, table.reading)
     found.name, found.decimal, found.read_as, found.renamed = table.name, table.decimal, table.read_as, table.renamed
@@ -266,11 +268,22 @@ class TableSource(Source):
                 yield self.time_step(observation=page[:, :-1], target=page[:, -1:])
 
 # %% ../../nbs/streams/05_tables.ipynb #bc64affa
+def _both_clocks(table: Table, frame: Frame) -> list[str]:
+    "One line where the day of a row stands in one column, and its time of day in another."
+    look_at(table)
+    day, of_day = table.codings.clock, table.codings.of_day
+    if day is None or of_day is None:
+        return []
+    clock = Clock()
+    clock.add(np.sum([coding.read(frame[coding.column])[:, 0] for coding in (day, of_day)], axis=0))
+    return [f"  {day.column} and {of_day.column} together: {clock.order(bool(day.zone))}"]
+
+
 def explain(table: Table, most: int = 200) -> str:
     "How a table is read, and what each of its columns holds, judged by the first piece; nothing is learned."
     frame = first_piece(table)
     kinds = column_kinds(frame.iloc[:, :most], table.decimal, table.reading.decimal is not None)
-    kinds |= {name: kind_of(frame[name], held="no numbers") for name in said_words(table)}
+    kinds |= {name: words_of(frame[name]) for name in said_words(table)}
     lines = [
         f"{table.name}: {table.written}",
         f"its first {len(frame):,} rows, in {len(table.columns):,} columns:",
@@ -279,4 +292,5 @@ def explain(table: Table, most: int = 200) -> str:
     for name in table.columns[:most]:
         new = " (renamed)" if name in table.renamed else ""
         lines.append(f"  {' '.join(name.split()):{width}}{new}  {kinds[name]}")
+    lines += _both_clocks(table, frame)
     return "\n".join([*lines, *[f"  and {len(table.columns) - most:,} more"] * (len(table.columns) > most)])

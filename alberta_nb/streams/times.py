@@ -6,6 +6,7 @@
 __all__ = ['called_a_time', 'time_form', 'read_times', 'zone_of', 'Order', 'seconds_of', 'moment', 'Clock', 'told_form']
 
 # %% ../../nbs/streams/16_times.ipynb #79902eff
+import collections
 import dataclasses
 import datetime
 import re
@@ -77,9 +78,11 @@ def _solid_form(values: np.ndarray) -> str:
 # %% ../../nbs/streams/16_times.ipynb #36ea445e
 def _text_form(known: Column, called: bool) -> tuple[str, str]:
     "The form of times in text, of which one of the first is one."
-    found = [_TIME.fullmatch(cell.strip()) for cell in dict.fromkeys(known) if isinstance(cell, str)]
-    fits = [match for match in found if match]
-    if len(fits) < 0.9 * len(found) or fits[0]["solid"] and not called:
+    counts = collections.Counter(cell for cell in known if isinstance(cell, str))
+    found = {cell: _TIME.fullmatch(cell.strip()) for cell in counts}
+    fits = [match for match in found.values() if match]
+    share = sum(counts[cell] for cell, match in found.items() if match) / counts.total()
+    if share < 0.9 or fits[0]["solid"] and not called:
         return "", ""
     first = fits[0]
     if first["iso"]:
@@ -124,7 +127,8 @@ def read_times(column: Column, form: str, zoned: bool) -> Column:
         whole = pd.to_datetime(text, format="ISO8601", errors="coerce", utc=True) + day
         return whole if zoned else whole.dt.tz_localize(None)
     whole = pd.to_datetime(text.where(text.isna()), errors="coerce", utc=zoned)  # not one yet
-    for clock in ("%H:%M:%S", "%H:%M", "%H:%M:%S.%f", "%I:%M %p", "%I:%M:%S %p", "%I:%M:%S.%f %p", ""):
+    half = [f"%I:%M{seconds}{gap}%p" for seconds in ("", ":%S", ":%S.%f") for gap in (" ", "")]
+    for clock in ("%H:%M:%S", "%H:%M", "%H:%M:%S.%f", *half, ""):
         exact = (form.replace(",", ".") + clock if clock else form.strip("T, ")) + "%z" * zoned
         left = text[whole.isna() & column.notna()]
         if len(left):
