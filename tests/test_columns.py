@@ -65,7 +65,7 @@ def test_what_a_column_holds() -> None:
         x=pd.array([1, None, 3], dtype="Int64"), y=pd.array([True, None, False], dtype="boolean"), z=[b"a", b"b"],
     ) == dict(
         a="numeric", b="boolean", c="boolean", d="boolean", e="category", f="empty", g="constant", h="constant",
-        i="refused", j="refused", k="refused", l="refused", m="category", n="category", o="category", p="numeric",
+        i="refused", j="refused", k="refused", l="refused", m="category", n="category", o="time", p="numeric",
         q="boolean", r="refused", s="category", t="empty", date="time", u="time", v="refused", w="refused", x="numeric",
         y="boolean", z="refused",
     )  # fmt: skip
