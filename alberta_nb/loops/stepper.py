@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
+from ..native.at_once import at_once
 from ..native.kernel import OPTIONS, native_if, use_native
 from ..native.rewrite import short_vectors
 from ..native.words import far_word, pack, pack_within, reaches, sizes_in, unpack, word_count
@@ -82,7 +83,7 @@ class _Compiled:
 
     def __init__(self, fn: Callable[..., Tree], native: bool, wide: bool, asked: bool = False):
         self.wide, self.asked = wide, asked
-        quick = jax.jit(native_if(True, fn), compiler_options=OPTIONS)
+        quick = jax.jit(at_once(native_if(True, fn)), compiler_options=OPTIONS)
         self.forms: list[Tree] = [quick, jax.jit(fn)] if native else [jax.jit(fn)]
 
     def __call__(self, *args: Tree) -> Tree:
