@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['at_once']
 
-# %% ../../nbs/native/07_at_once.ipynb #ec6a1b08
+# %% ../../nbs/native/07_at_once.ipynb #8e57e3a3
 from collections.abc import Callable
 
 import jax
@@ -13,7 +13,7 @@ from jax import lax
 
 from ..types import Tree
 
-# %% ../../nbs/native/07_at_once.ipynb #b2d56104
+# %% ../../nbs/native/07_at_once.ipynb #3c5eff33
 def at_once(fn: Callable[..., Tree]) -> Callable[..., Tree]:
     "`fn`, run by the thread that calls it where it is jitted on a CPU, however large it is; the same compiled code."
 
