@@ -482,6 +482,15 @@ def test_a_learner_without_update_is_asked_for_its_time_step() -> None:
     assert np.allclose(stepper.state, weights, atol=1e-5)
 
 
+def test_a_step_that_tells_no_prediction_is_named() -> None:
+    class Silent(Stranger):
+        def step(self, state: Any, time_step: Any) -> Any:
+            return super().step(state, time_step).replace(prediction=None)
+
+    with pytest.raises(TypeError, match="the step of a Silent must tell its prediction"):
+        ab.Stepper(Silent(), D)
+
+
 def test_forms_are_values() -> None:
     sizes = event_sizes(TD, D, ("observation", "reward", "next_observation", "gamma", "rho", "truncated"))
     assert list(sizes.values()) == [4, 1, 4, 1, 1, 1]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Given', 'Found', 'ADVICE', 'Predicting', 'not_traced', 'outside', 'check_packable', 'check_event_learner', 'like_of',
-           'PackedState', 'ReadState', 'TakingState', 'WatchedState', 'refused_event', 'CarefulState', 'EventLearner',
-           'learn_one_by_one', 'EventsLearner', 'Stepper']
+           'PackedWords', 'PackedState', 'TakingState', 'WatchedState', 'refused_event', 'CarefulState', 'EventLearner',
+           'learn_one_by_one', 'TableLearner', 'EventsLearner', 'Stepper']
 
 # %% ../../nbs/loops/03_stepper.ipynb #8da4c0d2
 import functools
@@ -19,12 +19,11 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ..native.at_once import at_once
 from ..native.kernel import use_native
-from ..native.words import far_word, pack, sizes_in, unpack, word_count
+from ..native.words import far_word, pack, sizes_in, word_count
 from ..learners.base import Learner, _settings, adopted, contract, state_like
 from .engine import _x64
-from .event import Compiled, EventPlace, asked_of, check_event, compiled, event_form
+from .event import EventPlace, answering, asked_of, check_event, compiled, event_form
 from .event import event_signature, event_sizes, event_table, in_plural, learn, members, padded, spread
 from .guard import NonFiniteError, stays
 from .start import check_instance, fit_state, is_traced
@@ -35,17 +34,6 @@ class Predicting(Learner, Protocol):
     "A learner that answers for one observation."
 
     def predict(self, state: Tree, observation: ArrayLike) -> Array: ...
-
-
-@functools.lru_cache(maxsize=128)
-def _answering(learner: Predicting, tree: Tree, leaves: tuple[Tree, ...], native: bool, wide: bool) -> Compiled:
-    "The compiled prediction of a stepper."
-    like = jax.tree.unflatten(tree, leaves)
-
-    def answer(words: Array, x: Array) -> Array:
-        return learner.predict(unpack(words, like), x)
-
-    return Compiled(at_once(answer) if native else answer, False, wide, asked=True)
 
 
 _stays = jax.jit(stays)
@@ -109,44 +97,21 @@ def like_of(learner: Learner, feature_dim: int, state: Tree) -> Tree:
     return state_like(learner, feature_dim)
 
 # %% ../../nbs/loops/03_stepper.ipynb #400a3f34
-class PackedState:
-    "A learner's state in one buffer, with the compiled functions that work on it: the part of a `Stepper` that holds."
+class PackedWords:
+    "A learner's state in one buffer: the part of a `Stepper` that holds."
 
     def __init__(self, learner: Predicting, feature_dim: int, state: Tree = None):
         check_event_learner(learner)
         self.learner, self.feature_dim = learner, check_int("feature_dim", feature_dim, 1, MAX_SIZE)
         like = like_of(learner, self.feature_dim, state)
         state = like if state is None else adopted(learner, fit_state("state", state, like))
-        leaves, self._tree = jax.tree.flatten(state)
+        leaves, tree = jax.tree.flatten(state)
         check_packable(leaves)
-        self._leaves = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
-        packed, self._wide, self._native = pack(leaves), bool(_settings.jax_enable_x64), use_native()
+        leaves, self._words = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves], pack(leaves)
+        self._wide, structure = bool(_settings.jax_enable_x64), contract(learner).structure
         self._several = hasattr(learner, "guard")  # a bank: who goes astray does not stop the others
-        self._size, self._after, self._lock = len(packed), 4 * len(packed), threading.RLock()  # behind the state: the last row, and a mark
-        asked = contract(learner).structure, self._tree, self._leaves, self._native, self._wide
-        self._predict, signature = _answering(*asked), event_signature(learner)
-        self._asked, self._asked_many = asked_of(signature), asked_of(signature, many=True)
-        self._places: dict[tuple[object, ...], EventPlace] = {}
-        self._usual = self._place(event_sizes(learner, self.feature_dim, self._asked.needed))
-        self._seen = self._usual.sent is not self._usual.vector
-        room = self._usual.behind * self._usual.dtype.itemsize // 4
-        self._words = np.append(packed, np.zeros(room, np.uint32))
-
-    def _place(self, sizes: dict[str, int]) -> EventPlace:
-        "The place of the events that hold so many numbers in each part, made once."
-        key = (*sizes, sizes.get("cumulants", 0))
-        if key not in self._places:
-            structure, form = contract(self.learner).structure, event_form(self.learner, sizes)
-            with _x64(self._wide):
-                like, event = jax.tree.unflatten(self._tree, self._leaves), jnp.zeros(form.width)
-                row = jax.eval_shape(functools.partial(learn, structure, form), like, event)[1]
-                made = compiled(structure, self._tree, self._leaves, form, self._native, self._wide)
-                self._places[key] = EventPlace(form, *made, row)
-        return self._places[key]
-
-# %% ../../nbs/loops/03_stepper.ipynb #ebdc95b8
-class ReadState(PackedState):
-    "A state that can be taken out, and the place of an event that is given in any way."
+        self._size, self._after, self._lock = len(self._words), 4 * len(self._words), threading.RLock()
+        self._tree, self._leaves, self._compiled = tree, tuple(leaves), (structure, tree, tuple(leaves))
 
     @property
     def state(self) -> Tree:
@@ -161,9 +126,36 @@ class ReadState(PackedState):
             leaves = [jnp.asarray(p.view(leaf.dtype).reshape(leaf.shape)) for p, leaf in pairs]
         return jax.tree.unflatten(self._tree, leaves)
 
+# %% ../../nbs/loops/03_stepper.ipynb #66804b02
+class PackedState(PackedWords):
+    "And the places of its events, with the compiled functions that work on them."
 
-class TakingState(ReadState):
-    "And a place for an event that is given in any way."
+    def __init__(self, learner: Predicting, feature_dim: int, state: Tree = None):
+        super().__init__(learner, feature_dim, state)
+        self._how, signature = (use_native(), self._wide), event_signature(learner)
+        self._predict = answering(*self._compiled, *self._how)
+        self._asked, self._asked_many = asked_of(signature), asked_of(signature, many=True)
+        self._places: dict[tuple[object, ...], EventPlace] = {}
+        self._usual = self._place(event_sizes(learner, self.feature_dim, self._asked.needed))
+        self._seen = self._usual.sent is not self._usual.vector
+        room = self._usual.behind * self._usual.dtype.itemsize // 4  # behind the state: the last row, and a mark
+        self._words = np.append(self._words, np.zeros(room, np.uint32))
+
+    def _place(self, sizes: dict[str, int]) -> EventPlace:
+        "The place of the events that hold so many numbers in each part, made once."
+        key = (*sizes, sizes.get("cumulants", 0))
+        if key not in self._places:
+            structure, form = contract(self.learner).structure, event_form(self.learner, sizes)
+            with _x64(self._wide):
+                like, event = jax.tree.unflatten(self._tree, self._leaves), jnp.zeros(form.width)
+                row = jax.eval_shape(functools.partial(learn, structure, form), like, event)[1]
+                made = compiled(*self._compiled, form, *self._how)
+                self._places[key] = EventPlace(form, *made, row)
+        return self._places[key]
+
+# %% ../../nbs/loops/03_stepper.ipynb #e6a38c63
+class TakingState(PackedState):
+    "And an event into its place, in whatever way it is given."
 
     def _place_of(self, names: Iterable[str], cumulants: int) -> EventPlace:
         "The place of events of these parts, with so many cumulants. Raises what the learner's `update` would."
@@ -262,10 +254,7 @@ class EventLearner(CarefulState):
     "What a `Stepper` does with an event: learn from it, or refuse it."
 
     def update(self, *given: ArrayLike, **named: ArrayLike | None) -> np.ndarray | None:
-        """Learn from one event, given as to the learner's own `update`, without the state.
-
-        [prediction, metrics...], a row of them for each head, and for each learner of a bank; None if it was skipped.
-        """
+        "Learn from one event, given as to the learner's `update`: [prediction, metrics...], or None if it was skipped."
         try:
             with self._lock:
                 place = self._usual
@@ -305,8 +294,26 @@ def learn_one_by_one(learner: EventLearner, place: EventPlace, events: np.ndarra
     return rows
 
 # %% ../../nbs/loops/03_stepper.ipynb #5add4dad
-class EventsLearner(EventLearner):
-    "And with many: learn from all of them in one call."
+class TableLearner(EventLearner):
+    "And with a table of events, in one call."
+
+    def _learn_table(self, place: EventPlace, events: np.ndarray, good: np.ndarray | None = None) -> np.ndarray:
+        "Learn from a table of events, or from the good ones; the others are skipped."
+        taken = events if good is None else events[good]
+        n, several = len(taken), self._several and self.non_finite == "raise"
+        with self._lock:
+            words, table = place.many(self._words, padded(taken), np.int32(n))
+            table = np.asarray(table)
+            rows = table[:n] if place.flat else table[:n].reshape(n, *place.rows)
+            if table[-1, 0] and not several and (np.isinf(rows).any() or not self._keeps(np.asarray(words), rows)):
+                return learn_one_by_one(self, place, events)  # after a burst the state may be back by now
+            self._words = words
+            self.skipped += len(events) - n
+        return rows.copy() if good is None else spread(rows, good)
+
+# %% ../../nbs/loops/03_stepper.ipynb #2a09cf55
+class EventsLearner(TableLearner):
+    "Which is made of whatever is given."
 
     def _table(self, given: tuple[Tree, ...], named: dict[str, Tree]) -> tuple[EventPlace, np.ndarray]:
         "The events of a call, checked, and the place of such."
@@ -335,20 +342,6 @@ class EventsLearner(EventLearner):
             raise refused_event(int(np.argmin(good)), False)
         return self._learn_table(place, events, good)
 
-    def _learn_table(self, place: EventPlace, events: np.ndarray, good: np.ndarray | None = None) -> np.ndarray:
-        "Learn from a table of events, or from the good ones; the others are skipped."
-        taken = events if good is None else events[good]
-        n, several = len(taken), self._several and self.non_finite == "raise"
-        with self._lock:
-            words, table = place.many(self._words, padded(taken), np.int32(n))
-            table = np.asarray(table)
-            rows = table[:n] if place.flat else table[:n].reshape(n, *place.rows)
-            if table[-1, 0] and not several and (np.isinf(rows).any() or not self._keeps(np.asarray(words), rows)):
-                return learn_one_by_one(self, place, events)  # after a burst the state may be back by now
-            self._words = words
-            self.skipped += len(events) - n
-        return rows.copy() if good is None else spread(rows, good)
-
 # %% ../../nbs/loops/03_stepper.ipynb #64066942
 def _parts_of(stepper: WatchedState) -> dict[str, Tree]:
     "What a copy or a pickle takes along: the learner, the state, and what else has a public name."
@@ -368,7 +361,8 @@ class Stepper(EventsLearner):
     """A learner that takes one event at a time, for a service: one packed state, one place for the event.
 
     `learner`: any learner that answers, or a bank of them, for events of `feature_dim` inputs; an event is what its
-    `update` takes. `state`: go on from this one; a network needs it, `learner.init(feature_dim, key)`.
+    `update` takes, and its answer has a row for each head, and for each learner of a bank.
+    `state`: go on from this one; a network needs it, `learner.init(feature_dim, key)`.
     `non_finite`: "raise" at an event that is not finite or makes the state so, or "skip" it, learn nothing, and count
     it in `skipped`.
     Threads may share it: one event is learned after the other. It can be copied and pickled as its learner and state.
@@ -387,7 +381,12 @@ class Stepper(EventsLearner):
         "The prediction (1,), or (n_heads,), or of a bank (n_learners, ...), for an observation (feature_dim,)."
         ask = self._predict
         quick = ask.forms[0] if _settings.jax_enable_x64 == ask.wide else ask
-        found = quick(self._words, vector("observation", observation, self.feature_dim))
+        try:
+            found = quick(self._words, vector("observation", observation, self.feature_dim))
+        except Exception:
+            if is_traced(observation):
+                raise not_traced() from None
+            raise
         if isinstance(found, jax.core.Tracer):  # compiled code would keep the state of now for ever
             raise not_traced()
         return found
