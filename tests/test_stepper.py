@@ -13,7 +13,6 @@ import pytest
 from alberta_nb.learners.bank import LearnerBank
 from alberta_nb.learners.linear import LinearLearner
 from alberta_nb.learners.mlp import MLPLearner
-from alberta_nb.learners.td import TDLinearLearner
 from alberta_nb.loops import event
 from alberta_nb.loops import stepper as module
 from alberta_nb.loops.stepper import Stepper

@@ -23,8 +23,8 @@ from ..native.kernel import use_native
 from ..native.words import far_word, pack, sizes_in, word_count
 from ..learners.base import Learner, _settings, adopted, contract, state_like
 from .engine import _x64
-from .event import EventPlace, answering, asked_of, check_event, compiled, event_form
-from .event import event_signature, event_sizes, event_table, in_plural, learn, members, padded, spread
+from .event import EventPlace, answering, asked_of, check_event, compiled, event_form, event_signature
+from .event import event_sizes, event_table, in_plural, learn, members, padded, shown_as, spread
 from .guard import NonFiniteError, stays
 from .start import check_instance, fit_state, is_traced
 from ..types import MAX_SIZE, Tree, check_int, require, vector
@@ -253,6 +253,7 @@ class CarefulState(WatchedState):
 class EventLearner(CarefulState):
     "What a `Stepper` does with an event: learn from it, or refuse it."
 
+    @shown_as("observation", "target")
     def update(self, *given: ArrayLike, **named: ArrayLike | None) -> np.ndarray | None:
         "Learn from one event, given as to the learner's `update`: [prediction, metrics...], or None if it was skipped."
         try:
@@ -327,6 +328,7 @@ class EventsLearner(TableLearner):
             self._check_negative(place, table)
         return place, table
 
+    @shown_as("observations", "targets")
     @outside
     def update_many(self, *given: ArrayLike, **named: ArrayLike | None) -> np.ndarray:
         """Learn from events, in order: each part a table (n, size), or (n,) where the size is 1, by names in plural.
