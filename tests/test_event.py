@@ -14,6 +14,7 @@ import pytest
 import alberta_nb as ab
 from alberta_nb.learners.base import contract
 from alberta_nb.loops.event import event_form, event_signature, event_sizes
+from alberta_nb.native.kernel import native_loops
 
 D, N, STEPS = 4, 3, 60
 RNG = np.random.default_rng(0)
@@ -115,6 +116,19 @@ def test_the_numbers_of_update(name: str, wide: bool) -> None:
         assert jax.tree.structure(one.state) == jax.tree.structure(state)
         assert close(one.predict(X[0]), learner.predict(state, X[0]), tolerance)
         assert one.skipped == many.skipped == 0
+
+
+@pytest.mark.parametrize("name", ["td", "td off-policy", "td cut", "td both"])
+def test_compiled_plainly_the_bits_of_update(name: str) -> None:
+    learner, given = KINDS[name]
+    with native_loops(False):
+        state = first(learner)
+        stepper = ab.Stepper(learner, D, state)
+        for parts in events(given):
+            row, result = stepper.update(**parts), learner.update(state, **parts)
+            state = result.state
+            assert np.array_equal(row, row_of(result))
+        assert same(stepper.state, state)
 
 
 @pytest.mark.parametrize("name", [name for name, (_, given) in KINDS.items() if not OPTIONAL & set(given)])
