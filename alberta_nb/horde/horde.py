@@ -175,7 +175,8 @@ class HordeStructure(Settings):
     n_outputs = property(lambda self: self.heads.n_heads)
     normalizer = property(lambda self: self.heads.normalizer)
     rescaled, values = property(lambda self: self.heads.rescaled), property(lambda self: self.heads.values)
-    read = LearnerSettings.read
+    read, predict = LearnerSettings.read, LearnerSettings.predict
+    check_state = property(lambda self: self.heads.check_state)
 
 # %% ../../nbs/horde/03_horde.ipynb #baf42d8c
 def _heads_of(horde: "HordeSettings") -> MultiHeadMLPLearner:
