@@ -249,7 +249,7 @@ class GymnasiumStream(_Predicted):
 
 # %% ../../nbs/framework/03_environments.ipynb #de183f3b
 class TDStream(GymnasiumStream):
-    "A `GymnasiumStream` of values (3); `update_value_function` says what V is, and nothing else should."
+    "A `GymnasiumStream` of values; `update_value_function` says what V is, and nothing else should."
 
     def __init__(
         self, env: Any, policy: Policy | None = None, gamma: float = 0.99, include_action_in_features: bool = False,
