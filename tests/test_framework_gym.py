@@ -289,6 +289,27 @@ def test_actions_that_do_not_fit(action: object) -> None:
         next(GymnasiumStream(Scripted(), policy=lambda o: action))
 
 
+@pytest.mark.parametrize(
+    "space, given, taken",
+    [
+        (spaces.Box(-2.0, 2.0, (1,)), jnp.float32(0.5), [0.5]), (spaces.Box(-9, 9, (2, 2)), range(4), [0, 1, 2, 3]),
+        (spaces.MultiDiscrete([2, 3]), [1.0, 2.0], [0, 1, 0, 0, 1]), (spaces.MultiBinary(2), [True, False], [1, 0]),
+        (spaces.Dict(a=spaces.Discrete(2)), {"a": jnp.array([1])}, [0, 1]), (spaces.Text(3, charset="ab"), "ba", None),
+    ],
+)  # fmt: skip
+def test_actions_of_all_kinds(space: spaces.Space, given: object, taken: list[float] | None) -> None:
+    env = Mixed()
+    env.action_space = space
+    seen = next(GymnasiumStream(env, policy=lambda o: given)).observation[7:]
+    assert seen.shape == (3,) if taken is None else seen.tolist() == taken
+    for _ in range(5):
+        next(GymnasiumStream(env, seed=None))
+    if isinstance(space, spaces.Box | spaces.MultiDiscrete):
+        for wrong in (np.ones(3), "left", None):
+            with pytest.raises(ValueError, match="policy must give an action of"):
+                next(GymnasiumStream(env, policy=lambda o, wrong=wrong: wrong))
+
+
 def test_environments_that_do_not_fit() -> None:
     class Long(Scripted):
         observation_space = spaces.Sequence(spaces.Discrete(2))

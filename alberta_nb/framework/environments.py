@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, Self, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
@@ -27,7 +26,7 @@ from ..learners.base import Learner, contract
 from ..loops.mlp import run_mlp_learning_loop
 from ..loops.multi_head import run_multi_head_learning_loop
 from ..loops.supervised import LearningResult, run_learning_loop
-from ..streams.sources import ArraySource, Source, default_float, on_host
+from ..streams.sources import ArraySource, Source, on_host
 from ..streams.td_sources import make_env
 from ..types import TimeStep, Tree, check_int, check_number, require
 
@@ -73,8 +72,10 @@ def _as_action(space: Any, action: Any) -> Any:
         fits = array.size == 1 and array.item() in range(int(space.start), int(space.start + space.n))
         require(fits, what)
         return int(array.item())
-    require(space.shape is None or array.size == int(np.prod(space.shape)), what)
-    return action if space.shape is None else array.astype(space.dtype).reshape(space.shape)
+    if not isinstance(space, spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary):
+        return action
+    require(array.dtype.kind in "fiub" and array.size == int(np.prod(space.shape)), what)
+    return array.astype(space.dtype).reshape(space.shape)
 
 # %% ../../nbs/framework/04_environments.ipynb #b7ff83f5
 def _own_seed(seed: int | None, purpose: int) -> int | None:
@@ -140,7 +141,7 @@ def _choose(stream: _Played, observation: Any) -> Any:
 
 
 def _numbers(space: Any, value: Any) -> np.ndarray:
-    return np.asarray(_spaces().flatten(space, value), default_float())
+    return np.asarray(_spaces().flatten(space, value), np.float64)  # the loops' own type is looked up by the page
 
 
 def _features(stream: _Played, observation: Any, action: Any) -> np.ndarray:
@@ -185,6 +186,9 @@ def _pages(stream: "_Predicted", rows: int, num_steps: int | None) -> Iterator[A
         raise failed
 
 # %% ../../nbs/framework/04_environments.ipynb #01f0de89
+_as_arrays = jax.jit(lambda *parts: parts)  # jnp.asarray takes four times as long
+
+
 class _Predicted(_Played):
     "Its steps with their targets."
 
@@ -206,14 +210,14 @@ class _Predicted(_Played):
             worth = on_host("what the estimator gives", self._value(_features(self, after, self._next_action)))
             require(worth.size == 1, f"the estimator must give one number, got shape {worth.shape}")
             reward += self.gamma * worth.item()
-        return np.array([reward], default_float())
+        return np.array([reward])
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> TimeStep:
-        seen, target = _move(self, self._target)
-        return TimeStep(observation=jnp.asarray(seen), target=jnp.asarray(target))
+        seen, target = _as_arrays(*_move(self, self._target))
+        return TimeStep(observation=seen, target=target)
 
     def pages(self, first: int, rows: int) -> Iterator[Any]:
         return _pages(self, rows, None)
@@ -281,7 +285,7 @@ def collect_trajectory(
     """
     stream = GymnasiumStream(env, mode, policy, 0.0, include_action_in_features, seed)
     moves = [_move(stream, stream._target) for _ in range(check_int("num_steps", num_steps))]
-    observations, targets = (jnp.asarray(np.stack(part)) for part in zip(*moves, strict=True))
+    observations, targets = _as_arrays(*map(np.stack, zip(*moves, strict=True)))
     return observations, targets
 
 
