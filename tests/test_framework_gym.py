@@ -254,6 +254,13 @@ def test_environments_are_closed() -> None:
             del stream
             gc.collect()
             assert env.closed == 1
+        made: list[Scripted] = []
+        gymnasium.register("Kept-v0", lambda: made.append(Scripted()) or made[-1], disable_env_checker=True)
+        for make in (make_gymnasium_stream, GymnasiumStream):
+            with pytest.raises(TypeError, match="policy"):
+                make("Kept-v0", policy=3)
+        gc.collect()
+        assert [env.closed for env in made] == [1, 1], "where the settings are refused, too"
         env = Scripted()
         collect_trajectory(env, turn, 4)
         assert not env.closed, "who made it closes it"
@@ -261,7 +268,8 @@ def test_environments_are_closed() -> None:
         stream.close()
         assert env.closed == 1
     finally:
-        del gymnasium.registry["Scripted-v0"]
+        for name in ("Scripted-v0", "Kept-v0"):
+            gymnasium.registry.pop(name, None)
 
 
 def test_settings_of_an_environment() -> None:

@@ -8,6 +8,7 @@ __all__ = ['Policy', 'PAGE_STEPS', 'PredictionMode', 'make_random_policy', 'make
            'learn_from_trajectory_normalized']
 
 # %% ../../nbs/framework/04_environments.ipynb #6712045a
+import contextlib
 import copy
 import enum
 import functools
@@ -161,7 +162,7 @@ def _move(stream: _Played, target: Callable[[Any, float, bool], np.ndarray]) -> 
     stream._now, stream._next_action = None if terminated or truncated else after, None
     stream.step_count += 1
     stream.episode_count += bool(terminated or truncated)
-    return seen, target(after, float(reward), bool(terminated))
+    return seen, target(after, float(np.asarray(reward).item()), bool(terminated))
 
 # %% ../../nbs/framework/04_environments.ipynb #3b8f42e2
 PAGE_STEPS = 256  # between two looks at the keyboard
@@ -269,9 +270,10 @@ def make_gymnasium_stream(
     include_action_in_features: bool = True, seed: int | None = 0, **env_kwargs: Any,
 ) -> GymnasiumStream:  # fmt: skip
     "A stream of the environment gymnasium.make(env_id, **env_kwargs), which is closed when the stream goes."
-    env = make_env(env_id, **env_kwargs)
-    stream = GymnasiumStream(env, mode, policy, gamma, include_action_in_features, seed)
-    weakref.finalize(stream, env.close)
+    with contextlib.ExitStack() as made:  # what was made is closed where the settings are refused, too
+        env = made.enter_context(contextlib.closing(make_env(env_id, **env_kwargs)))
+        stream = GymnasiumStream(env, mode, policy, gamma, include_action_in_features, seed)
+        weakref.finalize(stream, made.pop_all().close)
     return stream
 
 # %% ../../nbs/framework/04_environments.ipynb #e49a4cf3
