@@ -201,6 +201,7 @@ def test_seeds(seed: int) -> None:
     env = Scripted()
     list(islice(GymnasiumStream(env, seed=seed), 7))
     assert env.seeds == [seed, None, None]
+    assert type(make_random_policy(env)(None)) is int and make_random_policy(Mixed())(None)[1].shape == (2,)
     drawn = [[int(make_random_policy(env, s)(None)) for _ in range(2)] for s in range(30)]
     assert len({tuple(pair) for pair in drawn}) > 2
     mine, first = make_random_policy(env, seed), [make_random_policy(env, seed)(None) for _ in range(1)]

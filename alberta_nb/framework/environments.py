@@ -90,7 +90,7 @@ def make_random_policy(env: Any, seed: int | None = 0) -> Policy:
     "Uniform actions of an environment's action space."
     space = copy.deepcopy(_space(env, "action_space")[0])
     space.seed(_own_seed(seed, 1))
-    return lambda observation: space.sample()
+    return lambda observation: _as_action(space, space.sample())
 
 
 def make_epsilon_greedy_policy(
