@@ -173,6 +173,9 @@ def test_targets_of_several_numbers_in_a_loop() -> None:
     kept = learn_from_trajectory(heads, *collect_trajectory(Scripted(), turn, 30, "next_state"), learner_state=state)
     assert live[1].shape == (30, 2, 3)
     np.testing.assert_allclose(live[1], kept[1], rtol=1e-5)
+    with pytest.raises(ValueError, match="must give 3 targets.*2"):
+        three = ab.MultiHeadMLPLearner(3, (), step_size=0.001)
+        ab.run_learning_loop(three, stream, 5, learner_state=three.init(stream.feature_dim, KEY))
     with pytest.raises(ValueError, match="HeadsTimeSteps"):
         ab.run_learning_loop(ab.LinearLearner(), stream, 5)
 
