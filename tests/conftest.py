@@ -12,7 +12,9 @@ import pytest
 
 from alberta_nb.gate import _SAID
 
-_SAID.update(("predict", "terminal"))  # told where the framework is imported, as one module of tests does for all
+_SAID.update(
+    ("predict", "terminal", "terminal_reward")
+)  # told where the framework is imported, as one module of tests does for all
 
 
 @pytest.fixture

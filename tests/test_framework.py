@@ -180,6 +180,14 @@ def test_a_horde_with_traces(lamda: float, heard: int, said: list) -> None:
     assert len(of(said, "trace")) == heard
 
 
+@pytest.mark.parametrize("reward, heard", [(0.0, 0), (-1.5, 1)])
+def test_a_terminal_reward(reward: float, heard: int, said: list) -> None:
+    spec = ab.create_horde_spec([ab.GVFSpec("a", "prediction", 0.9, 0.0, terminal_reward=reward)])
+    for _ in range(2):
+        ab.HordeLearner(spec, (), step_size=0.1)
+    assert len(of(said, "terminal_reward")) == heard
+
+
 def horde(*places: int) -> ab.HordeLearner:
     demons = [ab.GVFSpec(f"d{i}", "prediction", 0.0, 0.0, place) for i, place in enumerate(places)]
     return ab.HordeLearner(ab.create_horde_spec(demons), (), step_size=0.1)

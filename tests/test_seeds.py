@@ -2,9 +2,11 @@
 
 import json
 import time
+import warnings
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -214,6 +216,29 @@ def test_files(results: dict[str, ab.AggregatedResults], tmp_path: Path) -> None
     ab.export_to_json(results, tmp_path / "all.json", include_timeseries=True)
     told = json.loads((tmp_path / "all.json").read_text())
     assert np.shape(told["a_b"]["timeseries"]["error"]) == (4, 60)
+
+
+def test_numbers_of_any_library(results: dict[str, ab.AggregatedResults], tmp_path: Path) -> None:
+    """Results of somebody else's making: seeds of numpy, rows of JAX, values in a list."""
+
+    def other(result: ab.AggregatedResults) -> ab.AggregatedResults:
+        told = {m: s._replace(mean=np.float32(s.mean), values=list(s.values)) for m, s in result.summary.items()}
+        rows = {metric: jnp.asarray(array) for metric, array in result.metric_arrays.items()}
+        return ab.AggregatedResults(result.config_name, np.asarray(result.seeds), rows, told)
+
+    others = {name: other(result) for name, result in results.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pairs = ab.pairwise_comparisons(others)
+        ab.save_experiment_report(others, tmp_path, "one", pairs)
+        ab.export_to_json(others, tmp_path / "all.json", include_timeseries=True)
+        assert ab.generate_markdown_table(others, pairs) == ab.generate_markdown_table(results, pairs)
+    told, same = json.loads((tmp_path / "all.json").read_text())["slow"], results["slow"]
+    assert (
+        told["seeds"] == list(same.seeds)
+        and told["summary"]["error"]["values"] == same.summary["error"].values.tolist()
+    )
+    assert np.array_equal(np.float32(told["timeseries"]["error"]), same.metric_arrays["error"])
 
 
 def test_what_is_not_finite_is_null(results: dict[str, ab.AggregatedResults], tmp_path: Path) -> None:

@@ -52,16 +52,17 @@ def export_to_csv(
 
 # %% ../../nbs/experiments/05_export.ipynb #dfad37a2
 def _plain(value: Any) -> Any:
-    "Numbers and arrays as JSON has them: what is not finite is null."
-    if isinstance(value, np.ndarray | list):
-        return [_plain(v) for v in (value.tolist() if isinstance(value, np.ndarray) else value)]
+    "Numbers and arrays of any library as JSON has them: what is not finite is null."
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _as_json(result: AggregatedResults, include_timeseries: bool) -> dict[str, Any]:
     told = {name: {k: _plain(v) for k, v in s._asdict().items()} for name, s in result.summary.items()}
-    rows = {name: _plain(np.asarray(a)) for name, a in result.metric_arrays.items()} if include_timeseries else None
-    return {"seeds": result.seeds, "summary": told} | ({} if rows is None else {"timeseries": rows})
+    rows = {name: _plain(a) for name, a in result.metric_arrays.items()} if include_timeseries else None
+    return {"seeds": _plain(result.seeds), "summary": told} | ({} if rows is None else {"timeseries": rows})
 
 
 def export_to_json(results: Results, filepath: str | Path, include_timeseries: bool = False) -> None:

@@ -185,7 +185,7 @@ def metric_of(result: AggregatedResults, metric: str) -> np.ndarray:
     "A metric (n_seeds, num_steps). Raises ValueError for a name that is not there."
     known = sorted(result.metric_arrays)
     require(metric in known, f"metric must be one of {known}, got {metric!r}")
-    return result.metric_arrays[metric]
+    return np.asarray(result.metric_arrays[metric])
 
 
 def final_values(result: AggregatedResults, metric: str = "squared_error", window: int = 100) -> np.ndarray:

@@ -243,7 +243,7 @@ def pairwise_comparisons(
         require(value in list(known), f"{name} must be one of {sorted(known)}, got {value!r}")
     window = check_int("window", window)
     ends = {
-        name: result.metric_arrays[metric][:, -window:].mean(axis=1, dtype=np.float64)
+        name: np.asarray(result.metric_arrays[metric])[:, -window:].mean(axis=1, dtype=np.float64)
         for name, result in results.items()
     }
     found = {

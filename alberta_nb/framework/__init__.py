@@ -12,7 +12,7 @@ from typing import Any
 
 from alberta_nb import __version__ as __version__
 
-_HOMES = f"{__name__}.names", "alberta_nb", f"{__name__}.visualization"  # what is something else there comes first
+_HOMES = f"{__name__}.names", "alberta_nb", f"{__name__}.visualization", f"{__name__}.environments"
 _MODULES = {
     "core": "bounders checkpoints diagnostics experience horde initializers learners lifecycle metrics mlp_learner",
     "streams": "base gymnasium synthetic",
@@ -30,7 +30,8 @@ def _find(name: str, module: str = __name__) -> Any:
     "A name of that library, wherever it is at home here, at its first use."
     if name == "__all__":  # what `import *` asks for
         return _names()
-    for home in () if name.startswith("_") else _HOMES:
+    homes = (_HOMES[-1], *_HOMES) if module.endswith(".gymnasium") else _HOMES  # what is another thing there first
+    for home in () if name.startswith("_") else homes:
         found: Any = importlib.import_module(home)
         if name in found.__all__:
             return vars(sys.modules[module]).setdefault(name, getattr(found, name))

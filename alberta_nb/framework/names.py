@@ -5,14 +5,13 @@
 # %% auto #0
 __all__ = ['Observation', 'Prediction', 'Target', 'AnyNormalizerState', 'RandomWalkTarget', 'AbruptChangeTarget', 'CyclicTarget',
            'PeriodicChangeTarget', 'RandomWalkState', 'AbruptChangeState', 'CyclicState', 'SuttonExperiment1State',
-           'PeriodicChangeState', 'ScaleDriftState', 'DynamicScaleShiftState', 'ScaledStreamState',
-           'compute_cumulative_error', 'compute_tracking_error', 'extract_metric', 'create_obgd_state',
-           'create_tdidbd_state', 'create_autotdidbd_state', 'FeatureRelevance', 'compute_feature_relevance',
-           'compute_feature_sensitivity', 'relevance_to_dict']
+           'PeriodicChangeState', 'ScaleDriftState', 'DynamicScaleShiftState', 'ScaledStreamState', 'create_obgd_state',
+           'create_tdidbd_state', 'create_autotdidbd_state', 'compute_cumulative_error', 'compute_tracking_error',
+           'extract_metric', 'FeatureRelevance', 'compute_feature_relevance', 'compute_feature_sensitivity',
+           'relevance_to_dict']
 
 # %% ../../nbs/framework/01_names.ipynb #4ffc4554
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -71,20 +70,21 @@ def create_autotdidbd_state(
     return AutoTDIDBD(initial_step_size, meta_step_size, trace_decay, normalizer_decay).init(feature_dim)
 
 # %% ../../nbs/framework/01_names.ipynb #6b8cd4db
-def _by_keyword(function: Callable[..., Any]) -> Callable[..., Any]:
-    "The function, whose first argument may also be given as `metrics_history`."
-
-    @functools.wraps(function)
-    def named(*args: Any, **settings: Any) -> Any:
-        given = [settings.pop("metrics_history")] if "metrics_history" in settings else []
-        return function(*given, *args, **settings)
-
-    return named
+def compute_cumulative_error(
+    metrics_history: object, error_key: str = "squared_error", learner: object = None
+) -> np.ndarray:
+    "`compute_cumulative_error` of this book."
+    return metrics.compute_cumulative_error(metrics_history, error_key, learner)
 
 
-compute_cumulative_error = _by_keyword(metrics.compute_cumulative_error)
-compute_tracking_error = _by_keyword(metrics.compute_tracking_error)
-extract_metric = _by_keyword(metrics.extract_metric)
+def compute_tracking_error(metrics_history: object, window_size: int = 100, learner: object = None) -> np.ndarray:
+    "`compute_tracking_error` of this book."
+    return metrics.compute_tracking_error(metrics_history, window_size, learner)
+
+
+def extract_metric(metrics_history: object, key: str, learner: object = None) -> np.ndarray:
+    "`extract_metric` of this book."
+    return metrics.extract_metric(metrics_history, key, learner)
 
 # %% ../../nbs/framework/01_names.ipynb #04467efd
 class FeatureRelevance(State):

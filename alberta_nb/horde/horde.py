@@ -199,6 +199,14 @@ def _lacks_traces(horde: "HordeSettings") -> bool:
     return not kept and bool(horde.horde_spec.field("lamda").any())
 
 
+def _say_what_differs(horde: "HordeSettings") -> None:
+    "What is otherwise in `alberta_framework`, to those who come from there."
+    if horde.learner.has_traces:
+        say_once("terminal", LED_HERE, moved=True)
+    if horde.horde_spec.field("terminal_reward").any():
+        say_once("terminal_reward", "terminal_reward is paid, with probability 1 - gamma at each step", moved=True)
+
+
 def _structure_of(horde: "HordeSettings") -> Tree:
     "What compiled code knows."
     selects = any(demon.cumulant_index >= 0 for demon in horde.horde_spec.demons)
@@ -232,8 +240,7 @@ class HordeSettings(LearnerSettings):
         object.__setattr__(self, "horde_spec", spec)
         object.__setattr__(self, "hidden_sizes", self.learner.hidden_sizes)
         object.__setattr__(self, "optimizer", self.learner.optimizer)
-        if self.learner.has_traces:
-            say_once("terminal", LED_HERE, moved=True)
+        _say_what_differs(self)
 
     def check_state(self, state: Tree) -> int:
         "Raise TypeError or ValueError unless `state` is one state of this Horde; the number of inputs that it is for."

@@ -136,7 +136,7 @@ def _source_blocks(
 ) -> Iterator[Block]:
     "The same for given time steps, which are checked here, before they reach the compiled loop."
     done, last = 0, None
-    for page in cut_pages(checked_pages(source, making.first, spec.rows), making.every):
+    for page in cut_pages(checked_pages(source, making.first, spec.rows, num_steps), making.every):
         n = whole = len(jax.tree.leaves(page)[0])
         n = n if num_steps is None else min(n, num_steps - done)
         check_clock(making.first + done, n)

@@ -234,6 +234,8 @@ def check_time_step(learner: Learner, stream: Experience, state: Tree, seeds: in
         what = f"stream must give {kind.__name__}s for a {type(learner).__name__}"
         given = stream.time_step
         require(issubclass(given, kind), f"{what}, got a {type(stream).__name__} of {given.__name__}s")
+        heads, targets = getattr(contract(learner).structure, "n_heads", None), stream.shapes().get("targets")
+        require(None in (heads, targets) or targets == (heads,), f"stream must give {heads} targets, got {targets}")
         return
     asked = kind, stream, contract(learner).structure if isinstance(stream, World) else None
     if asked in _seen:

@@ -7,7 +7,8 @@ __all__ = ['ScanStream', 'TDStream', 'watch', 'Stream', 'step_numbers', 'World']
 
 # %% ../../nbs/streams/01_base.ipynb #95234be4
 import functools
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+import importlib
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,14 @@ class ScanStream(Protocol):
 @runtime_checkable
 class TDStream(ScanStream, Protocol):
     "The same for the prediction of a value: its time steps are transitions."
+
+    def __new__(cls, *args: Any, **settings: Any) -> Self:
+        "A protocol is not called: who does means the class of `alberta_framework`, TDStream(env, ...)."
+        if cls is TDStream:
+            streams: Any = importlib.import_module("alberta_nb.framework.streams.gymnasium")
+            return streams.TDStream(*args, **settings)
+        new = super().__new__
+        return new(cls) if new is object.__new__ else new(cls, *args, **settings)
 
     def step(self, state: Tree, idx: Array) -> tuple[TDTimeStep, Tree]: ...
 

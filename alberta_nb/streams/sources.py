@@ -52,6 +52,10 @@ class Source:
         "Time steps from number `first` on, at most `rows` at a time: observation (n, feature_dim), target (n, 1)."
         raise NotImplementedError
 
+    def upcoming(self, first: int, rows: int, num_steps: int | None) -> Iterator[Any]:
+        "The pages of a run of `num_steps`, None where nobody knows: what is live should make no more."
+        return self.pages(first, rows)
+
 # %% ../../nbs/streams/04_sources.ipynb #dd6cbd85
 def default_float() -> np.dtype[Any]:
     "The float type of the loops: float32, or float64 where jax is told so."
@@ -101,10 +105,10 @@ def _page_field(
     return array if stays and array.dtype == kind else owned(array)
 
 
-def checked_pages(source: Source, first: int, rows: int) -> Iterator[Any]:
+def checked_pages(source: Source, first: int, rows: int, num_steps: int | None = None) -> Iterator[Any]:
     "The pages of a source, whoever wrote it, checked. Raises TypeError or ValueError with its class, field and step."
     shapes, stays, kind = source.shapes(), source.finite, default_float()
-    for page in source.pages(first, rows):
+    for page in source.upcoming(first, rows, num_steps):
         what = f"{type(source).__name__}: the page from step {first}"
         fits, wanted = isinstance(page, State) and set(shapes) <= set(vars(page)), source.time_step.__name__
         require(fits, f"{what} must be a {wanted}, got {type(page).__name__}", TypeError)

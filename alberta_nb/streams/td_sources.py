@@ -240,11 +240,11 @@ class GymSource(TDIteratorSource):
         super().__init__(play(self.env, act, gamma, feature_function(self.env, features), seed))
 
 # %% ../../nbs/streams/09_td_sources.ipynb #676250bc
-def make_env(env: Any) -> Any:
-    "An environment, or the one that a name stands for."
+def make_env(env: Any, **settings: Any) -> Any:
+    "An environment, or the one that a name stands for, with `settings` for gymnasium.make."
     if isinstance(env, str):
         try:
-            return importlib.import_module("gymnasium").make(env)
+            return importlib.import_module("gymnasium").make(env, **settings)
         except ImportError:
             raise ImportError(f"{env}: needs gymnasium, in the extra `gym`: pip install 'alberta_nb[gym]'") from None
     fits = callable(getattr(env, "reset", None)) and callable(getattr(env, "step", None))
