@@ -6,7 +6,7 @@
 __all__ = ['MAX_SAVED', 'Shelf', 'entity_keys', 'numbered', 'Lodging', 'SpillingLodging', 'EntityLearner', 'AnsweringEntities',
            'EntityBank']
 
-# %% ../../nbs/loops/17_entities.ipynb #aeeee43b
+# %% ../../nbs/loops/17_entities.ipynb #688a4cbd
 import collections
 import itertools
 import tempfile
@@ -25,7 +25,7 @@ from .saved import load, save
 from .stepper import event_table, refused_event
 from ..types import MAX_SIZE, Tree, check_int, require, vector
 
-# %% ../../nbs/loops/17_entities.ipynb #433c186a
+# %% ../../nbs/loops/17_entities.ipynb #1e9d9557
 class Shelf:
     "Rows of `width` words in a file without a name, in a folder. Raises OSError where that cannot be."
 
@@ -56,7 +56,7 @@ class Shelf:
         require(len(data) == self.bytes, f"row {place} of the spilled states cannot be read", OSError)
         return np.frombuffer(data, np.uint32)
 
-# %% ../../nbs/loops/17_entities.ipynb #6235eb2a
+# %% ../../nbs/loops/17_entities.ipynb #531ebd31
 def entity_keys(keys: Tree) -> list[str | int]:
     "Keys, one for each event, as a list. Raises TypeError that names the place of one that is none."
     listed = isinstance(keys, Iterable) and not isinstance(keys, str | bytes | Mapping)
@@ -72,7 +72,7 @@ def numbered(entities: list[str | int]) -> tuple[dict[str | int, int], np.ndarra
     numbers: dict[str | int, int] = {}
     return numbers, np.array([numbers.setdefault(entity, len(numbers)) for entity in entities], np.int32)
 
-# %% ../../nbs/loops/17_entities.ipynb #470013f4
+# %% ../../nbs/loops/17_entities.ipynb #7eab5812
 class Lodging:
     "Which entity's state is where: the part of an `EntityBank` that holds."
 
@@ -102,9 +102,10 @@ class Lodging:
         if entity in self._lane:
             self._free.append(self._lane.pop(entity))
         else:
-            self._shelf.free.append(self._place.pop(entity))  # type: ignore[union-attr]
+            place = self._place.pop(entity)
+            self._shelf.free.append(place)  # type: ignore[union-attr]
 
-# %% ../../nbs/loops/17_entities.ipynb #b21e3510
+# %% ../../nbs/loops/17_entities.ipynb #40232b29
 class SpillingLodging(Lodging):
     "And how it makes room."
 
@@ -133,21 +134,26 @@ class SpillingLodging(Lodging):
             self._lane.move_to_end(entity)
         self._table[[self._lane[entity] for entity in keep]] = words[cut:]
 
-# %% ../../nbs/loops/17_entities.ipynb #75d71e93
+# %% ../../nbs/loops/17_entities.ipynb #fb6eba25
 class EntityLearner(SpillingLodging):
     "What an `EntityBank` does with events: learn from them, or refuse them."
 
     skipped, non_finite = 0, "raise"
+
+    def _events(
+        self, keys: Tree, observations: ArrayLike, targets: ArrayLike
+    ) -> tuple[dict[str | int, int], np.ndarray, np.ndarray]:
+        "A number for each entity, the numbers of all events (n,), and the events with their targets."
+        names, events = entity_keys(keys), event_table(observations, targets, self.feature_dim, self._lanes.dtype)
+        require(len(names) == len(events), f"keys must have one key for each event: {len(events)}, got {len(names)}")
+        return *numbered(names), events
 
     def update_many(self, keys: Tree, observations: ArrayLike, targets: ArrayLike) -> np.ndarray:
         """Learn from events: keys (n,), observations (n, feature_dim), targets (n,); those of one key in their order.
 
         Gives rows (n, 1 + metrics), [prediction, metrics...], NaN for an event that was skipped.
         """
-        names = entity_keys(keys)
-        events = event_table(observations, targets, self.feature_dim, self._lanes.dtype)
-        require(len(names) == len(events), f"keys must have one key for each event: {len(events)}, got {len(names)}")
-        numbers, of = numbered(names)
+        numbers, of, events = self._events(keys, observations, targets)
         good = np.isfinite(events).all(axis=1)
         order = np.argsort(of, kind="stable")
         order = order[good[order]]
@@ -158,9 +164,9 @@ class EntityLearner(SpillingLodging):
             words, rows[order] = self._lanes(words, events[order], np.bincount(of[order], minlength=len(numbers)))
             learned = ~np.isnan(rows[:, 0])
             self._refuse(good & ~learned, True)
-            last = dict.fromkeys(names[k] for k in np.flatnonzero(learned)[::-1])
-            recent = list(last)[::-1]
-            self._put(recent, words[[numbers[entity] for entity in recent]])
+            recent = list(dict.fromkeys(of[learned][::-1].tolist()))[::-1]  # in the order of their last events
+            entities = list(numbers)
+            self._put([entities[k] for k in recent], words[recent])
             self.skipped += int((~learned).sum())
         return rows
 
@@ -176,15 +182,13 @@ class EntityLearner(SpillingLodging):
         (row,) = self.update_many([key], x[None], y)
         return None if np.isnan(row[0]) else row
 
-# %% ../../nbs/loops/17_entities.ipynb #fdb96a0f
+# %% ../../nbs/loops/17_entities.ipynb #e43149f4
 class AnsweringEntities(EntityLearner):
     "And with questions."
 
     def predict_many(self, keys: Tree, observations: ArrayLike) -> np.ndarray:
         "Predictions (n,) for keys (n,) and observations (n, feature_dim), without learning."
-        names = entity_keys(keys)
-        events = event_table(observations, np.zeros(len(names)), self.feature_dim, self._lanes.dtype)
-        numbers, of = numbered(names)
+        numbers, of, events = self._events(keys, observations, np.zeros(np.shape(observations)[:1]))
         with self._lock:
             words = self._gather(numbers)
         return self._lanes.answers(words, events[:, :-1], of)
@@ -216,7 +220,7 @@ class AnsweringEntities(EntityLearner):
     def __len__(self) -> int:
         return len(self._lane) + len(self._place)
 
-# %% ../../nbs/loops/17_entities.ipynb #fa58446c
+# %% ../../nbs/loops/17_entities.ipynb #ab10f115
 _NOTED: Mapping[str, Any] = {
     "keys": list, "capacity": int, "skipped": int, "non_finite": str, "random": list, "wide": bool,
 }  # fmt: skip
@@ -276,6 +280,7 @@ class EntityBank(AnsweringEntities):
                 room = told["capacity"] if capacity is None else capacity
                 bank = cls(saved.learner, saved.feature_dim, room, spill, key, told["non_finite"])
             keys = entity_keys(told["keys"])
+            require(len(set(keys)) == len(keys), "a key is there twice")
             bank._put(keys, bank._lanes.packed(saved.state, len(keys)))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error

@@ -6,7 +6,7 @@
 __all__ = ['learn_lanes', 'ask_lanes', 'lanes_for', 'entity_key', 'key_bytes', 'entity_random', 'Lanes', 'AnsweringLanes',
            'LearningLanes']
 
-# %% ../../nbs/loops/16_lanes.ipynb #d943e36c
+# %% ../../nbs/loops/16_lanes.ipynb #bc2bc593
 import functools
 import hashlib
 
@@ -23,7 +23,7 @@ from .engine import _x64
 from .stepper import _Compiled, _stays, check_event_learner, check_packable, learn, padded
 from ..types import MAX_SIZE, TimeStep, Tree, check_int, plain, require
 
-# %% ../../nbs/loops/16_lanes.ipynb #8fe9c768
+# %% ../../nbs/loops/16_lanes.ipynb #7e95b77e
 def learn_lanes(
     learner: Learner, like: Tree, words: Array, events: Array, ends: Array, count: Array
 ) -> tuple[Array, Array]:
@@ -59,7 +59,7 @@ def ask_lanes(learner: Tree, like: Tree, words: Array, observations: Array, lane
 
     return lax.fori_loop(0, count, one, jnp.zeros(len(observations), observations.dtype))
 
-# %% ../../nbs/loops/16_lanes.ipynb #3675d862
+# %% ../../nbs/loops/16_lanes.ipynb #d8e32a8a
 def lanes_for(states: int) -> int:
     "How many rows a table for so many states has: a power of four."
     return int(4 ** -(-max(states - 1, 0).bit_length() // 2))
@@ -72,7 +72,7 @@ def _compiled(learner: Tree, tree: Tree, leaves: tuple[Tree, ...], native: bool,
     teach, ask = (functools.partial(fn, learner, like) for fn in (learn_lanes, ask_lanes))
     return _Compiled(teach, native, wide), _Compiled(ask, False, wide, asked=True)
 
-# %% ../../nbs/loops/16_lanes.ipynb #a8123175
+# %% ../../nbs/loops/16_lanes.ipynb #e9862dc7
 def entity_key(key: object, name: str = "key") -> str | int:
     "A key as Python's own text or whole number. Raises TypeError or ValueError for anything else."
     found = plain(key)
@@ -91,7 +91,7 @@ def key_bytes(key: str | int) -> bytes:
     except UnicodeEncodeError:
         raise ValueError(f"key must be text that UTF-8 can hold, got {key[:100]!r}") from None
 
-# %% ../../nbs/loops/16_lanes.ipynb #a0299327
+# %% ../../nbs/loops/16_lanes.ipynb #80d014ef
 def entity_random(key: Array, entity: str | int) -> Array:
     "The random key of an entity, from the one for all: `learner.init(feature_dim, entity_random(key, entity))`."
     return _folded(key_data(key), _hash_words(entity))
@@ -106,7 +106,7 @@ def _folded(root: Array, words: np.ndarray | Array) -> Array:
     key = jax.random.wrap_key_data(jnp.asarray(root), impl="threefry2x32")
     return jax.random.fold_in(jax.random.fold_in(key, words[0]), words[1])
 
-# %% ../../nbs/loops/16_lanes.ipynb #05763bdd
+# %% ../../nbs/loops/16_lanes.ipynb #6f9d1320
 @functools.lru_cache(maxsize=128)
 def _starting(learner: Tree, feature_dim: int, wide: bool) -> _Compiled:
     "The packed first state of an entity, from the random key of all and the words of the entity's hash."
@@ -116,7 +116,7 @@ def _starting(learner: Tree, feature_dim: int, wide: bool) -> _Compiled:
 
     return _Compiled(start, False, wide, asked=True)
 
-# %% ../../nbs/loops/16_lanes.ipynb #b9690ce4
+# %% ../../nbs/loops/16_lanes.ipynb #56d993d5
 class Lanes:
     "The packed states of one learner, for events of `feature_dim` inputs: how they begin, learn and answer."
 
@@ -138,16 +138,20 @@ class Lanes:
         event = jax.ShapeDtypeStruct((self.feature_dim + 1,), self.dtype)
         self.width = jax.eval_shape(functools.partial(learn, learner), like, event)[1].size
         self.root = np.asarray(key_data(key)) if says.needs_key else None
-        self._begun = np.zeros(0) if says.needs_key else pack(learner.init(self.feature_dim))
+        self._begun = np.zeros(0, np.uint32) if says.needs_key else pack(learner.init(self.feature_dim))
+        asked = learner, self.feature_dim, self.wide
+        try:
+            self._start = _starting(*asked)
+        except TypeError:  # a setting that is an array cannot be looked up
+            self._start = _starting.__wrapped__(*asked)
 
     def first(self, entity: str | int) -> np.ndarray:
         "The words of an entity's first state."
         if self.root is None:
             return self._begun
-        start = _starting(self.learner, self.feature_dim, self.wide)
-        return np.asarray(start(self.root, _hash_words(entity)))
+        return np.asarray(self._start(self.root, _hash_words(entity)))
 
-# %% ../../nbs/loops/16_lanes.ipynb #356b156a
+# %% ../../nbs/loops/16_lanes.ipynb #7878834a
 class AnsweringLanes(Lanes):
     "And how they are read and asked."
 
@@ -175,7 +179,7 @@ class AnsweringLanes(Lanes):
         table[: len(words)], lanes[:n] = words, of
         return np.array(self.asked(table, xs, lanes, np.int32(n)))[:n]
 
-# %% ../../nbs/loops/16_lanes.ipynb #99ffa7cc
+# %% ../../nbs/loops/16_lanes.ipynb #b3b2fae5
 class LearningLanes(AnsweringLanes):
     "And how they learn."
 
