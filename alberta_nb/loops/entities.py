@@ -6,7 +6,7 @@
 __all__ = ['MAX_SAVED', 'Shelf', 'entity_keys', 'numbered', 'Lodging', 'SpillingLodging', 'EntityLearner', 'AnsweringEntities',
            'EntityBank']
 
-# %% ../../nbs/loops/17_entities.ipynb #688a4cbd
+# %% ../../nbs/loops/17_entities.ipynb #9b03a3ac
 import collections
 import itertools
 import tempfile
@@ -25,7 +25,7 @@ from .saved import load, save
 from .stepper import event_table, refused_event
 from ..types import MAX_SIZE, Tree, check_int, require, vector
 
-# %% ../../nbs/loops/17_entities.ipynb #1e9d9557
+# %% ../../nbs/loops/17_entities.ipynb #8866f150
 class Shelf:
     "Rows of `width` words in a file without a name, in a folder. Raises OSError where that cannot be."
 
@@ -56,7 +56,7 @@ class Shelf:
         require(len(data) == self.bytes, f"row {place} of the spilled states cannot be read", OSError)
         return np.frombuffer(data, np.uint32)
 
-# %% ../../nbs/loops/17_entities.ipynb #531ebd31
+# %% ../../nbs/loops/17_entities.ipynb #908f6665
 def entity_keys(keys: Tree) -> list[str | int]:
     "Keys, one for each event, as a list. Raises TypeError that names the place of one that is none."
     listed = isinstance(keys, Iterable) and not isinstance(keys, str | bytes | Mapping)
@@ -72,7 +72,7 @@ def numbered(entities: list[str | int]) -> tuple[dict[str | int, int], np.ndarra
     numbers: dict[str | int, int] = {}
     return numbers, np.array([numbers.setdefault(entity, len(numbers)) for entity in entities], np.int32)
 
-# %% ../../nbs/loops/17_entities.ipynb #7eab5812
+# %% ../../nbs/loops/17_entities.ipynb #5ffe35ee
 class Lodging:
     "Which entity's state is where: the part of an `EntityBank` that holds."
 
@@ -105,7 +105,7 @@ class Lodging:
             place = self._place.pop(entity)
             self._shelf.free.append(place)  # type: ignore[union-attr]
 
-# %% ../../nbs/loops/17_entities.ipynb #40232b29
+# %% ../../nbs/loops/17_entities.ipynb #85d20b57
 class SpillingLodging(Lodging):
     "And how it makes room."
 
@@ -134,7 +134,7 @@ class SpillingLodging(Lodging):
             self._lane.move_to_end(entity)
         self._table[[self._lane[entity] for entity in keep]] = words[cut:]
 
-# %% ../../nbs/loops/17_entities.ipynb #fb6eba25
+# %% ../../nbs/loops/17_entities.ipynb #2972e2fd
 class EntityLearner(SpillingLodging):
     "What an `EntityBank` does with events: learn from them, or refuse them."
 
@@ -182,7 +182,7 @@ class EntityLearner(SpillingLodging):
         (row,) = self.update_many([key], x[None], y)
         return None if np.isnan(row[0]) else row
 
-# %% ../../nbs/loops/17_entities.ipynb #e43149f4
+# %% ../../nbs/loops/17_entities.ipynb #f9206cde
 class AnsweringEntities(EntityLearner):
     "And with questions."
 
@@ -220,7 +220,7 @@ class AnsweringEntities(EntityLearner):
     def __len__(self) -> int:
         return len(self._lane) + len(self._place)
 
-# %% ../../nbs/loops/17_entities.ipynb #ab10f115
+# %% ../../nbs/loops/17_entities.ipynb #fff8b4c7
 _NOTED: Mapping[str, Any] = {
     "keys": list, "capacity": int, "skipped": int, "non_finite": str, "random": list, "wide": bool,
 }  # fmt: skip

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Event', 'Packet', 'written', 'read', 'Fold', 'AskedFold', 'fold']
 
-# %% ../../nbs/loops/18_fold.ipynb #ecd37c99
+# %% ../../nbs/loops/18_fold.ipynb #7d62d9fe
 import hashlib
 import json
 import struct
@@ -22,7 +22,7 @@ from .saved import as_told
 from .stepper import event_table, refused_event
 from ..types import Tree, check_int, require, vector
 
-# %% ../../nbs/loops/18_fold.ipynb #be1e0f19
+# %% ../../nbs/loops/18_fold.ipynb #a6c85f4a
 class Event(NamedTuple):
     "An event: its place in the log, which rises for each entity, what was seen and the truth, and whose it is."
 
@@ -31,7 +31,7 @@ class Event(NamedTuple):
     target: ArrayLike
     entity: str | int = ""
 
-# %% ../../nbs/loops/18_fold.ipynb #ba1f99fc
+# %% ../../nbs/loops/18_fold.ipynb #76b0f388
 _HEAD = struct.Struct("<8s16s16sQ")
 _MARK = b"alberta\1"
 
@@ -64,10 +64,12 @@ def read(learner: bytes, lanes: LearningLanes, state: bytes) -> Packet:
     who = f"this {type(lanes.learner).__name__} of {lanes.feature_dim} inputs"
     require(whose == learner, f"state is of another learner, or of other settings or inputs, than {who}")
     middle = _HEAD.size + 4 * sum(lanes.sizes)
+    size = middle + lanes.width * lanes.dtype.itemsize + 4
+    require(len(body) == size, f"state is damaged: it must have {size} bytes, got {len(body)}")
     words, row = np.frombuffer(body[_HEAD.size : middle], np.uint32), np.frombuffer(body[middle:-4], lanes.dtype)
     return Packet(int.from_bytes(offset, "big"), words, row, skipped)
 
-# %% ../../nbs/loops/18_fold.ipynb #dc75604d
+# %% ../../nbs/loops/18_fold.ipynb #58fd3d93
 class Fold:
     "What `fold` makes: call it with bytes, or None, and an event."
 
@@ -101,7 +103,7 @@ class Fold:
     def _words(self, packet: Packet | None, entity: str | int) -> np.ndarray:
         return self.lanes.first(entity_key(entity, "entity")) if packet is None else packet.words
 
-# %% ../../nbs/loops/18_fold.ipynb #7ea6db0c
+# %% ../../nbs/loops/18_fold.ipynb #c901cb18
 class AskedFold(Fold):
     "And it answers for bytes, without an event."
 
