@@ -24,7 +24,10 @@ from .multi_head import (
     run_multi_head_learning_loop as run_multi_head_learning_loop,
     run_multi_head_learning_loop_batched as run_multi_head_learning_loop_batched,
 )
+from .entities import EntityBank as EntityBank
+from .fold import Event as Event, fold as fold
 from .guard import NonFiniteError as NonFiniteError, StoppedError as StoppedError
+from .lanes import entity_random as entity_random
 from .saved import Saved as Saved, load as load, save as save
 from .start import StreamPosition as StreamPosition
 from .stepper import Stepper as Stepper
