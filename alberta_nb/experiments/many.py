@@ -33,6 +33,7 @@ from ..loops.mlp import BatchedMLPResult, _two_keys, run_mlp_learning_loop_batch
 from ..loops.saved import as_told
 from ..loops.start import Experience, check_steps, check_world, many_keys
 from ..loops.supervised import BatchedLearningResult, _told, run_learning_loop_batched
+from ..native.kernel import native_loops, use_native
 from ..types import check_int, require
 
 # %% ../../nbs/experiments/06_many.ipynb #5fb62eac
@@ -50,6 +51,7 @@ class Block(NamedTuple):
     lanes: int
     options: dict[str, Any]
     wide: bool  # whether numbers have 64 bits
+    native: bool  # whether loops are compiled as one kernel
 
     @property
     def n_seeds(self) -> int:
@@ -68,7 +70,7 @@ def _of_seeds(block: Block, bank: LearnerBank, first: int) -> BatchedLearningRes
 
 def run_block(block: Block) -> dict[str, np.ndarray]:
     "What a worker does: `metrics` (n_seeds, rows, n_learners, columns), `skipped` (n_seeds,), `steps` ()."
-    with _x64(block.wide):
+    with _x64(block.wide), native_loops(block.native):
         bank, parts = LearnerBank(block.learners), list[BatchedLearningResult]()
         for first in range(0, block.n_seeds, block.lanes):
             parts.append(_of_seeds(block, bank, first))
@@ -123,7 +125,7 @@ def plan(
     check_steps(stream, num_steps, 0, every, options.get("non_finite", "raise"))
     kind, words = written("keys", many_keys(keys))
     places, learners, wide = cut(bank, len(words), blocks), bank.learners, bool(_settings.jax_enable_x64)
-    more = weights, LANES[bank.needs_key], options, wide
+    more = weights, LANES[bank.needs_key], options, wide, use_native()
     made = [
         Block(tuple(learners[i] for i in part), stream, num_steps, (kind, words[some]), *more) for some, part in places
     ]
@@ -179,7 +181,7 @@ def _once(blocks: Mapping[int, Block], executor: Executor) -> Iterator[tuple[int
         for future in futures:
             future.cancel()
 
-
+# %% ../../nbs/experiments/06_many.ipynb #cd88b1b0
 def as_they_come(
     blocks: Mapping[int, Block], executor: Executor | None, retries: int
 ) -> Generator[tuple[int, dict[str, np.ndarray]], None, None]:
@@ -241,7 +243,7 @@ def file_of(folder: Path, block: Block) -> Path:
     name = hashlib.sha256(json.dumps(contents(block), sort_keys=True).encode()).hexdigest()
     return folder / f"{name[:40]}.block"
 
-
+# %% ../../nbs/experiments/06_many.ipynb #2457f1f3
 def _kept(path: Path) -> dict[str, np.ndarray] | None:
     "The numbers of a block that is done, or None; a file that is damaged is as good as none."
     if not path.exists():
@@ -255,6 +257,12 @@ def _kept(path: Path) -> dict[str, np.ndarray] | None:
         return None
 
 # %% ../../nbs/experiments/06_many.ipynb #f08e1e21
+def _keep(path: Path, block: Block, numbers: dict[str, np.ndarray]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays, told = described(numbers)
+    write_archive(path, {"block": contents(block), "arrays": told}, arrays)
+
+# %% ../../nbs/experiments/06_many.ipynb #b902ba6f
 def carry_out(
     blocks: Sequence[Block], executor: Executor | None = None, folder: str | Path | None = None, retries: int = 2,
     progress: bool = False,
@@ -281,12 +289,6 @@ def carry_out(
             bar.update(sizes[k])
     return [found[k] for k in range(len(blocks))]
 
-
-def _keep(path: Path, block: Block, numbers: dict[str, np.ndarray]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    arrays, told = described(numbers)
-    write_archive(path, {"block": contents(block), "arrays": told}, arrays)
-
 # %% ../../nbs/experiments/06_many.ipynb #bb3f25d9
 def seed_keys(key: Array, seeds: int | Sequence[int]) -> Array:
     "The keys of seeds, how many or which ones: seed k has `jax.random.fold_in(key, k)`, whoever else is asked for."
@@ -301,7 +303,7 @@ def _of_run(result: BatchedLearningResult, i: int) -> BatchedLearningResult:
     kind = type(result)
     return kind((None, result.metrics[:, :, i]), steps=result.steps, skipped=result.skipped, told=told)
 
-
+# %% ../../nbs/experiments/06_many.ipynb #2a0a6930
 def run_many(
     runs: Mapping[Any, tuple[Learner, Experience]], num_steps: int | None, key: Array,
     seeds: int | Sequence[int] = 30, *, executor: Executor | None = None,
