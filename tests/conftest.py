@@ -27,7 +27,7 @@ def float64() -> Iterator[None]:
 # Most tests compare numbers, and those of hastily compiled programs are as good: half of the time went into compiling.
 # What is said of the programs themselves, and what is pinned, is tried on programs as users run them; so is every page.
 AS_USERS_RUN_THEM = set(
-    "bench cli entities fold lanes loops noise paths pinned recipes rewrite stepper vmap_last".split()
+    "bench cli entities fold lanes loops many noise paths pinned recipes rewrite service stepper vmap_last".split()
 )
 
 

@@ -18,16 +18,16 @@ import alberta_nb
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(alberta_nb.__file__).parent
 RUN_TIME = {"jax", "numpy", "scipy", "pandas", "pyarrow", "matplotlib", "tqdm"}
-EXTRAS = {"notebook", "data", "gym", "optax", "dev"}
+EXTRAS = {"notebook", "data", "gym", "optax", "cluster", "sklearn", "river", "dev"}
 # What belongs to the making of the book, and what only an extra brings.
 FOREIGN = ("nbdev", "fastcore", "execnb", "pytest", "nbval", "numba", "sympy", "sklearn", "ipywidgets", "IPython")
-FOREIGN += ("gymnasium", "optax", "equinox")
+FOREIGN += ("gymnasium", "optax", "equinox", "river", "distributed", "dask")
 
 IMPORT_EVERYTHING = f"""
 import importlib, pkgutil, sys
 import alberta_nb
 for module in pkgutil.walk_packages(alberta_nb.__path__, "alberta_nb."):
-    if not module.name.endswith(("_modidx", "__main__")):
+    if not module.name.endswith(("_modidx", "__main__")) and ".adapters." not in module.name:  # which are for those
         importlib.import_module(module.name)
 print(*sorted(set({FOREIGN!r}) & set(sys.modules)))
 """
@@ -77,6 +77,9 @@ def test_extras(distribution: metadata.Distribution) -> None:
     assert requirements(distribution, "data") == {"scikit-learn"}
     assert requirements(distribution, "gym") == {"gymnasium"}
     assert requirements(distribution, "optax") == {"optax", "equinox"}
+    assert requirements(distribution, "cluster") == {"distributed"}
+    assert requirements(distribution, "sklearn") == {"scikit-learn"}
+    assert requirements(distribution, "river") == {"river>=0.26.1"}
     assert {"numba", "nbval", "pytest", "ruff", "mypy"} <= requirements(distribution, "dev")
 
 

@@ -8,6 +8,7 @@ from .export import (
     results_to_dataframe as results_to_dataframe,
     save_experiment_report as save_experiment_report,
 )
+from .many import run_many as run_many
 from .seeds import (
     AggregatedResults as AggregatedResults,
     ExperimentConfig as ExperimentConfig,

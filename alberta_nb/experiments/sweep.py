@@ -8,6 +8,8 @@ __all__ = ['sweep', 'seed_averages', 'sweep_table', 'paired_difference']
 # %% ../../nbs/experiments/01_sweep.ipynb #47c8d701
 import math
 from collections.abc import Sequence
+from concurrent.futures import Executor
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -15,16 +17,19 @@ import pandas as pd
 from jax import Array
 from numpy.typing import ArrayLike
 
+from .many import carry_out, joined, plan
 from ..learners.bank import LearnerBank
-from ..loops.mlp import BatchedMLPResult, run_mlp_learning_loop_batched
+from ..loops.mlp import run_mlp_learning_loop_batched
+from ..loops.start import Experience
 from ..loops.supervised import BatchedLearningResult, run_learning_loop_batched
-from ..streams.base import ScanStream
 from ..types import check_int, check_number, require
 
 # %% ../../nbs/experiments/01_sweep.ipynb #00a2148a
 def sweep(
-    learners: Sequence[Any], stream: ScanStream, num_steps: int, keys: Array, **options: Any
-) -> BatchedLearningResult | BatchedMLPResult:
+    learners: Sequence[Any], stream: Experience, num_steps: int | None, keys: Array, *,
+    executor: Executor | None = None, blocks: int | tuple[int, int] | None = None, folder: str | Path | None = None,
+    retries: int = 2, progress: bool = False, **options: Any,
+) -> BatchedLearningResult:  # fmt: skip
     """Run every learner on the same seeds: metrics (n_seeds, rows, n_learners, columns).
 
     All learners meet the same experience, so that their differences are not luck. Learners that differ only in numbers
@@ -34,12 +39,21 @@ def sweep(
         learners: what is compared.
         stream, num_steps, keys, options: as in `run_learning_loop_batched`, or `run_mlp_learning_loop_batched` where a
             network is among the learners; `record_every` keeps the metrics small.
+        executor: who computes, in blocks: any of `concurrent.futures`, or None for this process. With this argument
+            or the next two the result has metrics and no states.
+        blocks: into how many parts the seeds are cut, or seeds and learners; the numbers do not depend on it.
+        folder: where blocks that are done are kept, for who runs the same again.
+        retries: how often in a row a worker may be lost.
+        progress: show a bar.
 
-    Raises what `LearnerBank` and the loop raise.
+    Raises what `LearnerBank` and the loop raise, TypeError for what cannot be sent, RuntimeError for lost workers.
     """
     bank = LearnerBank(cast(tuple[Any, ...], learners))  # which makes a tuple of them
-    run = run_mlp_learning_loop_batched if bank.needs_key else run_learning_loop_batched
-    return run(bank, stream, num_steps, keys, **options)
+    if executor is None and blocks is None and folder is None:
+        run = run_mlp_learning_loop_batched if bank.needs_key else run_learning_loop_batched
+        return run(bank, stream, num_steps, keys, progress=progress, **options)
+    made = plan(bank, stream, num_steps, keys, bank.needs_key, blocks, options)
+    return joined(made, carry_out(made.blocks, executor, folder, retries, progress))
 
 # %% ../../nbs/experiments/01_sweep.ipynb #7c6e3bfc
 def seed_averages(
