@@ -24,7 +24,7 @@ def float64() -> Iterator[None]:
 
 # Most tests compare numbers, and those of hastily compiled programs are as good: half of the time went into compiling.
 # What is said of the programs themselves, and what is pinned, is tried on programs as users run them; so is every page.
-AS_USERS_RUN_THEM = {"bench", "cli", "loops", "noise", "paths", "pinned", "rewrite", "stepper", "vmap_last"}
+AS_USERS_RUN_THEM = {"bench", "cli", "loops", "noise", "paths", "pinned", "rewrite", "service", "stepper", "vmap_last"}
 
 
 @pytest.fixture(scope="module", autouse=True)
