@@ -52,9 +52,9 @@ def mixed(n: int, seed: int = 0) -> list[bytes]:
     for k in range(n):
         x = rng.normal(size=D).round(3).tolist()
         kind, y = rng.integers(8), round(sum(x), 3)
-        if kind < 3:  # at once
+        if kind < 2:
             event: Any = {"x": x, "y": y}
-        elif kind == 3:
+        elif kind < 4:
             event = {"id": k, "x": x}
             open_ids.append(k)
         elif kind in (4, 5) and open_ids:
