@@ -199,7 +199,7 @@ def kill(folder: Path, moments: int = 20, n: int = 100_000) -> None:
                 process = served(model, "--state", state, *words, stdin=lines, stdout=answers)
                 if left:
                     ready(process)
-                    time.sleep(rng.random() * 0.3)
+                    time.sleep(rng.random() * 2)
                     process.kill()
                 process.wait()
             offset = load(state).notes["service"]["offsets"].get("standard input", 0)

@@ -211,11 +211,25 @@ def test_hordes_and_heads_and_transitions(tmp_path) -> None:
     assert not many.answer({"x": [1, 0, 0], "y": [None, None]})["learned"]
 
 
-def test_what_no_event_can_teach(tmp_path) -> None:
-    bank = ab.LearnerBank((LEARNER, LEARNER))
-    ab.save(tmp_path / "bank.alberta", bank, bank.init(D))
-    with pytest.raises(ValueError, match=r"bank\.alberta: learner must have predict"):
-        begin(tmp_path / "bank.alberta", None, 9)
+def test_what_does_not_answer(tmp_path) -> None:
+    ab.save(tmp_path / "last.alberta", ab.LastValue(), ab.LastValue().init(D))
+    with pytest.raises(ValueError, match=r"last\.alberta: learner must have predict"):
+        begin(tmp_path / "last.alberta", None, 9)
+
+
+def test_a_model_of_a_table_is_for_another_command(tmp_path) -> None:
+    ab.save(tmp_path / "table.alberta", LEARNER, LEARNER.init(D), table={"lags": 1})
+    with pytest.raises(ValueError, match=r"table\.alberta: it is of a table.*alberta-nb predict"):
+        begin(tmp_path / "table.alberta", None, 9)
+
+
+@pytest.mark.skipif(not hasattr(ab.LearnerBank, "predict"), reason="a bank does not answer yet")
+def test_a_bank_answers_with_all_its_learners(tmp_path) -> None:
+    service = service_of(ab.LearnerBank((LEARNER, LEARNER)), tmp_path)
+    warm(service.taught)
+    assert service.answer({"x": [1, 2, 3], "y": 1}) == {"prediction": [0.0, 0.0], "learned": True}
+    first, second = service.answer({"x": [1, 2, 3]})["prediction"]
+    assert first == second > 0.0
 
 
 # --- what a replay does ---

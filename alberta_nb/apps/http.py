@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LONGEST_BODY', 'MOST_CONNECTIONS', 'SILENCE', 'SHORTEST_TOKEN', 'GET', 'POST', 'FULL', 'ALL', 'address_of',
-           'check_token', 'Refused', 'body_of', 'check_allowed', 'answers', 'Speaking', 'Handler', 'Door']
+           'check_token', 'Refused', 'body_of', 'check_allowed', 'answers', 'Speaking', 'Handler', 'Rooms', 'Door']
 
 # %% ../../nbs/apps/19_http.ipynb #b0947ae0
 import contextlib
@@ -70,7 +70,7 @@ def body_of(request: BaseHTTPRequestHandler) -> bytes:
     request.close_connection = closing
     return body
 
-
+# %% ../../nbs/apps/19_http.ipynb #0a0f1b3e
 def check_allowed(request: BaseHTTPRequestHandler, token: str | None) -> None:
     "Raise Refused for a request of a browser, or without the token where there is one."
     if token is None and "Origin" in request.headers:
@@ -131,7 +131,7 @@ GET, POST = {"/state": summary, "/metrics": metrics}, {"/predict": False, "/lear
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 ALL = "there are POST " + ", ".join(POST) + " and GET " + ", ".join([*GET, "/healthz"])
 
-
+# %% ../../nbs/apps/19_http.ipynb #05da58c0
 class Handler(Speaking):
     "One connection: requests, and an answer to each."
 
@@ -164,16 +164,12 @@ class Handler(Speaking):
             self.say(503, {"refused": str(error)})
 
 # %% ../../nbs/apps/19_http.ipynb #85f65709
-class Door(ThreadingHTTPServer):
-    "The server of a service: a thread for each connection, and not too many."
+class Rooms(ThreadingHTTPServer):
+    "A server with a thread for each connection, and not too many; `service` counts those that are refused."
 
     daemon_threads, request_queue_size = True, 128
-
-    def __init__(self, service: Service, host: str = "127.0.0.1", port: int = 0, token: str | None = None):
-        check_token(host, token)
-        self.service, self.token, self.room = service, token, threading.BoundedSemaphore(MOST_CONNECTIONS)
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        super().__init__((host, port), Handler)
+    service: Service
+    room: threading.BoundedSemaphore
 
     def server_bind(self) -> None:
         "Bind, without asking anybody what this machine is called."
@@ -183,8 +179,7 @@ class Door(ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         "Answer a connection in a thread of its own, if there is room."
         if self.room.acquire(blocking=False):
-            super().process_request(request, client_address)
-            return
+            return super().process_request(request, client_address)
         self.service.own["refused_connections"] += 1
         with contextlib.suppress(OSError):
             request.sendall(FULL)
@@ -199,3 +194,14 @@ class Door(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         "Nothing: whoever left in the middle of an answer has no use for it."
+
+# %% ../../nbs/apps/19_http.ipynb #15b26b14
+class Door(Rooms):
+    "The server of a service; with a `token`, whoever asks must have it. Raises ValueError where there must be one."
+
+    def __init__(self, service: Service, host: str = "127.0.0.1", port: int = 0, token: str | None = None):
+        check_token(host, token)
+        self.service, self.token = service, token
+        self.room = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, port), Handler)

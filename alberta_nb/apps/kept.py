@@ -68,6 +68,27 @@ def _end(self: "Kept") -> bool:
     self.ended.set()
     return self.save()
 
+# %% ../../nbs/apps/17_kept.ipynb #77c4327d
+def _save(self: "Kept", always: bool = False) -> bool:
+    "Write the service if anything has changed; whether what is on disk is what it knows now."
+    with self.writing:
+        service = self.service
+        with service.lock:
+            n, state, told = service.unsaved, service.taught.held.state, told_of(service)
+        if self.path is None or not (n or always):
+            return True
+        try:
+            save(self.path, service.taught.learner, state, service=told)
+        except Exception as error:  # of a disk, mostly; the service lives on
+            return _failed(self, getattr(error, "strerror", None) or f"{type(error).__name__}: {error}")
+        with service.lock:
+            service.unsaved -= n
+            service.own["saves"] += 1
+        if self.wrong:
+            self.say(f"{self.path}: the state is written again")
+        self.wrong = ""
+        return True
+
 # %% ../../nbs/apps/17_kept.ipynb #258d0a3c
 class Kept:
     "A service and the file that it is written to, if there is one; `say` tells about errors."
@@ -81,27 +102,7 @@ class Kept:
         if path is not None and often.events:
             service.after = self.after
 
-    after, end = _after, _end
-
-    def save(self, always: bool = False) -> bool:
-        "Write the service if anything has changed; whether what is on disk is what it knows now."
-        with self.writing:
-            service = self.service
-            with service.lock:
-                n, state, told = service.unsaved, service.taught.held.state, told_of(service)
-            if self.path is None or not (n or always):
-                return True
-            try:
-                save(self.path, service.taught.learner, state, service=told)
-            except Exception as error:  # of a disk, mostly; the service lives on
-                return _failed(self, getattr(error, "strerror", None) or f"{type(error).__name__}: {error}")
-            with service.lock:
-                service.unsaved -= n
-                service.own["saves"] += 1
-            if self.wrong:
-                self.say(f"{self.path}: the state is written again")
-            self.wrong = ""
-            return True
+    save, after, end = _save, _after, _end
 
 # %% ../../nbs/apps/17_kept.ipynb #a00807c8
 def begin(model: Path, state: Path | None, most: int) -> Service:
@@ -119,6 +120,8 @@ def begin(model: Path, state: Path | None, most: int) -> Service:
     ours = old is None or same or told is not None
     require(ours, f"{where}: it holds a learner, but no service: is it the model, or to be written over?")
     try:
+        of_table = "it is of a table, whose rows `alberta-nb predict MODEL FILE --learn` goes on with"
+        require("table" not in kept.notes, of_table)
         require(kept.feature_dim == saved.feature_dim, f"it is for {kept.feature_dim} inputs, not {saved.feature_dim}")
         service = Service(Taught(kept), most)
         if old is not None and told is not None:
@@ -127,7 +130,7 @@ def begin(model: Path, state: Path | None, most: int) -> Service:
         raise ValueError(f"{where}: {error}") from None
     return service
 
-
+# %% ../../nbs/apps/17_kept.ipynb #bbb1d516
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
     "Nobody else writes to this file in the block, where the system can say so. Raises ValueError if somebody does."

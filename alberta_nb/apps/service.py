@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COUNTS', 'OWN', 'MOST_SOURCES', 'NOTHING_WAITS', 'LIMITS', 'JSON', 'Place', 'as_read', 'parsed', 'mark_of', 'spoken',
-           'answered', 'Service', 'told_of', 'take_up', 'summary', 'asked', 'metrics']
+           'Record', 'Service', 'told_of', 'take_up', 'summary', 'asked', 'metrics']
 
 # %% ../../nbs/apps/16_service.ipynb #b76fca4b
 import base64
@@ -51,7 +51,7 @@ MOST_SOURCES, NOTHING_WAITS = (
 )
 LIMITS = [1e-5 * 10 ** (k / 3) for k in range(16)]  # of an event's seconds: 10 microseconds to 1 second
 
-
+# %% ../../nbs/apps/16_service.ipynb #9f9620d2
 class Place(NamedTuple):
     "Where the reading of a growing file stands: at which byte, behind how many rows, and the last bytes before."
 
@@ -85,7 +85,7 @@ def parsed(event: object) -> dict[str, Any]:
             raise ValueError(f"{name} must be a whole number, or text of at most {MOST_NAME}, got {str(given)[:100]}")
     return found
 
-
+# %% ../../nbs/apps/16_service.ipynb #2833d54f
 def mark_of(event: Mapping[str, Any], known: Mapping[str, int]) -> tuple[str, int] | None:
     "The source of an event and its number there, if it has one. Raises ValueError for a source too many."
     if "seq" not in event:
@@ -104,7 +104,7 @@ def spoken(said: np.ndarray) -> float | list[float | None] | None:
     return found[0] if len(found) == 1 else found
 
 
-def answered(service: "Service", event: dict[str, Any]) -> dict[str, Any]:
+def _answered(service: "Service", event: dict[str, Any]) -> dict[str, Any]:
     "What is said to an event that was read; whatever is wrong with it is raised before anything changes."
     if strange := event.keys() - service.taught.names:
         raise ValueError(f"unknown {sorted(strange)[:3]}; an event has some of {sorted(service.taught.names)}")
@@ -134,7 +134,7 @@ def _predicted(service: "Service", name: Any, x: np.ndarray) -> dict[str, Any]:
             service.counts["dropped"] += 1
     return {"prediction": spoken(said)}
 
-
+# %% ../../nbs/apps/16_service.ipynb #e2080f88
 def _learned(
     service: "Service", name: Any, x: np.ndarray, said: np.ndarray | None, event: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -161,12 +161,8 @@ def _error(service: "Service", y: float, said: float) -> dict[str, Any]:
     return {"error": error if math.isfinite(error) else None}
 
 # %% ../../nbs/apps/16_service.ipynb #4fd363cb
-class Service:
-    """A learner that answers events, counts each once, and knows where its inputs stand.
-
-    `taught`: the learner. `most`: how many predictions may wait for their targets; the oldest go. `after`, if it is
-    set, is called behind every event that counted. Threads may share it: one event is answered after the other.
-    """
+class Record:
+    "What a service knows: its learner, what was counted, where its inputs stand, and what waits."
 
     def __init__(self, taught: Taught, most: int = 10_000):
         self.taught, self.most = taught, check_int("waiting", most, 0)
@@ -177,6 +173,20 @@ class Service:
         self.own, self.times, self.seconds = dict.fromkeys(OWN, 0), [0] * (len(LIMITS) + 1), 0.0
         self.lock, self.closed, self.unsaved = threading.RLock(), False, 0
         self.after: Callable[[], None] = lambda: None
+
+    def had(self, source: str, number: int) -> bool:
+        "Whether this number of a source was counted already."
+        again = number <= self.offsets.get(source, 0)
+        self.own["again"] += again
+        return again
+
+# %% ../../nbs/apps/16_service.ipynb #a824ddb8
+class Service(Record):
+    """A learner that answers events, counts each once, and knows where its inputs stand.
+
+    `taught`: the learner. `most`: how many predictions may wait for their targets; the oldest go. `after`, if it is
+    set, is called behind every event that counted. Threads may share it: one event is answered after the other.
+    """
 
     def answer(self, event: object, mark: tuple[str, int] | None = None, place: Place | None = None) -> dict[str, Any]:
         """What is said to an event: the bytes of its JSON, a dict, or the exception that a door has against it.
@@ -197,12 +207,6 @@ class Service:
             self.after()
             return said
 
-    def had(self, source: str, number: int) -> bool:
-        "Whether this number of a source was counted already."
-        again = number <= self.offsets.get(source, 0)
-        self.own["again"] += again
-        return again
-
 # %% ../../nbs/apps/16_service.ipynb #4a083342
 def _said(service: Service, event: object) -> dict[str, Any]:
     "What is said to an event that is new to its door."
@@ -213,7 +217,7 @@ def _said(service: Service, event: object) -> dict[str, Any]:
         mark = mark_of(found, service.offsets)
         if mark is not None and service.had(*mark):
             return named | {"already": True}
-        answer = asked(service, found["ask"]) if "ask" in found else answered(service, found)
+        answer = asked(service, found["ask"]) if "ask" in found else _answered(service, found)
     except Exception as error:  # whatever is in an event, the next one is answered
         service.counts["malformed"] += 1
         answer = {"malformed": str(error)[:500] or type(error).__name__}
@@ -243,7 +247,7 @@ def told_of(service: Service) -> dict[str, Any]:
         "place": [place.at, place.rows, base64.b64encode(place.tail).decode()], "waiting": held,
     }  # fmt: skip
 
-
+# %% ../../nbs/apps/16_service.ipynb #dd118d9e
 def take_up(service: Service, told: Any) -> None:
     "Go on from `told_of` a service of the same learner. Raises ValueError for what is none."
     try:
