@@ -322,7 +322,7 @@ def _taken_up(
     saving: Saving, per_core: bool, carries: list[Carry], stream: Experience, learner_state: Tree,
     look: Callable[[Block], list[Tree]] | None,
 ) -> list[Carry]:  # fmt: skip
-    "The carries to go on from, with the rows and looks of the file put in place; the first ones where there is no file."
+    "The carries to go on from, after rows and looks of the file are put in place; the first ones without a file."
     like = {"position": saving.position, "run": _inner(carries), "state": learner_state}
     if (found := saving.file.found(stream, like)) is None:
         return carries
