@@ -12,7 +12,8 @@ from typing import Any
 
 from alberta_nb import __version__ as __version__
 
-_HOMES = f"{__name__}.names", "alberta_nb", f"{__name__}.visualization"  # what is something else there comes first
+# What is something else there comes first, and what needs a plotting library last.
+_HOMES = f"{__name__}.names", "alberta_nb", f"{__name__}.checkpoints", f"{__name__}.visualization"
 _MODULES = {
     "core": "bounders checkpoints diagnostics experience horde initializers learners lifecycle metrics mlp_learner",
     "streams": "base gymnasium synthetic",
