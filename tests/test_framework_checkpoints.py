@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from files import same
-
-import alberta_nb as ab
 from alberta_nb.framework.core.checkpoints import (
     checkpoint_exists,
     load_checkpoint,
     load_checkpoint_metadata,
     save_checkpoint,
 )
+from files import same
+
+import alberta_nb as ab
 
 KEY = jax.random.key(0)
 LINEAR, NETWORK = ab.LinearLearner(ab.Autostep(), ab.EMANormalizer()), ab.MLPLearner((5, 4), ab.IDBD(), gamma=0.9)

@@ -24,10 +24,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..learners.age import with_clock
 from ..learners.base import Learner
 from .archive import described, read_tree, reading, write_archive
 from .blocks import Block
-from .saved import _FIELDS, _check_given, _header_of, differences
+from .saved import _FIELDS, _check_given, _header_of, clock_of_header, differences, told_clock
 from .start import Experience, clock_of
 from ..streams.sources import Source, checked_pages
 from ..types import Tree, check_int, require
@@ -192,6 +193,7 @@ class Checkpoint:
             other = differences(there, self.arguments)
             require(not other, f"it is of another run, and stays as it is: {other}")
             tree = read_tree(archive, header["arrays"], like)
+            with_clock(tree["state"], clock_of_header(header))
             fits = clock_of(tree["position"]) == self.first + told["steps"] and self.arguments == there
             require(fits, "its numbers of steps are not those of its position")
             if isinstance(stream, Source):
@@ -213,7 +215,7 @@ class Checkpoint:
             self.rows.add(columns)
         numbers, arrays = described(tree)
         run = {"arguments": self.arguments, "steps": done, "rows": self.rows.told(), "data": self.marks}
-        write_archive(self.path, self.header | {"arrays": arrays, "run": run}, numbers)
+        write_archive(self.path, self.header | told_clock(tree["state"]) | {"arrays": arrays, "run": run}, numbers)
         self.done, self.clock = done, time.monotonic()
         self.took = self.clock - began
 
