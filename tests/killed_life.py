@@ -67,9 +67,9 @@ def at_once(name: str, steps: int) -> list[np.ndarray]:
 
 def kill(name: str, path: Path, steps: int, moments: random.Random, most: int) -> list[int]:
     """Kill a run at most so often, each time in its first seconds, until it ends; how far its file was each time."""
-    found = list[int]()
+    found, as_here = list[int](), {"JAX_DISABLE_MOST_OPTIMIZATIONS": str(jax.config.jax_disable_most_optimizations)}
     while True:
-        with popen_python(Path(__file__), name, path, steps) as process:
+        with popen_python(Path(__file__), name, path, steps, **as_here) as process:
             assert process.stdout.readline() == "begun\n"
             if len(found) < most:
                 time.sleep(moments.uniform(0.0, 1.5))

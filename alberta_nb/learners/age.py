@@ -85,7 +85,9 @@ def ticking(state: Tree, done: int = 0) -> Callable[[Tree, int], Any]:
     def told(new: Tree, steps: int) -> Any:
         if clock is None or steps == done:
             return with_clock(new, clock)
-        return with_clock(new, Clock(clock.birth, clock.uptime + time.perf_counter() - began, clock.steps + steps - done))
+        return with_clock(
+            new, Clock(clock.birth, clock.uptime + time.perf_counter() - began, clock.steps + steps - done)
+        )
 
     return told
 

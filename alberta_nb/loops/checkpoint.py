@@ -18,6 +18,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +54,21 @@ def _bytes(array: np.ndarray) -> memoryview:
 
 
 class RowFile:
-    "A file of rows that only grows: what each save has added, [how many of every column, these of the first, ...]."
+    "A file of rows that only grows, part by part: how many columns, how many rows of each, and then the rows."
 
     def __init__(self, path: Path):
         self.path, self.size, self.digest = path, 0, hashlib.sha256()
+        self.writer, self.begun = ThreadPoolExecutor(1), list[Future[None]]()
 
     def add(self, columns: Sequence[np.ndarray]) -> None:
-        "Rows more of every column, brought to the disk; what somebody has written behind the last ones goes."
+        "Begin to write a part, while the run goes on. Raises what an earlier one has met."
+        while self.begun and self.begun[0].done():
+            self.begun[0].result()
+            self.begun.pop(0)
+        self.begun.append(self.writer.submit(self._write, columns))
+
+    def _write(self, columns: Sequence[np.ndarray]) -> None:
+        "Bring a part to the disk; what somebody has written behind the last one goes."
         counts = np.array([len(columns), *map(len, columns)], np.int64)
         size, digest = self.size, self.digest.copy()
         with open(self.path, "r+b" if size else "wb") as file:
@@ -73,7 +82,10 @@ class RowFile:
         self.size, self.digest = size, digest
 
     def told(self) -> dict[str, Any]:
-        "What has to be there."
+        "What has to be there, when it is. Raises what writing it has met, also if asked again."
+        while self.begun:
+            self.begun[0].result()
+            self.begun.pop(0)
         return {"bytes": self.size, "sha256": self.digest.hexdigest()}
 
 # %% ../../nbs/loops/15_checkpoint.ipynb #4f0ba274
@@ -208,11 +220,9 @@ class Checkpoint:
             self.marks = [marked(block.start, jax.tree.map(lambda a: a[:FIRST_ROWS], page))]
         self.marks = [self.marks[0], marked(block.start, page)]
 
-    def save(self, done: int, tree: dict[str, Tree], columns: Sequence[np.ndarray]) -> None:
-        "Write what there is after `done` steps, `columns` of it new."
+    def save(self, done: int, tree: dict[str, Tree]) -> None:
+        "Write what there is after `done` steps, whose rows are written or on the way."
         began = time.monotonic()
-        if any(map(len, columns)):
-            self.rows.add(columns)
         numbers, arrays = described(tree)
         run = {"arguments": self.arguments, "steps": done, "rows": self.rows.told(), "data": self.marks}
         write_archive(self.path, self.header | told_clock(tree["state"]) | {"arrays": arrays, "run": run}, numbers)
