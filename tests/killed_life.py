@@ -65,11 +65,11 @@ def at_once(name: str, steps: int) -> list[np.ndarray]:
     return numbers(LIVES[name][0](steps))
 
 
-def kill(name: str, path: Path, steps: int, moments: random.Random, most: int) -> list[int]:
+def kill(name: str, path: Path, steps: int, moments: random.Random, most: int, **more: str) -> list[int]:
     """Kill a run at most so often, each time in its first seconds, until it ends; how far its file was each time."""
-    found, as_here = list[int](), {"JAX_DISABLE_MOST_OPTIMIZATIONS": str(jax.config.jax_disable_most_optimizations)}
+    found = list[int]()
     while True:
-        with popen_python(Path(__file__), name, path, steps, **as_here) as process:
+        with popen_python(Path(__file__), name, path, steps, **more) as process:
             assert process.stdout.readline() == "begun\n"
             if len(found) < most:
                 time.sleep(moments.uniform(0.0, 1.5))
@@ -80,9 +80,9 @@ def kill(name: str, path: Path, steps: int, moments: random.Random, most: int) -
         found.append(int(ab.load(path).position.steps.max()) if path.exists() else 0)
 
 
-def check(name: str, folder: Path, steps: int, moments: random.Random, most: int) -> list[int]:
+def check(name: str, folder: Path, steps: int, moments: random.Random, most: int, **more: str) -> list[int]:
     """Raise unless a run that was killed gives the bits of one that was not; how far it was each time."""
-    found = kill(name, folder / name, steps, moments, most)
+    found = kill(name, folder / name, steps, moments, most, **more)
     with np.load(folder / f"{name}.npz") as ended:
         pairs = zip(ended.values(), at_once(name, steps), strict=True)
         assert all(a.tobytes() == b.tobytes() for a, b in pairs), name
