@@ -343,10 +343,10 @@ def test_intervals() -> None:
 def test_it_is_time_to_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr("alberta_nb.loops.checkpoint.time.monotonic", lambda: now[0])
-    start = {"position": ab.StreamPosition(state=None, steps=np.uint32(0)), "state": LEARNER.init(D)}
+    start = LEARNER.init(D), ab.StreamPosition(state=None, steps=np.uint32(0))
 
     def after(every: Any, seconds: float, took: float = 0.0) -> bool:
-        made = open_checkpoint(tmp_path / "a", every, LEARNER, ab.ArraySource(X, Y), start, {})
+        made = open_checkpoint(tmp_path / "a", every, LEARNER, ab.ArraySource(X, Y), *start, {})
         made.took, now[0] = took, now[0] + seconds
         return made.due(10)
 

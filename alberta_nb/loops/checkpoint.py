@@ -194,24 +194,25 @@ def _sum_of(arrays: dict[str, Any], part: str) -> str:
 
 
 def open_checkpoint(
-    path: str | Path, every: int | str | None, learner: Learner, stream: Experience, start: dict[str, Tree],
-    told: dict[str, Any],
+    path: str | Path, every: int | str | None, learner: Learner, stream: Experience, state: Tree,
+    position: StreamPosition, told: dict[str, Any],
 ) -> Checkpoint:  # fmt: skip
-    """The file of a run that begins with `start`, its "state" and "position"; `told`: its other arguments.
+    """The file of a run that begins with this state at this position; `told`: its other arguments.
 
     Raises TypeError or ValueError for a path or an interval that cannot be, or a learner that cannot be saved.
     """
     known = isinstance(path, str | Path)
     require(known, f"checkpoint must be the path of a file, got {type(path).__name__}", TypeError)
-    path, own, (_, arrays) = Path(path), None if isinstance(stream, Source) else stream, described(start)
+    path, own, start = Path(path), None if isinstance(stream, Source) else stream, {"position": position, "state": state}
+    _, arrays = described(start)
     fits = path.parent.is_dir() and not path.is_dir()
     require(fits, f"checkpoint must be the path of a file in a folder that is there, got {str(path)!r}")
-    _check_given(own, start["position"])
+    _check_given(own, position)
     header = _header_of(learner, own, start, arrays, [stream.feature_dim]) | {"stepper": {}, "notes": {}}
     arguments = {"learner": header["learner"], "stream": header["stream"] or type(stream).__name__, **told}
     arguments["key or learner_state"] = _sum_of(arrays, "state")
     arguments["key or stream_state"] = _sum_of(arrays, "position")
-    rows, first = RowFile(Path(f"{path}.rows")), clock_of(start["position"])
+    rows, first = RowFile(Path(f"{path}.rows")), clock_of(position)
     return Checkpoint(path, *interval_of(every), first, header, arguments, rows)
 
 # %% ../../nbs/loops/15_checkpoint.ipynb #54537329

@@ -313,6 +313,18 @@ def _taken_up(
     return carries, ticking(tree["state"], file.done)
 
 # %% ../../nbs/loops/09_run.ipynb #0a063a00
+def _columns(
+    none: Callable[[], list[Tree]], rows: Rows, last: Block, stopped: BaseException | None
+) -> list[Tree]:  # fmt: skip
+    "All rows of a run; where there are none, `none` tells how they would be."
+    columns = None
+    with contextlib.suppress(*(() if stopped is None else (Exception,))):  # what stops a learner stops its rows too
+        columns = none() if rows.blank else rows.joined(last.start + last.steps)
+    if stopped is not None and columns is None:
+        raise stopped
+    return columns or []
+
+# %% ../../nbs/loops/09_run.ipynb #62c9b92c
 def _arguments(
     num_steps: int | None, seeds: str | None, position: StreamPosition, spec: Spec, non_finite: str, looks: Looks | None
 ) -> dict[str, Tree]:
@@ -327,7 +339,7 @@ def _arguments(
         "floats": str(jnp.result_type(float)),
     }
 
-
+# %% ../../nbs/loops/09_run.ipynb #18d63390
 def _live(
     making: Making, begun: Block, stream: Experience, num_steps: int | None, rows: Rows, look: Callable[[Block], None],
     saving: Saving | None, progress: bool,
@@ -371,23 +383,18 @@ def run_loop(
     carries, rows = _first_carries(spec, per_core, learner_state, position, stream), Rows(spec, num_steps)
     saving, seen, begun, done = None, list[list[Tree]](), list[Tree]((position, ticking(learner_state))), 0
     if checkpoint is not None:
-        told = _arguments(asked, seeds, position, spec, non_finite, looks)
-        start = {"position": position, "state": learner_state}
-        file = open_checkpoint(checkpoint, checkpoint_every, learner, stream, start, told)
+        start, told = (learner_state, position), _arguments(asked, seeds, position, spec, non_finite, looks)
+        file = open_checkpoint(checkpoint, checkpoint_every, learner, stream, *start, told)
         every = every if looks or file.steps is None else file.steps
         saving = Saving(file, rows, seen, lambda block: _ended(spec, block, *begun))
-        carries, begun[1] = _taken_up(saving, spec, per_core, carries, stream, learner_state, position, looks)
+        carries, begun[1] = _taken_up(saving, spec, per_core, carries, stream, *start, looks)
         done = file.done
     making = Making(per_core, first, non_finite, every)
     nothing = Block(spec, carries, None, carries, None, NEVER, done, 0)
     look = functools.partial(_take_look, looks, seen, first, num_steps)
     last, stopped = _live(making, nothing, stream, num_steps, rows, look, saving, progress)
-    columns = None
-    with contextlib.suppress(*(() if stopped is None else (Exception,))):  # what stops a learner stops its rows too
-        columns = _no_rows(spec, per_core, carries, stream) if rows.blank else rows.joined(last.start + last.steps)
-    if stopped is not None and columns is None:
-        raise stopped
-    run = _finish(spec, last, columns or [], begun, seen, isinstance(stopped, KeyboardInterrupt))
+    columns = _columns(functools.partial(_no_rows, spec, per_core, carries, stream), rows, last, stopped)
+    run = _finish(spec, last, columns, begun, seen, isinstance(stopped, KeyboardInterrupt))
     if stopped is not None and not run.interrupted:
         raise with_result(stopped, run)
     return run
