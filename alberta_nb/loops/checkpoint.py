@@ -203,7 +203,11 @@ def open_checkpoint(
     """
     known = isinstance(path, str | Path)
     require(known, f"checkpoint must be the path of a file, got {type(path).__name__}", TypeError)
-    path, own, start = Path(path), None if isinstance(stream, Source) else stream, {"position": position, "state": state}
+    path, own, start = (
+        Path(path),
+        None if isinstance(stream, Source) else stream,
+        {"position": position, "state": state},
+    )
     _, arrays = described(start)
     fits = path.parent.is_dir() and not path.is_dir()
     require(fits, f"checkpoint must be the path of a file in a folder that is there, got {str(path)!r}")
