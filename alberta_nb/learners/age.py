@@ -89,13 +89,13 @@ def ticking(state: Tree, done: int = 0) -> Callable[[Tree, int], Any]:
     `state`: where the run stands now, with `done` of its steps made.
     """
     clock, began = clock_in(state), time.perf_counter()
+    known = {done: clock}  # what was said of a step is said again
 
     def told(new: Tree, steps: int) -> Any:
-        if clock is None or steps == done:
-            return with_clock(new, clock)
-        return with_clock(
-            new, Clock(clock.birth, clock.uptime + time.perf_counter() - began, clock.steps + steps - done)
-        )
+        if clock is not None and steps not in known:
+            uptime = clock.uptime + time.perf_counter() - began
+            known[steps] = Clock(clock.birth, uptime, clock.steps + steps - done)
+        return with_clock(new, known.get(steps))
 
     return told
 
