@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import shutil
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from killed_life import check
@@ -16,8 +18,9 @@ from saved_lives import KEY, D, Drift, Steps, X, Y, bits, given, lives
 
 import alberta_nb as ab
 from alberta_nb.loops.archive import write_archive
-from alberta_nb.loops.checkpoint import Checkpoint, interval_of, open_checkpoint
+from alberta_nb.loops.checkpoint import Checkpoint, _sum_of, interval_of, open_checkpoint
 
+KEPT = Path(__file__).parent / "data" / "run_1.alberta"  # and its rows, by the first version of the format
 STEPS, EVERY = 60, 25  # a window of 15 steps is in the middle
 
 
@@ -104,7 +107,8 @@ SIZES = ab.StepSizeTrackingConfig(10)
 def lived(path: Path | None, **changes: Any) -> Any:
     """A short run, with some arguments changed."""
     arguments: dict[str, Any] = {"learner": LEARNER, "stream": STREAM, "num_steps": 100, "key": KEY}
-    arguments |= {"checkpoint": path, "checkpoint_every": 40, "record_every": 5, "step_size_tracking": SIZES}
+    arguments |= {"checkpoint": path, "record_every": 5, "step_size_tracking": SIZES}
+    arguments |= {} if path is None else {"checkpoint_every": 40}
     return ab.run_learning_loop(**arguments | changes)
 
 
@@ -329,6 +333,8 @@ def test_rows_that_are_not_those_that_were_written(tmp_path: Path) -> None:
 
 
 def test_intervals() -> None:
+    with pytest.raises(ValueError, match="checkpoint_every needs a checkpoint"):
+        lived(None, checkpoint_every=40)
     found = {"5 min": 300.0, "30 s": 30.0, "1.5 h": 5400.0, "2 days": 172_800.0, " 10 seconds ": 10.0, "1minute": 60.0}
     assert {text: interval_of(text) for text in found} == {text: (None, s) for text, s in found.items()}
     assert interval_of(7) == (7, None) and interval_of(None) == (None, None)
@@ -353,6 +359,40 @@ def test_it_is_time_to_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert not after(None, 59.0) and after(None, 60.0)
     assert not after(None, 399.0, took=4.0) and after(None, 400.0, took=4.0)  # a hundredth of the time
     assert after("30 s", 30.0, took=4.0) and not after("30 s", 29.0) and after(10, 0.0) and not after(11, 1e9)
+
+
+def test_last_digits_of_another_machine_do_not_matter() -> None:
+    state = ab.MLPLearner((50,), ab.LMS(0.1)).init(20, KEY)
+    digits = jax.tree.map(lambda a: a * np.float32(1 + 2e-7) if a.dtype == np.float32 else a, state)
+    assert not np.array_equal(digits.params.weights[0], state.params.weights[0])
+    assert _sum_of(digits) == _sum_of(state) != _sum_of(ab.MLPLearner((50,), ab.LMS(0.1)).init(20, jax.random.key(8)))
+    parts = [
+        LEARNER.init(D),
+        LEARNER.init(D).replace(bias=jnp.float32(1)),
+        LEARNER.init(D).replace(bias=jnp.float32(-1)),
+    ]
+    parts += [
+        jnp.arange(3.0),
+        jnp.arange(3.0)[::-1],
+        jnp.bfloat16([0, 1, 2]),
+        jnp.array([0, jnp.nan, 2]),
+        jnp.zeros((0, 2)),
+    ]
+    parts += [np.uint32(7), np.uint32(8), KEY]
+    assert len({_sum_of(part) for part in parts}) == len(parts)
+
+
+def test_the_first_format_is_taken_up_for_ever(tmp_path: Path) -> None:
+    for path in KEPT.parent.glob(f"{KEPT.name}*"):
+        shutil.copy(path, tmp_path)
+    path, half = tmp_path / KEPT.name, ab.load(KEPT)
+    assert half.position.steps == 47 and half.state.step_count == 47
+    whole = ab.run_learning_loop(ab.LinearLearner(ab.IDBD(0.05)), ab.RandomWalkStream(3), 100, KEY, record_every=5)
+    again = ab.run_learning_loop(
+        ab.LinearLearner(ab.IDBD(0.05)), ab.RandomWalkStream(3), 100, KEY, record_every=5, checkpoint=path
+    )
+    assert np.allclose(again.metrics, whole.metrics, atol=1e-4)  # another processor draws other last digits
+    assert again.metrics.shape == (20, 3) and again.state.step_count == 100
 
 
 # --- ended by force ---

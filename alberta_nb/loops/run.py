@@ -30,7 +30,7 @@ from .start import MAX_STEPS, Experience, StreamPosition, check_steps, clock_of,
 from ..native.vmap_last import whole_lanes
 from ..streams.base import ScanStream, Stream, World
 from ..streams.sources import Source, aligned_empty
-from ..types import Tree
+from ..types import Tree, require
 
 # %% ../../nbs/loops/09_run.ipynb #7602e0b2
 @dataclasses.dataclass
@@ -381,6 +381,7 @@ def run_loop(
     lanes, every = np.size(position.steps) if seeds == "together" else 0, looks.interval if looks else MAX_STEPS
     spec = make_spec(learner, stream, num_steps, lanes, int(record_every), histories, non_finite)
     carries, rows = _first_carries(spec, per_core, learner_state, position, stream), Rows(spec, num_steps)
+    require(checkpoint is not None or checkpoint_every is None, "checkpoint_every needs a checkpoint")
     saving, seen, begun, done = None, list[list[Tree]](), list[Tree]((position, ticking(learner_state))), 0
     if checkpoint is not None:
         start, told = (learner_state, position), _arguments(asked, seeds, position, spec, non_finite, looks)
