@@ -305,8 +305,7 @@ def _taken_up(
     tree, told = found
     starts = _first_carries(spec, per_core, tree["state"], tree["position"], stream)
     parts = [dict(zip(("window", "due", "skipped"), part, strict=True)) for part in tree["run"]]
-    # What a look is like is known at the first step: where a source ends, none can be taken.
-    first = Block(spec, carries, None, carries, None, NEVER, 0, 0)
+    first = Block(spec, carries, None, carries, None, NEVER, 0, 0)  # where a source ends, no look can be taken
     look = [] if looks is None else _look_at(looks, file.first, first)
     carries = [carry.replace(**part) for carry, part in zip(starts, parts, strict=True)]
     take_up(saving, told, _no_rows(spec, per_core, carries, stream), look)
