@@ -16,11 +16,24 @@ import numpy as np
 import alberta_nb as ab
 
 
+def _python(arguments: tuple[object, ...], more: dict[str, str]) -> dict[str, Any]:
+    """How another process is started, with this package."""
+    path = os.pathsep.join([str(Path(ab.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    return {
+        "args": [sys.executable, *map(str, arguments)],
+        "env": os.environ | {"PYTHONPATH": path} | more,
+        "text": True,
+    }
+
+
 def run_python(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
     """Another process, with this package."""
-    path = os.pathsep.join([str(Path(ab.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
-    env = os.environ | {"PYTHONPATH": path} | more
-    return subprocess.run([sys.executable, *map(str, arguments)], env=env, capture_output=True, text=True, check=False)
+    return subprocess.run(**_python(arguments, more), capture_output=True, check=False)
+
+
+def popen_python(*arguments: object, **more: str) -> subprocess.Popen[str]:
+    """The same, which goes on meanwhile; its output is read from it."""
+    return subprocess.Popen(**_python(arguments, more), stdout=subprocess.PIPE)
 
 
 def same(a: Any, b: Any) -> bool:

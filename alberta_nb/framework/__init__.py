@@ -12,7 +12,8 @@ from typing import Any
 
 from alberta_nb import __version__ as __version__
 
-_HOMES = f"{__name__}.names", "alberta_nb", f"{__name__}.visualization", f"{__name__}.environments"
+# What is something else there comes first, and what needs a plotting library, or gymnasium, last.
+_HOMES = f"{__name__}.names", "alberta_nb", *(f"{__name__}.{n}" for n in "checkpoints visualization environments".split())
 _MODULES = {
     "core": "bounders checkpoints diagnostics experience horde initializers learners lifecycle metrics mlp_learner",
     "streams": "base gymnasium synthetic",

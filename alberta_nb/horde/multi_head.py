@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+from ..learners.age import Lived, born
 from ..learners.base import held
 from ..learners.linear import Owed, reported, scale_input
 from ..learners.mlp import NetworkSettings, check_network, first_params, rescaled_output, updated
@@ -35,7 +36,7 @@ def _rows(arrays: Sequence[Array]) -> tuple[Array, ...]:
     return tuple(arrays[-1][i : i + 1] for i in range(len(arrays[-1])))
 
 
-class MultiHeadMLPState(State):
+class MultiHeadMLPState(Lived, State):
     """All that a trunk with many heads remembers; whatever belongs to a head has the heads as its first axis.
 
     Attributes:
@@ -326,6 +327,7 @@ def first_heads(self: MultiHeadSettings, feature_dim: int, key: Array) -> MultiH
         head_optimizer_states=jax.tree.map(functools.partial(_for_each, n), alone),
         normalizer_state=None if self.normalizer is None else self.normalizer.init(feature_dim),
     )
+    born(state)
     if not self.has_traces:
         return state
     decays = jnp.asarray(np.asarray(self.products, jnp.result_type(float)))

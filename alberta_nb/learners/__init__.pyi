@@ -1,3 +1,4 @@
+from .age import agent_age_s as agent_age_s, agent_uptime_s as agent_uptime_s
 from .bank import LearnerBank as LearnerBank
 from .base import Acting as Acting, Learner as Learner
 from .baselines import LastValue as LastValue, RunningMean as RunningMean

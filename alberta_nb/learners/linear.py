@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from .age import Lived, a_step_older, born
 from .base import check_own, state_like
 from ..gate import say_once
 from ..normalizers import Normalizer
@@ -26,7 +27,7 @@ from ..types import MAX_SIZE, Settings, State, TimeStep, Tree, check_int
 from ..types import filled, floats, require, scalar, vector
 
 # %% ../../nbs/learners/01_linear.ipynb #3d9cb5d1
-class LearnerState(State):
+class LearnerState(Lived, State):
     "Weights (feature_dim,), bias (), the optimizer's state, and the normaliser's, or None without one."
 
     weights: Array
@@ -191,12 +192,13 @@ class LinearSettings(LearnerSettings):
     def init(self, feature_dim: int) -> Tree:
         "The first state for `feature_dim` inputs, all weights 0."
         feature_dim = check_int("feature_dim", feature_dim, 1, MAX_SIZE)
-        return self.state_kind(
+        state = self.state_kind(
             weights=filled((feature_dim,), 0.0),
             bias=scalar(0.0),
             optimizer_state=self.optimizer.init(feature_dim),
             normalizer_state=None if self.normalizer is None else self.normalizer.init(feature_dim),
         )
+        return born(state)
 
     def values(self, state: LearnerState, x: Array) -> Array:
         return weighted_sum(state.weights, state.bias, x)[None]
@@ -223,7 +225,9 @@ class LinearLearner(LinearSettings):
     def update(self, state: LearnerState, observation: ArrayLike, target: ArrayLike) -> UpdateResult:
         "Learn from one observation (feature_dim,) and its target, a number or (1,)."
         x = vector("observation", observation, self.check_state(state))  # as `checked`, without the time of a dict
-        return _update(self.structure, state, x, vector("target", target, 1))
+        result = _update(self.structure, state, x, vector("target", target, 1))
+        a_step_older(result.state, state)
+        return result
 
     def checked(self, state: LearnerState, observation: ArrayLike, target: ArrayLike) -> dict[str, Tree]:
         "What `update` was given, checked: the fields of its time step."

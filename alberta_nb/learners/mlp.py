@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from .age import Lived, a_step_older, born
 from .base import check_own, held
 from .linear import FROM_TEXT, LearnerSettings, UpdateResult, check_kinds, metric_row, scale_input
 from .network import MLPParams, forward, gradient
@@ -38,7 +39,7 @@ from ..types import MAX_LAYERS, MAX_SIZE, MAX_WEIGHTS, State, TimeStep, Tree, fi
 from ..types import check_int, check_number, one_discount, require, vector
 
 # %% ../../nbs/learners/07_mlp.ipynb #0fd3cb2e
-class MLPLearnerState(State):
+class MLPLearnerState(Lived, State):
     """All that a network remembers.
 
     Attributes:
@@ -252,6 +253,7 @@ def first_network(self: NetworkSettings, feature_dim: int, key: Array) -> MLPLea
         optimizer_states=tuple(rule.init_for_shape(a.shape) for rule, a in pairs),
         normalizer_state=None if self.normalizer is None else self.normalizer.init(feature_dim),
     )
+    born(state)
     if not self.has_traces:
         return state
     gamma, lamda = filled((), self.gamma), filled((), self.lamda)
@@ -270,9 +272,10 @@ def without_constants(new: Tree, old: Tree) -> Tree:
 
 
 def with_constants(new: Tree, old: Tree) -> Tree:
-    "The whole new state again."
+    "The whole new state again, a step older."
     constants = vars(type(new))["constants"]
-    return new.replace(**{name: getattr(old, name) for name in constants if getattr(new, name) is None})
+    whole = new.replace(**{name: getattr(old, name) for name in constants if getattr(new, name) is None})
+    return a_step_older(whole, old)
 
 
 @functools.partial(jax.jit, static_argnums=0)

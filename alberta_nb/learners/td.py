@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 
 from .base import check_own
 from ..gate import say_once
+from .age import a_step_older
 from .linear import LearnerState, LinearSettings, Owed, reported
 from .linear import scale_input, scale_only, weighted_sum
 from ..optimizers.td_lambda import TDOptimizer, discounted, with_traces
@@ -135,7 +136,9 @@ class TDLinearLearner(LinearSettings):
         `gamma` says the same. `rho`: the action's importance ratio.
         """
         given = observation, reward, next_observation, gamma, rho, truncated
-        return _td_update(self.structure, state, self.checked(state, *given))
+        result = _td_update(self.structure, state, self.checked(state, *given))
+        a_step_older(result.state, state)
+        return result
 
 # %% ../../nbs/learners/09_td.ipynb #78360c65
 @functools.partial(jax.jit, static_argnums=0)

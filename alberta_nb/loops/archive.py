@@ -280,9 +280,13 @@ def read_array(archive: zipfile.ZipFile, name: str, told: dict[str, Any]) -> np.
     return array
 
 # %% ../../nbs/loops/13_archive.ipynb #7b6a7104
-def read_tree(archive: zipfile.ZipFile, arrays: Mapping[str, dict[str, Any]], like: Tree) -> Tree:
-    "The tree that was written, if it is `like` this one. Raises ValueError where its header or its bytes are not."
-    problems = misfit(like, shapes_of(arrays))
+def read_tree(archive: zipfile.ZipFile, arrays: Mapping[str, dict[str, Any]], like: Tree, beside: str = "") -> Tree:
+    """The tree that was written, if it is `like` this one. Raises ValueError where its header or its bytes are not.
+
+    `beside`: how the names of arrays begin that are there for somebody else.
+    """
+    shapes = shapes_of(arrays)
+    problems = misfit(like, {name: shapes[name] for name in arrays if not (beside and name.startswith(beside))})
     require(not problems, "; ".join(problems[:3]))
     check_sizes(arrays, archive)
     leaves = [as_it_was(name, arrays[name]["kind"], read_array(archive, name, arrays[name])) for name in named(like)]

@@ -92,9 +92,9 @@ def settle(making: Making, block: Block, shown: bool = True) -> Generator[Block,
     return made.carries
 
 # %% ../../nbs/loops/12_blocks.ipynb #6954c110
-def _stream_blocks(making: Making, spec: Spec, carries: list[Carry], num_steps: int) -> Iterator[Block]:
+def _stream_blocks(making: Making, spec: Spec, carries: list[Carry], num_steps: int, done: int) -> Iterator[Block]:
     "Run block after block; at the end of one that is flagged, say which step was bad."
-    size, done = spec.rows * spec.pages, 0
+    size = spec.rows * spec.pages
     while done < num_steps:
         steps = min(size, num_steps - done, making.every - done % making.every)
         block = making.block(spec, carries, done, steps)
@@ -107,9 +107,8 @@ def _stream_blocks(making: Making, spec: Spec, carries: list[Carry], num_steps: 
         done += steps
 
 # %% ../../nbs/loops/12_blocks.ipynb #11cccff2
-def cut_pages(pages: Iterable[Tree], every: int) -> Iterator[Tree]:
-    "The pages, cut where a multiple of `every` rows is full."
-    done = 0
+def cut_pages(pages: Iterable[Tree], every: int, done: int = 0) -> Iterator[Tree]:
+    "The pages, cut where a multiple of `every` rows is full, `done` of which were before them."
     for page in pages:
         n, start = len(jax.tree.leaves(page)[0]), 0
         while start < n:
@@ -132,11 +131,12 @@ def _pad(page: Tree, rows: int) -> Tree:
 
 # %% ../../nbs/loops/12_blocks.ipynb #eb03cfe7
 def _source_blocks(
-    making: Making, spec: Spec, carries: list[Carry], source: Source, num_steps: int | None
+    making: Making, spec: Spec, carries: list[Carry], source: Source, num_steps: int | None, done: int
 ) -> Iterator[Block]:
     "The same for given time steps, which are checked here, before they reach the compiled loop."
-    done, last = 0, None
-    for page in cut_pages(checked_pages(source, making.first, spec.rows, num_steps), making.every):
+    left = None if num_steps is None else num_steps - done
+    last, asked = None, () if left == 0 else checked_pages(source, making.first + done, spec.rows, left)
+    for page in cut_pages(asked, making.every, done):
         n = whole = len(jax.tree.leaves(page)[0])
         n = n if num_steps is None else min(n, num_steps - done)
         check_clock(making.first + done, n)
@@ -162,9 +162,12 @@ def _source_blocks(
 
 # %% ../../nbs/loops/12_blocks.ipynb #8a1db89f
 def run_blocks(
-    making: Making, spec: Spec, carries: list[Carry], stream: Experience, num_steps: int | None
+    making: Making, spec: Spec, carries: list[Carry], stream: Experience, num_steps: int | None, done: int = 0
 ) -> Iterator[Block]:
-    "All blocks of a run, one after the other; one with the `start` of the block before it takes its place."
+    """All blocks of a run of which `done` steps are made, one after the other.
+
+    One with the `start` of the block before it takes its place; the start of another says that the one before is final.
+    """
     if isinstance(stream, Source):
-        return _source_blocks(making, spec, carries, stream, num_steps)
-    return _stream_blocks(making, spec, carries, num_steps or 0)
+        return _source_blocks(making, spec, carries, stream, num_steps, done)
+    return _stream_blocks(making, spec, carries, num_steps or 0, done)

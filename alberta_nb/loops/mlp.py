@@ -18,13 +18,14 @@ from jax import Array, lax
 from ..learners.base import Learner, contract, first_state
 from ..learners.diagnostics import Diagnostics, rehearse
 from ..learners.mlp import MLPLearner
+from .checkpoint import rows_from
 from .run import Looks, Run
 from .start import Experience, StreamPosition, check_untraced, many_keys
 from .supervised import NORMALIZER, BatchedLearningResult, LearningResult
 from .supervised import NormalizerTrackingConfig, Result, run
 from ..native.noise import key_data
 from ..streams.base import ScanStream, World
-from ..streams.sources import IteratorSource, Source, checked_pages
+from ..streams.sources import IteratorSource, Source
 from ..types import MAX_SIZE, Settings, TimeStep, Tree, check_int, require
 
 # %% ../../nbs/loops/04_mlp.ipynb #c41a0731
@@ -105,13 +106,7 @@ def coming_steps(stream: Experience, position: StreamPosition, rows: int) -> Tim
     "The next time steps of a stream, or of a source that can be read twice."
     if not isinstance(stream, Source):
         return _coming(stream, position.state, position.steps, rows)
-    pages, missing = [], rows
-    for page in checked_pages(stream, int(position.steps), rows):
-        pages.append(jax.tree.map(lambda a, n=missing: a[:n], page))
-        missing -= len(pages[-1].target)
-        if missing == 0:
-            break
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *pages) if pages else None
+    return rows_from(stream, int(position.steps), rows)
 
 # %% ../../nbs/loops/04_mlp.ipynb #0fe6e799
 def _looks_at(learner: Learner, stream: Experience, config: DiagnosticsConfig) -> Looks:
@@ -132,7 +127,7 @@ def _looks_at(learner: Learner, stream: Experience, config: DiagnosticsConfig) -
         steps = row if one else np.tile(row, (len(run.position.steps), 1))
         return DiagnosticsHistory(**vars(history), recording_indices=jnp.asarray(steps))
 
-    return Looks(config.interval, look, named)
+    return Looks(config.interval, look, named, {"probe_steps": config.probe_steps})
 
 # %% ../../nbs/loops/04_mlp.ipynb #8ec5781f
 def _run_network(
@@ -168,7 +163,8 @@ def run_mlp_learning_loop(
         key: JAX random key of either kind, for the first weights and the stream; not needed where both are given.
         learner_state: continue from this state; with `stream_state`, 100 + 100 steps equal 200.
         normalizer_tracking, diagnostics: record the normaliser's moments, looks at the network; both off when None.
-        options: `stream_state`, `record_every`, `non_finite` and `progress`, as in `run_learning_loop`.
+        options: `stream_state`, `record_every`, `non_finite`, `progress`, `checkpoint` and `checkpoint_every`, as in
+            `run_learning_loop`.
 
     Returns a tuple (state, metrics (rows, 3 or 4)[, NormalizerHistory][, DiagnosticsHistory]) as `run_learning_loop`
     does, with its errors.

@@ -112,8 +112,9 @@ def run_multi_head_learning_loop(
         state: where to start; the result's `state` continues, so that 100 + 100 rows equal 200.
         observations: (num_steps, feature_dim).
         targets: (num_steps, n_heads), NaN for none.
-        options: `record_every`, `non_finite` and `progress`, as in `run_learning_loop`. A NaN target is legal; rows
-            that are means over steps are means over the steps in which a head learned.
+        options: `record_every`, `non_finite`, `progress`, `checkpoint` and `checkpoint_every`, as in
+            `run_learning_loop`. A NaN target is legal; rows that are means over steps are means over the steps in
+            which a head learned.
 
     Raises NonFiniteError for an observation or target that is infinite, or a NaN observation; ValueError and TypeError
     that name the argument.
@@ -146,7 +147,7 @@ def run_horde_learning_loop(
         terminated: (num_steps,), where episodes ended: what would follow is worth nothing.
         truncated: (num_steps,), where a sequence was cut off: what follows counts, and no trace leads on.
         rhos: (num_steps, n_demons), importance ratios.
-        options: `record_every`, `non_finite` and `progress`, as in `run_multi_head_learning_loop`.
+        options: as in `run_multi_head_learning_loop`.
 
     Raises NonFiniteError for what is read and not finite; ValueError and TypeError that name the argument.
     """

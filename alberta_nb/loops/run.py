@@ -10,7 +10,8 @@ __all__ = ['PAGE_NUMBERS', 'PAGE_ROWS', 'BLOCK_NUMBERS', 'GIVEN_NUMBERS', 'Run',
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple, cast
 
 import jax
@@ -18,8 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
+from ..learners.age import ticking
 from ..learners.base import Learner, contract
 from .blocks import Block, Making, mended, run_blocks
+from .checkpoint import Saving, find, heard, inner, open_checkpoint, take_up
 from .engine import Carry, History, Spec, Window, block_loop
 from .engine import is_paged, seeds_first, seeds_last, window_counts
 from .guard import NEVER, NonFiniteError, unwatched, with_result
@@ -27,7 +30,7 @@ from .start import MAX_STEPS, Experience, StreamPosition, check_steps, clock_of,
 from ..native.vmap_last import whole_lanes
 from ..streams.base import ScanStream, Stream, World
 from ..streams.sources import Source, aligned_empty
-from ..types import Tree
+from ..types import Tree, require
 
 # %% ../../nbs/loops/09_run.ipynb #7602e0b2
 @dataclasses.dataclass
@@ -113,7 +116,10 @@ class Rows:
 
     def add(self, spec: Spec, out: Tree, start: int, steps: int) -> None:
         "The rows of a block, `steps` steps from step `start`; adding them twice is adding them once."
-        columns = take_rows(spec, out, start, steps)
+        self.put(start, take_rows(spec, out, start, steps))
+
+    def put(self, start: int, columns: list[Tree]) -> None:
+        "Rows that begin with those of step `start`."
         if self.num_steps is None:
             self.parts[start] = columns
             return
@@ -126,12 +132,13 @@ class Rows:
             for all_rows, rows in zip(jax.tree.leaves(room), jax.tree.leaves(column), strict=True):
                 all_rows[count(start) : count(start) + len(rows)] = rows
 
-    def joined(self, steps: int) -> list[Tree]:
-        "All rows of the first `steps` steps."
+    def joined(self, steps: int, first: int = 0) -> list[Tree]:
+        "All rows of the first `steps` steps, or of those from step `first` on, where a block began."
         if self.num_steps is None:
-            return [jax.tree.map(lambda *parts: np.concatenate(parts), *column) for column in zip(*self.parts.values())]
-        ends = [count(steps) for count in self.counts]
-        return [jax.tree.map(lambda a, n=n: a[:n], room) for n, room in zip(ends, self.room, strict=True)]
+            parts = [columns for start, columns in self.parts.items() if start >= first]
+            return [jax.tree.map(lambda *rows: np.concatenate(rows), *column) for column in zip(*parts)]
+        ends = [slice(count(first), count(steps)) for count in self.counts]
+        return [jax.tree.map(lambda a, n=n: a[n], room) for n, room in zip(ends, self.room, strict=True)]
 
 # %% ../../nbs/loops/09_run.ipynb #973a5a3f
 def _no_rows(spec: Spec, per_core: bool, carries: list[Carry], stream: Experience) -> list[Tree]:
@@ -202,30 +209,46 @@ def _first_carries(
     return [_start(spec, *start, stream) for start in starts]
 
 # %% ../../nbs/loops/09_run.ipynb #0a113ee0
-def _finish(
-    spec: Spec, last: Block, columns: list[Tree], position: StreamPosition, seen: list[list[Tree]], interrupted: bool
-) -> Run:
-    "The states and rows of a run, seeds first."
+def _ended(
+    spec: Spec, last: Block, position: StreamPosition, clock: Callable[[Tree, int], Tree]
+) -> tuple[Tree, StreamPosition, Tree]:
+    "States, position and skipped steps after a block, seeds first, of a run that began at `position`."
     ends = [(carry.learner, carry.stream, carry.skipped) for carry in last.carries]
-    ended, n, steps = ends[0], np.size(position.steps), last.start + last.steps
-    if np.ndim(position.steps):
+    ended, steps = ends[0], last.start + last.steps
+    if n := np.ndim(position.steps) and np.size(position.steps):
         with unwatched():
             ended = seeds_first(ended, n) if spec.seeds else jax.tree.map(lambda *leaves: jnp.stack(leaves), *ends)
+    end = position.replace(state=ended[1], steps=position.steps + np.uint32(steps))
+    return clock(ended[0], steps), end, ended[2]
+
+
+def _finish(
+    spec: Spec, last: Block, columns: list[Tree], begun: Sequence[Tree], seen: list[list[Tree]], interrupted: bool
+) -> Run:
+    "The states and rows of a run, seeds first."
+    learner_state, end, skipped = _ended(spec, last, *begun)
+    if n := np.ndim(end.steps) and np.size(end.steps):
         columns = jax.tree.map(lambda a: np.moveaxis(a[..., :n], -1, 0), columns)
-    learner_state, stream_state, skipped = ended
-    end = position.replace(state=stream_state, steps=position.steps + np.uint32(steps))
+    steps = last.start + last.steps
     return Run(learner_state, end, columns[0], columns[1:], steps, skipped, interrupted, seen)
 
 # %% ../../nbs/loops/09_run.ipynb #61bd0dc8
 class Looks(NamedTuple):
     """Something to look at between blocks, every `interval` steps, seed by seed: `look(learner_state, position)`.
 
-    `named(run)` makes a history of what was seen, or None.
+    `named(run)` makes a history of what was seen, or None; `told` is what the looks depend on.
     """
 
     interval: int
     look: Callable[[Tree, StreamPosition], Tree]
     named: Callable[[Run], Tree] = lambda run: run.looks
+    told: Mapping[str, Tree] = {}
+
+
+def _look_at(looks: Looks, first: int, block: Block) -> list[Tree]:
+    "A look at each seed at the end of a block; None where a source whose length nobody knew has ended."
+    clock = np.array(first + block.start + block.steps, np.uint32)
+    return [looks.look(c.learner, StreamPosition(state=c.stream, steps=clock)) for c in block.carries]
 
 
 def _take_look(
@@ -235,9 +258,7 @@ def _take_look(
     done = block.start + block.steps
     if looks is None or done % looks.interval or (num_steps is not None and num_steps - done < looks.interval):
         return
-    clock = np.array(first + done, np.uint32)
-    row = [looks.look(c.learner, StreamPosition(state=c.stream, steps=clock)) for c in block.carries]
-    if None not in row:  # else a source whose length nobody knew has ended
+    if len(seen) <= done // looks.interval and None not in (row := _look_at(looks, first, block)):
         seen.append(row)
 
 # %% ../../nbs/loops/09_run.ipynb #c2469320
@@ -250,15 +271,17 @@ def _last_good(making: Making, last: Block) -> tuple[Block, NonFiniteError | Non
 
 
 def _gather(
-    making: Making, blocks: Iterator[Block], last: Block, rows: Rows, look: Callable[[Block], None], bar: tqdm
-) -> tuple[Block, BaseException | None]:
-    "Run all blocks, collecting rows and looks: the last block, and what ended the run early."
+    making: Making, blocks: Iterator[Block], last: Block, rows: Rows, look: Callable[[Block], None],
+    keep: Callable[[Block], None], bar: tqdm,
+) -> tuple[Block, BaseException | None]:  # fmt: skip
+    "Run all blocks, collecting rows and looks, and saving: the last block, and what ended the run early."
     stopped: BaseException | None = None
     try:
         look(last)
         for made in blocks:
             if last.out is not None and last.start != made.start:
                 rows.add(last.spec, last.out, last.start, last.steps)  # while the block that has just begun is computed
+                keep(last)
             before, last = last, made  # first: an end in the middle of the next line keeps this block, too
             bar.update(made.start + made.steps - before.start - before.steps)
             look(made)
@@ -269,35 +292,109 @@ def _gather(
         rows.add(last.spec, last.out, last.start, last.steps)
     return last, stopped
 
+# %% ../../nbs/loops/09_run.ipynb #fe6a6798
+def _taken_up(
+    saving: Saving, spec: Spec, per_core: bool, carries: list[Carry], stream: Experience, learner_state: Tree,
+    position: StreamPosition, looks: Looks | None,
+) -> tuple[list[Carry], Callable[[Tree, int], Tree]]:  # fmt: skip
+    "The carries and the clock to go on with, rows and looks being put in place; the first ones where there is no file."
+    file = saving.file
+    found = find(file, stream, {"position": position, "run": inner(carries), "state": learner_state})
+    if found is None:
+        return carries, ticking(learner_state)
+    tree, told = found
+    starts = _first_carries(spec, per_core, tree["state"], tree["position"], stream)
+    parts = [dict(zip(("window", "due", "skipped"), part, strict=True)) for part in tree["run"]]
+    first = Block(spec, carries, None, carries, None, NEVER, 0, 0)  # where a source ends, no look can be taken
+    look = [] if looks is None else _look_at(looks, file.first, first)
+    carries = [carry.replace(**part) for carry, part in zip(starts, parts, strict=True)]
+    take_up(saving, told, _no_rows(spec, per_core, carries, stream), look)
+    return carries, ticking(tree["state"], file.done)
+
+# %% ../../nbs/loops/09_run.ipynb #0a063a00
+def _columns(
+    none: Callable[[], list[Tree]], rows: Rows, last: Block, stopped: BaseException | None
+) -> list[Tree]:  # fmt: skip
+    "All rows of a run; where there are none, `none` tells how they would be."
+    columns = None
+    with contextlib.suppress(*(() if stopped is None else (Exception,))):  # what stops a learner stops its rows too
+        columns = none() if rows.blank else rows.joined(last.start + last.steps)
+    if stopped is not None and columns is None:
+        raise stopped
+    return columns or []
+
+# %% ../../nbs/loops/09_run.ipynb #62c9b92c
+def _arguments(
+    num_steps: int | None, seeds: str | None, position: StreamPosition, spec: Spec, non_finite: str, looks: Looks | None
+) -> dict[str, Tree]:
+    "What a run depends on besides learner, stream and where they start."
+    return {
+        "num_steps": num_steps,
+        "seeds": [seeds, np.size(position.steps)],
+        "record_every": spec.record_every,
+        "non_finite": non_finite,
+        "tracking": {getattr(h.read, "__name__", str(k)): h.interval for k, h in enumerate(spec.histories)},
+        "diagnostics": None if looks is None else {"interval": looks.interval, **looks.told},
+        "floats": str(jnp.result_type(float)),
+    }
+
+# %% ../../nbs/loops/09_run.ipynb #18d63390
+def _live(
+    making: Making, begun: Block, stream: Experience, num_steps: int | None, rows: Rows, look: Callable[[Block], None],
+    saving: Saving | None, progress: bool,
+) -> tuple[Block, BaseException | None]:  # fmt: skip
+    "All blocks after the one that is `begun`, watched and saved: the last block, and what ended the run early."
+    blocks = run_blocks(making, begun.spec, begun.carries, stream, num_steps, begun.start)
+    bar = tqdm(total=num_steps, initial=begun.start, unit="step", unit_scale=True, disable=not progress)
+    if saving is None:
+        with bar:
+            return _gather(making, blocks, begun, rows, look, lambda block: None, bar)
+    with heard(), bar:
+        last, stopped = _gather(making, blocks, begun, rows, look, saving.keep, bar)
+        try:
+            saving.keep(last, ended=True)
+        except Exception as error:
+            if stopped is None or isinstance(stopped, KeyboardInterrupt):
+                return last, error
+            stopped.add_note(f"and the run was not saved: {error}")
+        finally:
+            saving.file.rows.writer.shutdown(cancel_futures=True)
+        return last, stopped
+
 # %% ../../nbs/loops/09_run.ipynb #e02de1d3
 def run_loop(
     learner: Learner, stream: Experience, num_steps: int | None, learner_state: Tree, position: StreamPosition, *,
     seeds: str | None = None, record_every: int = 1, histories: tuple[History, ...] = (), non_finite: str = "raise",
-    progress: bool = False, looks: Looks | None = None,
+    progress: bool = False, looks: Looks | None = None, checkpoint: str | Path | None = None,
+    checkpoint_every: int | str | None = None,
 ) -> Run:  # fmt: skip
     """Carry learner and stream through `num_steps` steps, in blocks that compile once for any number of steps.
 
     `learner_state` and `position` hold one seed, or many on their first axis, which run "together" or "per core", as
-    `seeds` says. Between blocks the progress bar moves, looks are taken, and Ctrl-C is heard: it ends the loop early
-    and loses nothing. Raises NonFiniteError as `non_finite` says. It, and any exception of a source, has the Run up to
-    there as `result`.
+    `seeds` says. Between blocks the progress bar moves, looks are taken, the run is saved to its `checkpoint`, and
+    Ctrl-C is heard: it ends the loop early and loses nothing. Raises NonFiniteError as `non_finite` says. It, and any
+    exception of a source, has the Run up to there as `result`.
     """
-    first, per_core = clock_of(position), seeds == "per core"
+    asked, first, per_core = num_steps, clock_of(position), seeds == "per core"
     num_steps = check_steps(stream, num_steps, first, record_every, non_finite)
     lanes, every = np.size(position.steps) if seeds == "together" else 0, looks.interval if looks else MAX_STEPS
     spec = make_spec(learner, stream, num_steps, lanes, int(record_every), histories, non_finite)
     carries, rows = _first_carries(spec, per_core, learner_state, position, stream), Rows(spec, num_steps)
-    making, seen = Making(per_core, first, non_finite, every), list[list[Tree]]()
+    require(checkpoint is not None or checkpoint_every is None, "checkpoint_every needs a checkpoint")
+    saving, seen, begun, done = None, list[list[Tree]](), list[Tree]((position, ticking(learner_state))), 0
+    if checkpoint is not None:
+        start, told = (learner_state, position), _arguments(asked, seeds, position, spec, non_finite, looks)
+        file = open_checkpoint(checkpoint, checkpoint_every, learner, stream, *start, told)
+        every = every if looks or file.steps is None else file.steps
+        saving = Saving(file, rows, seen, lambda block: _ended(spec, block, *begun))
+        carries, begun[1] = _taken_up(saving, spec, per_core, carries, stream, *start, looks)
+        done = file.done
+    making = Making(per_core, first, non_finite, every)
+    nothing = Block(spec, carries, None, carries, None, NEVER, done, 0)
     look = functools.partial(_take_look, looks, seen, first, num_steps)
-    blocks, nothing = run_blocks(making, spec, carries, stream, num_steps), (carries, None, carries, None)
-    with tqdm(total=num_steps, unit="step", unit_scale=True, disable=not progress) as bar:
-        last, stopped = _gather(making, blocks, Block(spec, *nothing, NEVER, 0, 0), rows, look, bar)
-    columns = None
-    with contextlib.suppress(*(() if stopped is None else (Exception,))):  # what stops a learner stops its rows too
-        columns = _no_rows(spec, per_core, carries, stream) if rows.blank else rows.joined(last.start + last.steps)
-    if stopped is not None and columns is None:
-        raise stopped
-    run = _finish(spec, last, columns or [], position, seen, isinstance(stopped, KeyboardInterrupt))
+    last, stopped = _live(making, nothing, stream, num_steps, rows, look, saving, progress)
+    columns = _columns(functools.partial(_no_rows, spec, per_core, carries, stream), rows, last, stopped)
+    run = _finish(spec, last, columns, begun, seen, isinstance(stopped, KeyboardInterrupt))
     if stopped is not None and not run.interrupted:
         raise with_result(stopped, run)
     return run

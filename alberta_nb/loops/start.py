@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ..learners.age import born, clock_in, with_clock
 from ..learners.base import Acting, Learner, adopted, contract, first_state, state_like
 from ..native.noise import key_data
 from ..streams.base import ScanStream, Stream, World
@@ -199,6 +200,7 @@ def _fresh(learner: Tree, feature_dim: int, float_type: str) -> Tree:
 def learner_start(learner: Learner, stream: Experience, state: Tree, seeds: int | None = None) -> Tree:
     "The state to start from, checked; a fresh one for None."
     asked: Tree = stream.feature_dim, str(jnp.result_type(float))
+    clock = clock_in(state)
     if state is None and isinstance(learner, Settings):
         try:
             state = _fresh(learner, *asked)
@@ -208,7 +210,8 @@ def learner_start(learner: Learner, stream: Experience, state: Tree, seeds: int 
     like = _learner_like(contract(learner).structure, *asked)
     fitted = fit_state("learner_state", state, like, seeds)
     mine = adopted(learner, fitted)
-    return fitted if mine is fitted else fit_state("learner_state", mine, like, seeds)
+    fitted = fitted if mine is fitted else fit_state("learner_state", mine, like, seeds)
+    return born(fitted) if clock is None else with_clock(fitted, clock)
 
 # %% ../../nbs/loops/08_start.ipynb #e8b73d94
 def _check_chances(learner: Any, world: World, state: Tree) -> None:

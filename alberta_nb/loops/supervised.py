@@ -10,6 +10,7 @@ __all__ = ['ENDS', 'STEP_SIZES', 'NORMALIZER', 'Result', 'StepSizeTrackingConfig
 
 # %% ../../nbs/loops/01_supervised.ipynb #fd1ac6b4
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
 import jax
@@ -298,6 +299,7 @@ def run(
     learner: Learner, stream: Experience, num_steps: int | None, keys: Array | None, learner_state: Tree,
     tracking: dict[Tracked, Any], result: type[Result], *, stream_state: StreamPosition | None = None,
     record_every: int = 1, non_finite: str = "raise", looks: Looks | None = None, progress: bool = False,
+    checkpoint: str | Path | None = None, checkpoint_every: int | str | None = None,
 ) -> Result:  # fmt: skip
     """What all loops do: check, start, run the engine, and name what comes back.
 
@@ -318,7 +320,8 @@ def run(
     try:
         made = run_loop(
             learner, stream, num_steps, state, position, seeds=seeds, record_every=record_every, histories=histories,
-            non_finite=non_finite, progress=progress, looks=looks,
+            non_finite=non_finite, progress=progress, looks=looks, checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
         )  # fmt: skip
     except BaseException as error:
         if isinstance(kept := getattr(error, "result", None), Run):
@@ -332,7 +335,8 @@ def run_learning_loop(
     learner_state: Tree = None,
     step_size_tracking: StepSizeTrackingConfig | None = None,
     normalizer_tracking: NormalizerTrackingConfig | None = None, *, stream_state: StreamPosition | None = None,
-    record_every: int = 1, non_finite: str = "raise", progress: bool = False,
+    record_every: int = 1, non_finite: str = "raise", progress: bool = False, checkpoint: str | Path | None = None,
+    checkpoint_every: int | str | None = None,
 ) -> LearningResult:  # fmt: skip
     """Let `learner` live on `stream` for `num_steps` steps, compiled.
 
@@ -346,6 +350,8 @@ def run_learning_loop(
             nothing learned, counted. "show": raise for time steps, and leave states as they become. In a
             `LearnerBank`, "raise" shows states too: one that diverges does not stop the others.
         progress: show a bar. Ctrl-C ends the run early, and what was learned so far is returned.
+        checkpoint, checkpoint_every: a file that the run is saved to every so many steps, or every "5 min": called
+            again with the same arguments, it goes on from there. None: every minute. SIGTERM then is Ctrl-C.
 
     Returns a tuple (state, metrics (rows, 3 or 4)[, StepSizeHistory][, NormalizerHistory]) with `stream_state`,
     `steps`, `skipped` and `interrupted`. Raises NonFiniteError, or ValueError and TypeError that name the argument.
@@ -353,7 +359,8 @@ def run_learning_loop(
     tracking = {STEP_SIZES: step_size_tracking, NORMALIZER: normalizer_tracking}
     return run(
         learner, stream, num_steps, key, learner_state, tracking, LearningResult, stream_state=stream_state,
-        record_every=record_every, non_finite=non_finite, progress=progress,
+        record_every=record_every, non_finite=non_finite, progress=progress, checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
     )  # fmt: skip
 
 # %% ../../nbs/loops/01_supervised.ipynb #8a409746
@@ -362,7 +369,8 @@ def run_learning_loop_batched(
     learner_state: Tree = None,
     step_size_tracking: StepSizeTrackingConfig | None = None,
     normalizer_tracking: NormalizerTrackingConfig | None = None, *, stream_state: StreamPosition | None = None,
-    record_every: int = 1, non_finite: str = "raise", progress: bool = False,
+    record_every: int = 1, non_finite: str = "raise", progress: bool = False, checkpoint: str | Path | None = None,
+    checkpoint_every: int | str | None = None,
 ) -> BatchedLearningResult:  # fmt: skip
     """`run_learning_loop` for many seeds at once: seed k equals a single run with key k, to rounding.
 
@@ -377,5 +385,6 @@ def run_learning_loop_batched(
     tracking = {STEP_SIZES: step_size_tracking, NORMALIZER: normalizer_tracking}
     return run(
         learner, stream, num_steps, keys, learner_state, tracking, BatchedLearningResult, stream_state=stream_state,
-        record_every=record_every, non_finite=non_finite, progress=progress,
+        record_every=record_every, non_finite=non_finite, progress=progress, checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
     )  # fmt: skip

@@ -7,6 +7,7 @@ __all__ = ['TRACES', 'TraceTrackingConfig', 'TraceHistory', 'read_traces', 'chec
            'run_td_learning_loop_batched']
 
 # %% ../../nbs/loops/05_td.ipynb #b5069953
+from pathlib import Path
 from typing import Any
 
 from jax import Array
@@ -62,7 +63,7 @@ def run_td_learning_loop(
     step_size_tracking: StepSizeTrackingConfig | None = None,
     normalizer_tracking: NormalizerTrackingConfig | None = None, trace_tracking: TraceTrackingConfig | None = None, *,
     stream_state: StreamPosition | None = None, record_every: int = 1, non_finite: str = "raise",
-    progress: bool = False,
+    progress: bool = False, checkpoint: str | Path | None = None, checkpoint_every: int | str | None = None,
 ) -> LearningResult:  # fmt: skip
     """Let a TD `learner` live on a `stream` of transitions for `num_steps` steps, compiled.
 
@@ -77,7 +78,8 @@ def run_td_learning_loop(
     tracking = {STEP_SIZES: step_size_tracking, NORMALIZER: normalizer_tracking, TRACES: trace_tracking}
     return run(
         learner, stream, num_steps, key, learner_state, tracking, LearningResult, stream_state=stream_state,
-        record_every=record_every, non_finite=non_finite, progress=progress,
+        record_every=record_every, non_finite=non_finite, progress=progress, checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
     )  # fmt: skip
 
 # %% ../../nbs/loops/05_td.ipynb #4ad7fc3f
@@ -87,7 +89,7 @@ def run_td_learning_loop_batched(
     step_size_tracking: StepSizeTrackingConfig | None = None,
     normalizer_tracking: NormalizerTrackingConfig | None = None, trace_tracking: TraceTrackingConfig | None = None, *,
     stream_state: StreamPosition | None = None, record_every: int = 1, non_finite: str = "raise",
-    progress: bool = False,
+    progress: bool = False, checkpoint: str | Path | None = None, checkpoint_every: int | str | None = None,
 ) -> BatchedLearningResult:  # fmt: skip
     """`run_td_learning_loop` for many seeds at once: seed k equals a single run with key k, to rounding.
 
@@ -97,5 +99,6 @@ def run_td_learning_loop_batched(
     tracking = {STEP_SIZES: step_size_tracking, NORMALIZER: normalizer_tracking, TRACES: trace_tracking}
     return run(
         learner, stream, num_steps, keys, learner_state, tracking, BatchedLearningResult, stream_state=stream_state,
-        record_every=record_every, non_finite=non_finite, progress=progress,
+        record_every=record_every, non_finite=non_finite, progress=progress, checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
     )  # fmt: skip
