@@ -181,7 +181,7 @@ PINNED = [2777812292, 1843813651]
     [
         (LinearLearner, "learner must be an instance", TypeError),
         (object(), "learner must have init", TypeError),
-        (LearnerBank((LinearLearner(LMS()),)), "step one of its learners", TypeError),
+        (LearnerBank((LinearLearner(LMS()),)), "make a bank for each of its learners", TypeError),
         (TDLinearLearner(), "learner must learn from TimeSteps", TypeError),
         (MLPLearner((4,)), "key is needed, a MLPLearner starts from random weights", TypeError),
     ],

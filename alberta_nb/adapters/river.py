@@ -83,10 +83,10 @@ class RiverRegressor(base.Regressor):
     def learn_one(self, x: dict[Any, Any], y: float) -> None:
         "Learn from an event: numbers by key, and a target."
         stepper = self.stepper or self._started()
-        stepper.update(np.array(self.lanes.numbers(x, True), stepper._event.dtype), float(y))
+        stepper.update(np.array(self.lanes.numbers(x, True), stepper._usual.dtype), float(y))
 
     def predict_one(self, x: dict[Any, Any]) -> float:
         "The prediction for an event."
         stepper = self.stepper or self._started()
-        row = np.array(self.lanes.numbers(x, False), stepper._event.dtype)
+        row = np.array(self.lanes.numbers(x, False), stepper._usual.dtype)
         return float(np.asarray(stepper.predict(row))[0])  # one number of JAX's array would be a program of its own

@@ -40,7 +40,7 @@ def _predictions(learner: Any, state: Tree, table: np.ndarray) -> jax.Array:
 
 def predict_rows(stepper: Stepper, table: np.ndarray) -> np.ndarray:
     "The predictions (n,) for observations (n, feature_dim), without learning."
-    state, found, floats = stepper.state, [], stepper._event.dtype
+    state, found, floats = stepper.state, [], stepper._usual.dtype
     for first in range(0, len(table), ROWS):
         page = np.zeros((ROWS, table.shape[1]), floats)
         rows = table[first : first + ROWS]
