@@ -81,6 +81,10 @@ class SingleRunResult(NamedTuple):
     metrics_history: list[dict[str, float]]
     final_state: Tree
 
+    def to_frame(self) -> Any:
+        "Tidy: a row of a data frame for each step."
+        return aggregate_metrics([self]).to_frame()
+
 # %% ../../nbs/experiments/04_seeds.ipynb #b00e62c1
 _LOOPS = {
     "network": (run_mlp_learning_loop, run_mlp_learning_loop_batched),
@@ -126,7 +130,16 @@ class AggregatedResults(NamedTuple):
     metric_arrays: dict[str, np.ndarray]
     summary: dict[str, MetricSummary]
 
+    def to_frame(self) -> Any:
+        "Tidy: a row of a data frame for each seed and step."
+        import pandas as pd
 
+        n = len(next(iter(self.metric_arrays.values()))[0])
+        places = {"config": self.config_name, "seed": np.repeat(self.seeds, n)}
+        places |= {"step": np.tile(np.arange(n), len(self.seeds))}
+        return pd.DataFrame(places | {name: array.ravel() for name, array in self.metric_arrays.items()})
+
+# %% ../../nbs/experiments/04_seeds.ipynb #32b6c649
 def _summary(array: np.ndarray) -> MetricSummary:
     values = array.mean(axis=1, dtype=np.float64)
     told = compute_statistics(values)
