@@ -119,6 +119,12 @@ def _answered(service: "Service", event: dict[str, Any]) -> dict[str, Any]:
     return _learned(service, name, *service.waiting[name], event)
 
 # %% ../../nbs/apps/16_service.ipynb #28cdb851
+def _drop(service: "Service") -> None:
+    "The oldest prediction waits no longer."
+    service.waiting.popitem(last=False)
+    service.counts["dropped"] += 1
+
+
 def _predicted(service: "Service", name: Any, x: np.ndarray) -> dict[str, Any]:
     "A prediction, which waits for its target where it has a name."
     if name in service.waiting:
@@ -130,8 +136,7 @@ def _predicted(service: "Service", name: Any, x: np.ndarray) -> dict[str, Any]:
     if name is not None:
         service.waiting[name] = x, said
         if len(service.waiting) > service.most:
-            service.waiting.popitem(last=False)
-            service.counts["dropped"] += 1
+            _drop(service)
     return {"prediction": spoken(said)}
 
 # %% ../../nbs/apps/16_service.ipynb #e2080f88
@@ -150,7 +155,7 @@ def _learned(
     said = said if said is not None else service.taught.predict(x) if row is None else row
     answer = {"prediction": spoken(said), "learned": found == "learned"}
     judged = service.squared and not missing and y.size == said.size == 1
-    return answer | _error(service, float(y), float(said[0])) if judged else answer
+    return answer | _error(service, y.item(), said.item()) if judged else answer
 
 
 def _error(service: "Service", y: float, said: float) -> dict[str, Any]:
@@ -264,6 +269,8 @@ def take_up(service: Service, told: Any) -> None:
         service.counts |= counts
         service.offsets |= offsets
         service.waiting.update(zip(ids, zip(xs, said, strict=True), strict=True))
+        while len(service.waiting) > service.most:
+            _drop(service)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"what it says of a service cannot be: {type(error).__name__} {error}") from None
 
