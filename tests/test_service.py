@@ -147,6 +147,7 @@ def test_numbers_of_a_source_count_once(model) -> None:
     assert "malformed" in service.answer({"x": "no", "seq": 4}) and service.answer(event | {"seq": 4})["already"]
     for wrong in (0, -1, "1", 1.0, True, 2**63, None):
         assert "seq must be" in service.answer(event | {"seq": wrong})["malformed"]
+    assert "source must not" in service.answer(event | {"seq": 9, "source": "standard input"})["malformed"]
     assert "source must come" in service.answer(event | {"source": "c"})["malformed"]
     for k in range(1_100):
         said = service.answer(event | {"seq": 1, "source": f"s{k}"})
