@@ -114,6 +114,7 @@ def test_late_missing_and_repeated_targets(model) -> None:
     assert service.answer({"id": "a", "x": one}) == first | {"already": True}
     assert "another x" in service.answer({"id": "a", "x": two})["malformed"]
     assert service.answer({"id": "a", "y": 1})["error"] == 1.0 - first["prediction"]
+    assert service.answer({"x": one, "y": [1.0]}).keys() == {"prediction", "learned", "error"}
     after = service.taught.held.state
     assert not service.answer({"id": "a", "y": 1})["learned"] and not service.answer({"id": "b", "y": 1})["learned"]
     assert service.answer({"id": "c", "x": one})["prediction"] == service.answer({"x": one, "y": None})["prediction"]
@@ -122,7 +123,7 @@ def test_late_missing_and_repeated_targets(model) -> None:
         service.answer({"id": name, "x": two})
     assert list(service.waiting) == ["e", "f"] and not service.answer({"id": "d", "y": 1})["learned"]
     assert same(after, service.taught.held.state)
-    wanted = {"learned": 1, "late": 1, "missing": 2, "unknown": 3, "dropped": 1, "malformed": 1, "skipped": 0}
+    wanted = {"learned": 2, "late": 1, "missing": 2, "unknown": 3, "dropped": 1, "malformed": 1, "skipped": 0}
     assert {name: service.counts[name] for name in wanted} == wanted
 
 
@@ -146,6 +147,7 @@ def test_numbers_of_a_source_count_once(model) -> None:
     assert "malformed" in service.answer({"x": "no", "seq": 4}) and service.answer(event | {"seq": 4})["already"]
     for wrong in (0, -1, "1", 1.0, True, 2**63, None):
         assert "seq must be" in service.answer(event | {"seq": wrong})["malformed"]
+    assert "source must not" in service.answer(event | {"seq": 9, "source": "standard input"})["malformed"]
     assert "source must come" in service.answer(event | {"source": "c"})["malformed"]
     for k in range(1_100):
         said = service.answer(event | {"seq": 1, "source": f"s{k}"})
@@ -391,6 +393,7 @@ def test_http_answers_and_refuses(door) -> None:
     ):
         assert ask(line, method, path)[0] == status
     assert ask(line, "POST", "/learn", b"x" * (LONGEST_BODY + 1))[0] == 413
+    assert ask(line, "POST", "/learn", [0] * 10_001)[0] == 413 and door.service.counts["malformed"] < 20
     assert ask(line, "POST", "/learn", good, Origin="http://elsewhere.example")[0] == 403
     assert ask(line, "GET", "/metrics")[1].count("\n# TYPE alberta_nb_") > len(COUNTS)
     assert door.service.counts["learned"] == 3
@@ -503,12 +506,15 @@ def test_a_state_that_is_none(model, tmp_path) -> None:
 
 
 def test_the_state_may_be_the_model_and_does_without_it(model, tmp_path) -> None:
-    lines = mixed(60)
+    lines = mixed(56) + [b'{"id": "w%d", "x": [1, 2, 3]}' % k for k in range(WAITING)]
     live(model, model, lines)
     live(model, tmp_path / "live.alberta", lines[:1])
     assert begin(model, model, 9).offsets["standard input"] == 60
     moved = begin(tmp_path / "gone.alberta", model, 9)
     assert told_of(moved)["counts"]["events"] == 60 == begin(model, model, 9).counts["events"]
+    fewer = begin(model, model, 1)
+    assert len(moved.waiting) == WAITING and fewer.counts["dropped"] == moved.counts["dropped"] + WAITING - 1
+    assert list(fewer.waiting) == list(moved.waiting)[-1:]
     assert begin(model, None, 9).counts["events"] == 0  # a learner, whatever else the file knows
 
 

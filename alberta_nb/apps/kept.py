@@ -139,6 +139,7 @@ def alone(path: Path) -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
+    require(path.parent.is_dir(), f"{path}: there is no such folder")
     with open(path.with_name(f".{path.name}.lock"), "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
