@@ -6,7 +6,7 @@
 __all__ = ['learn_lanes', 'ask_lanes', 'lanes_for', 'entity_key', 'key_bytes', 'entity_random', 'Lanes', 'AnsweringLanes',
            'LearningLanes']
 
-# %% ../../nbs/loops/16_lanes.ipynb #84b0e0e4
+# %% ../../nbs/loops/16_lanes.ipynb #e4119beb
 import functools
 import hashlib
 
@@ -23,7 +23,7 @@ from .engine import _x64
 from .stepper import _Compiled, _stays, check_event_learner, check_packable, learn, padded
 from ..types import MAX_SIZE, TimeStep, Tree, check_int, plain, require
 
-# %% ../../nbs/loops/16_lanes.ipynb #76572d21
+# %% ../../nbs/loops/16_lanes.ipynb #18c0c1c6
 def learn_lanes(
     learner: Learner, like: Tree, words: Array, events: Array, ends: Array, count: Array
 ) -> tuple[Array, Array]:
@@ -59,7 +59,7 @@ def ask_lanes(learner: Tree, like: Tree, words: Array, observations: Array, lane
 
     return lax.fori_loop(0, count, one, jnp.zeros(len(observations), observations.dtype))
 
-# %% ../../nbs/loops/16_lanes.ipynb #6bb47a0e
+# %% ../../nbs/loops/16_lanes.ipynb #16e43879
 def lanes_for(states: int) -> int:
     "How many rows a table for so many states has: a power of four."
     return int(4 ** -(-max(states - 1, 0).bit_length() // 2))
@@ -72,7 +72,7 @@ def _compiled(learner: Tree, tree: Tree, leaves: tuple[Tree, ...], native: bool,
     teach, ask = (functools.partial(fn, learner, like) for fn in (learn_lanes, ask_lanes))
     return _Compiled(teach, native, wide), _Compiled(ask, False, wide, asked=True)
 
-# %% ../../nbs/loops/16_lanes.ipynb #11fb411a
+# %% ../../nbs/loops/16_lanes.ipynb #04c05eaa
 def entity_key(key: object, name: str = "key") -> str | int:
     "A key as Python's own text or whole number. Raises TypeError or ValueError for anything else."
     found = plain(key)
@@ -91,7 +91,7 @@ def key_bytes(key: str | int) -> bytes:
     except UnicodeEncodeError:
         raise ValueError(f"key must be text that UTF-8 can hold, got {key[:100]!r}") from None
 
-# %% ../../nbs/loops/16_lanes.ipynb #5858e36d
+# %% ../../nbs/loops/16_lanes.ipynb #21fe10f5
 def entity_random(key: Array, entity: str | int) -> Array:
     "The random key of an entity, from the one for all: `learner.init(feature_dim, entity_random(key, entity))`."
     return _folded(key_data(key), _hash_words(entity))
@@ -106,7 +106,7 @@ def _folded(root: Array, words: np.ndarray | Array) -> Array:
     key = jax.random.wrap_key_data(jnp.asarray(root), impl="threefry2x32")
     return jax.random.fold_in(jax.random.fold_in(key, words[0]), words[1])
 
-# %% ../../nbs/loops/16_lanes.ipynb #4c11e0e2
+# %% ../../nbs/loops/16_lanes.ipynb #7d748504
 @functools.lru_cache(maxsize=128)
 def _starting(learner: Tree, feature_dim: int, wide: bool) -> _Compiled:
     "The packed first state of an entity, from the random key of all and the words of the entity's hash."
@@ -116,7 +116,7 @@ def _starting(learner: Tree, feature_dim: int, wide: bool) -> _Compiled:
 
     return _Compiled(start, False, wide, asked=True)
 
-# %% ../../nbs/loops/16_lanes.ipynb #113b0406
+# %% ../../nbs/loops/16_lanes.ipynb #ddc6ebfb
 class Lanes:
     "The packed states of one learner, for events of `feature_dim` inputs: how they begin, learn and answer."
 
@@ -151,7 +151,7 @@ class Lanes:
             return self._begun
         return np.asarray(self._start(self.root, _hash_words(entity)))
 
-# %% ../../nbs/loops/16_lanes.ipynb #a7a74c9c
+# %% ../../nbs/loops/16_lanes.ipynb #d881b826
 class AnsweringLanes(Lanes):
     "And how they are read and asked."
 
@@ -179,7 +179,7 @@ class AnsweringLanes(Lanes):
         table[: len(words)], lanes[:n] = words, of
         return np.array(self.asked(table, xs, lanes, np.int32(n)))[:n]
 
-# %% ../../nbs/loops/16_lanes.ipynb #febb5097
+# %% ../../nbs/loops/16_lanes.ipynb #348689df
 class LearningLanes(AnsweringLanes):
     "And how they learn."
 
