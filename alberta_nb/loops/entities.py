@@ -6,7 +6,7 @@
 __all__ = ['MAX_SAVED', 'Shelf', 'entity_keys', 'numbered', 'Lodging', 'SpillingLodging', 'EntityEvents', 'LearningEntities',
            'AnsweringEntities', 'saved_entities', 'SavedEntities', 'LoadedEntities', 'EntityBank']
 
-# %% ../../nbs/loops/17_entities.ipynb #e0b3a175
+# %% ../../nbs/loops/17_entities.ipynb #324e3937
 import collections
 import itertools
 import tempfile
@@ -25,7 +25,7 @@ from .saved import Saved, load, save
 from .stepper import event_table, refused_event
 from ..types import MAX_SIZE, Tree, check_int, require, vector
 
-# %% ../../nbs/loops/17_entities.ipynb #518fef35
+# %% ../../nbs/loops/17_entities.ipynb #a0e4463d
 class Shelf:
     "Rows of `width` words in a file without a name, in a folder. Raises OSError where that cannot be."
 
@@ -56,7 +56,7 @@ class Shelf:
         require(len(data) == self.bytes, f"row {place} of the spilled states cannot be read", OSError)
         return np.frombuffer(data, np.uint32)
 
-# %% ../../nbs/loops/17_entities.ipynb #1c55e958
+# %% ../../nbs/loops/17_entities.ipynb #5409bd07
 def entity_keys(keys: Tree) -> list[str | int]:
     "Keys, one for each event, as a list. Raises TypeError that names the place of one that is none."
     listed = isinstance(keys, Iterable) and not isinstance(keys, str | bytes | Mapping)
@@ -72,7 +72,7 @@ def numbered(entities: list[str | int]) -> tuple[dict[str | int, int], np.ndarra
     numbers: dict[str | int, int] = {}
     return numbers, np.array([numbers.setdefault(entity, len(numbers)) for entity in entities], np.int32)
 
-# %% ../../nbs/loops/17_entities.ipynb #58fb6942
+# %% ../../nbs/loops/17_entities.ipynb #7da4821c
 class Lodging:
     "Which entity's state is where: the part of an `EntityBank` that holds."
 
@@ -105,7 +105,7 @@ class Lodging:
             place = self._place.pop(entity)
             self._shelf.free.append(place)  # type: ignore[union-attr]
 
-# %% ../../nbs/loops/17_entities.ipynb #36d833ed
+# %% ../../nbs/loops/17_entities.ipynb #c2968905
 class SpillingLodging(Lodging):
     "And how it makes room."
 
@@ -134,7 +134,7 @@ class SpillingLodging(Lodging):
             self._lane.move_to_end(entity)
         self._table[[self._lane[entity] for entity in keep]] = words[cut:]
 
-# %% ../../nbs/loops/17_entities.ipynb #123f34d8
+# %% ../../nbs/loops/17_entities.ipynb #8279b2a2
 class EntityEvents(SpillingLodging):
     "Which events an `EntityBank` takes, and which it refuses."
 
@@ -153,7 +153,7 @@ class EntityEvents(SpillingLodging):
         if self.non_finite == "raise" and bad.any():
             raise refused_event(int(np.argmax(bad)), finite)
 
-# %% ../../nbs/loops/17_entities.ipynb #638f80f8
+# %% ../../nbs/loops/17_entities.ipynb #e832918a
 class LearningEntities(EntityEvents):
     "And how it learns from them."
 
@@ -184,7 +184,7 @@ class LearningEntities(EntityEvents):
         (row,) = self.update_many([key], x[None], np.asarray(vector("target", target, 1)).reshape(1))
         return None if np.isnan(row[0]) else row
 
-# %% ../../nbs/loops/17_entities.ipynb #f85ea7ad
+# %% ../../nbs/loops/17_entities.ipynb #18494906
 class AnsweringEntities(LearningEntities):
     "And with questions."
 
@@ -222,7 +222,7 @@ class AnsweringEntities(LearningEntities):
     def __len__(self) -> int:
         return len(self._lane) + len(self._place)
 
-# %% ../../nbs/loops/17_entities.ipynb #d3564669
+# %% ../../nbs/loops/17_entities.ipynb #f0d642f8
 _NOTED: Mapping[str, Any] = {
     "keys": list, "capacity": int, "skipped": int, "non_finite": str, "random": list, "wide": bool,
 }  # fmt: skip
@@ -242,7 +242,7 @@ def saved_entities(path: str | Path, learner: Tree) -> tuple[Saved, dict[str, An
     require(len(set(keys)) == len(keys), f"{path}: a key is there twice")
     return saved, told, keys
 
-# %% ../../nbs/loops/17_entities.ipynb #aef2c710
+# %% ../../nbs/loops/17_entities.ipynb #40c2e62b
 class SavedEntities(AnsweringEntities):
     "And with files."
 
@@ -259,7 +259,7 @@ class SavedEntities(AnsweringEntities):
             states = self._lanes.unpacked(self._gather(keys))
             save(path, self._lanes.learner, states, **self.notes | notes, entities=about)
 
-# %% ../../nbs/loops/17_entities.ipynb #04ae07de
+# %% ../../nbs/loops/17_entities.ipynb #37e37207
 class LoadedEntities(SavedEntities):
     "And it comes out of them."
 
@@ -285,7 +285,7 @@ class LoadedEntities(SavedEntities):
         bank.skipped, bank.notes = told["skipped"], saved.notes
         return bank
 
-# %% ../../nbs/loops/17_entities.ipynb #66d57d34
+# %% ../../nbs/loops/17_entities.ipynb #a01704c9
 class EntityBank(LoadedEntities):
     """A learner for each key, made when the key's first event comes: events of many keys are one compiled call.
 
@@ -296,8 +296,8 @@ class EntityBank(LoadedEntities):
         non_finite: "raise" at an event that is not finite or makes a state so, or "skip" it, learn nothing, and count
             it in `skipped`.
 
-    Every row and state is that of a `Stepper` a key with `update_many`, bit for bit, however the events come in
-    batches. A call that raises has learned nothing. Threads may share a bank. `notes` are saved with it.
+    Rows and states are those of events one by one, bit for bit, however they come in batches. A call that raises has
+    learned nothing. Threads may share a bank. `notes` are saved with it.
     """
 
     def __init__(

@@ -6,7 +6,7 @@
 __all__ = ['learn_lanes', 'ask_lanes', 'lanes_for', 'entity_key', 'key_bytes', 'entity_random', 'Lanes', 'AnsweringLanes',
            'LearningLanes']
 
-# %% ../../nbs/loops/16_lanes.ipynb #e4119beb
+# %% ../../nbs/loops/16_lanes.ipynb #51f0098b
 import functools
 import hashlib
 
@@ -23,7 +23,7 @@ from .engine import _x64
 from .stepper import _Compiled, _stays, check_event_learner, check_packable, learn, padded
 from ..types import MAX_SIZE, TimeStep, Tree, check_int, plain, require
 
-# %% ../../nbs/loops/16_lanes.ipynb #18c0c1c6
+# %% ../../nbs/loops/16_lanes.ipynb #71bfcebf
 def learn_lanes(
     learner: Learner, like: Tree, words: Array, events: Array, ends: Array, count: Array
 ) -> tuple[Array, Array]:
@@ -59,7 +59,7 @@ def ask_lanes(learner: Tree, like: Tree, words: Array, observations: Array, lane
 
     return lax.fori_loop(0, count, one, jnp.zeros(len(observations), observations.dtype))
 
-# %% ../../nbs/loops/16_lanes.ipynb #16e43879
+# %% ../../nbs/loops/16_lanes.ipynb #54a2e3af
 def lanes_for(states: int) -> int:
     "How many rows a table for so many states has: a power of four."
     return int(4 ** -(-max(states - 1, 0).bit_length() // 2))
@@ -72,7 +72,7 @@ def _compiled(learner: Tree, tree: Tree, leaves: tuple[Tree, ...], native: bool,
     teach, ask = (functools.partial(fn, learner, like) for fn in (learn_lanes, ask_lanes))
     return _Compiled(teach, native, wide), _Compiled(ask, False, wide, asked=True)
 
-# %% ../../nbs/loops/16_lanes.ipynb #04c05eaa
+# %% ../../nbs/loops/16_lanes.ipynb #3002bbc0
 def entity_key(key: object, name: str = "key") -> str | int:
     "A key as Python's own text or whole number. Raises TypeError or ValueError for anything else."
     found = plain(key)
@@ -91,7 +91,7 @@ def key_bytes(key: str | int) -> bytes:
     except UnicodeEncodeError:
         raise ValueError(f"key must be text that UTF-8 can hold, got {key[:100]!r}") from None
 
-# %% ../../nbs/loops/16_lanes.ipynb #21fe10f5
+# %% ../../nbs/loops/16_lanes.ipynb #e8a69d56
 def entity_random(key: Array, entity: str | int) -> Array:
     "The random key of an entity, from the one for all: `learner.init(feature_dim, entity_random(key, entity))`."
     return _folded(key_data(key), _hash_words(entity))
@@ -106,7 +106,7 @@ def _folded(root: Array, words: np.ndarray | Array) -> Array:
     key = jax.random.wrap_key_data(jnp.asarray(root), impl="threefry2x32")
     return jax.random.fold_in(jax.random.fold_in(key, words[0]), words[1])
 
-# %% ../../nbs/loops/16_lanes.ipynb #7d748504
+# %% ../../nbs/loops/16_lanes.ipynb #9db47ed2
 @functools.lru_cache(maxsize=128)
 def _starting(learner: Tree, feature_dim: int, wide: bool) -> _Compiled:
     "The packed first state of an entity, from the random key of all and the words of the entity's hash."
@@ -116,7 +116,7 @@ def _starting(learner: Tree, feature_dim: int, wide: bool) -> _Compiled:
 
     return _Compiled(start, False, wide, asked=True)
 
-# %% ../../nbs/loops/16_lanes.ipynb #ddc6ebfb
+# %% ../../nbs/loops/16_lanes.ipynb #6ba3080a
 class Lanes:
     "The packed states of one learner, for events of `feature_dim` inputs: how they begin, learn and answer."
 
@@ -151,7 +151,7 @@ class Lanes:
             return self._begun
         return np.asarray(self._start(self.root, _hash_words(entity)))
 
-# %% ../../nbs/loops/16_lanes.ipynb #d881b826
+# %% ../../nbs/loops/16_lanes.ipynb #b2042368
 class AnsweringLanes(Lanes):
     "And how they are read and asked."
 
@@ -179,7 +179,7 @@ class AnsweringLanes(Lanes):
         table[: len(words)], lanes[:n] = words, of
         return np.array(self.asked(table, xs, lanes, np.int32(n)))[:n]
 
-# %% ../../nbs/loops/16_lanes.ipynb #348689df
+# %% ../../nbs/loops/16_lanes.ipynb #314d68f6
 class LearningLanes(AnsweringLanes):
     "And how they learn."
 
