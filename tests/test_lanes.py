@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from alberta_nb.learners.bank import LearnerBank
+from alberta_nb.learners.interval import Interval
 from alberta_nb.learners.linear import LinearLearner
 from alberta_nb.learners.mlp import MLPLearner
 from alberta_nb.learners.td import TDLinearLearner
+from alberta_nb.learners.units import PopArt
 from alberta_nb.loops.lanes import LearningLanes, entity_key, entity_random, key_bytes, lanes_for
 from alberta_nb.loops.stepper import Stepper
 from alberta_nb.native.kernel import native_loops
@@ -58,12 +60,25 @@ def test_each_lane_learns_as_a_stepper_alone(name: str) -> None:
         assert same(lanes.unpacked(start[k]), alone.state)
         assert same(alone.update_many(X[here], Y[here]), rows[here]) and same(alone.state, lanes.unpacked(words[k]))
         said = lanes.answers(words, X, np.full(len(X), k))
-        assert [alone.predict(x)[0] for x in X[:5]] == said[:5].tolist()
+        assert np.allclose([alone.predict(x)[0] for x in X[:5]], said[:5], rtol=1e-5, atol=1e-6)
+        assert same(lanes.answers(words, X[7:8], np.array([k])), said[7:8]), "however many are asked"
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+WRAPPED = {"wrapped": PopArt(LEARNERS["scaled"]), "interval": Interval(LEARNERS["scaled"])}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_learner_around_another(name: str) -> None:
+    lanes, alone = LearningLanes(WRAPPED[name], D), Stepper(WRAPPED[name], D)
+    words, rows = lanes(lanes.first(0)[None], EVENTS, np.array([90]))
+    assert np.allclose(alone.update_many(X, Y), rows, rtol=1e-4, atol=1.5e-5)
+    leaves = zip(jax.tree.leaves(alone.state), jax.tree.leaves(lanes.unpacked(words[0])), strict=True)
+    assert all(np.allclose(a, b, rtol=1e-4, atol=1.5e-5) for a, b in leaves)
+
+
+@pytest.mark.parametrize("name", [*LEARNERS, *WRAPPED])
 def test_the_size_of_the_table_changes_no_bit(name: str) -> None:
-    lanes = LearningLanes(LEARNERS[name], D, ROOT)
+    lanes = LearningLanes({**LEARNERS, **WRAPPED}[name], D, ROOT)
     start = lanes.first("a")[None]
     words, rows = lanes(start, EVENTS, np.array([90]))
     state, one_by_one = start, []

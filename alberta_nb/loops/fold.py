@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Event', 'Packet', 'written', 'read', 'Fold', 'AskedFold', 'fold']
 
-# %% ../../nbs/loops/18_fold.ipynb #7d62d9fe
+# %% ../../nbs/loops/18_fold.ipynb #7aec762a
 import hashlib
 import json
 import struct
@@ -19,10 +19,10 @@ from jax.typing import ArrayLike
 
 from .lanes import LearningLanes, entity_key
 from .saved import as_told
-from .stepper import refused_event
+from .stepper import event_table, refused_event
 from ..types import Tree, check_int, require, vector
 
-# %% ../../nbs/loops/18_fold.ipynb #a6c85f4a
+# %% ../../nbs/loops/18_fold.ipynb #a00d5d3c
 class Event(NamedTuple):
     "An event: its place in the log, which rises for each entity, what was seen and the truth, and whose it is."
 
@@ -31,7 +31,7 @@ class Event(NamedTuple):
     target: ArrayLike
     entity: str | int = ""
 
-# %% ../../nbs/loops/18_fold.ipynb #76b0f388
+# %% ../../nbs/loops/18_fold.ipynb #63fef139
 _HEAD = struct.Struct("<8s16s16sQ")
 _MARK = b"alberta\1"
 
@@ -69,7 +69,7 @@ def read(learner: bytes, lanes: LearningLanes, state: bytes) -> Packet:
     words, row = np.frombuffer(body[_HEAD.size : middle], np.uint32), np.frombuffer(body[middle:-4], lanes.dtype)
     return Packet(int.from_bytes(offset, "big"), words, row, skipped)
 
-# %% ../../nbs/loops/18_fold.ipynb #58fd3d93
+# %% ../../nbs/loops/18_fold.ipynb #af5e070b
 class Fold:
     "What `fold` makes: call it with bytes, or None, and an event."
 
@@ -89,7 +89,7 @@ class Fold:
             return state, old.row if offset == old.offset and not np.isnan(old.row[0]) else None
         x = np.asarray(vector("observation", event.observation, self.lanes.feature_dim))[None]
         target = np.asarray(vector("target", event.target, 1)).reshape(1)
-        table = self.lanes.events(x, target)
+        table = event_table(x, target, self.lanes.feature_dim, self.lanes.dtype)
         words, rows, finite = self._words(old, event.entity)[None], np.full((1, self.lanes.width), np.nan), False
         if finite := bool(np.isfinite(table).all()):
             words, rows = self.lanes(words, table, np.ones(1, int))
@@ -103,7 +103,7 @@ class Fold:
     def _words(self, packet: Packet | None, entity: str | int) -> np.ndarray:
         return self.lanes.first(entity_key(entity, "entity")) if packet is None else packet.words
 
-# %% ../../nbs/loops/18_fold.ipynb #c901cb18
+# %% ../../nbs/loops/18_fold.ipynb #09ba2c99
 class AskedFold(Fold):
     "And it answers for bytes, without an event."
 

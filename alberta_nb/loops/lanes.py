@@ -6,7 +6,7 @@
 __all__ = ['learn_lanes', 'ask_lanes', 'lanes_for', 'entity_key', 'key_bytes', 'entity_random', 'Lanes', 'AnsweringLanes',
            'LearningLanes']
 
-# %% ../../nbs/loops/16_lanes.ipynb #84b0e0e4
+# %% ../../nbs/loops/16_lanes.ipynb #51f0098b
 import functools
 import hashlib
 
@@ -20,22 +20,21 @@ from ..native.noise import key_data
 from ..native.words import far_word, pack, pack_within, reaches, unpack, word_count
 from ..learners.base import Learner, _settings, contract, state_like
 from .engine import _x64
-from .event import Compiled, EventForm, event_form, event_sizes, event_table, learn, padded
-from .stepper import _stays, check_event_learner, check_packable
+from .stepper import _Compiled, _stays, check_event_learner, check_packable, learn, padded
 from ..types import MAX_SIZE, TimeStep, Tree, check_int, plain, require
 
-# %% ../../nbs/loops/16_lanes.ipynb #76572d21
+# %% ../../nbs/loops/16_lanes.ipynb #71bfcebf
 def learn_lanes(
-    learner: Learner, like: Tree, form: EventForm, words: Array, events: Array, ends: Array, count: Array
+    learner: Learner, like: Tree, words: Array, events: Array, ends: Array, count: Array
 ) -> tuple[Array, Array]:
     """The first `count` rows of `words` after their events, each with a mark behind it, and a row for every event.
 
     The events of state number k are those from ends[k] to ends[k + 1].
     """
-    row = jax.eval_shape(functools.partial(learn, learner, form), like, events[0])[1]
+    row = jax.eval_shape(functools.partial(learn, learner), like, events[0])[1]
 
     def one(i: Array, carry: Tree) -> Tree:
-        state, row = learn(learner, form, carry[0], lax.dynamic_index_in_dim(events, i, 0, keepdims=False))
+        state, row = learn(learner, carry[0], lax.dynamic_index_in_dim(events, i, 0, keepdims=False))
         return state, jnp.maximum(carry[1], jnp.abs(row)), lax.dynamic_update_index_in_dim(carry[2], row, i, 0)
 
     def lane(k: Array, carry: Tree) -> Tree:
@@ -60,22 +59,20 @@ def ask_lanes(learner: Tree, like: Tree, words: Array, observations: Array, lane
 
     return lax.fori_loop(0, count, one, jnp.zeros(len(observations), observations.dtype))
 
-# %% ../../nbs/loops/16_lanes.ipynb #6bb47a0e
+# %% ../../nbs/loops/16_lanes.ipynb #54a2e3af
 def lanes_for(states: int) -> int:
     "How many rows a table for so many states has: a power of four."
     return int(4 ** -(-max(states - 1, 0).bit_length() // 2))
 
 
 @functools.lru_cache(maxsize=128)
-def _compiled(
-    learner: Tree, tree: Tree, leaves: tuple[Tree, ...], form: EventForm, native: bool, wide: bool
-) -> tuple[Compiled, Compiled]:
+def _compiled(learner: Tree, tree: Tree, leaves: tuple[Tree, ...], native: bool, wide: bool) -> tuple[_Compiled, ...]:
     "The compiled functions of a learner's lanes: many events, and many questions."
     like = jax.tree.unflatten(tree, leaves)
-    teach, ask = functools.partial(learn_lanes, learner, like, form), functools.partial(ask_lanes, learner, like)
-    return Compiled(teach, native, wide), Compiled(ask, False, wide, asked=True)
+    teach, ask = (functools.partial(fn, learner, like) for fn in (learn_lanes, ask_lanes))
+    return _Compiled(teach, native, wide), _Compiled(ask, False, wide, asked=True)
 
-# %% ../../nbs/loops/16_lanes.ipynb #11fb411a
+# %% ../../nbs/loops/16_lanes.ipynb #3002bbc0
 def entity_key(key: object, name: str = "key") -> str | int:
     "A key as Python's own text or whole number. Raises TypeError or ValueError for anything else."
     found = plain(key)
@@ -94,7 +91,7 @@ def key_bytes(key: str | int) -> bytes:
     except UnicodeEncodeError:
         raise ValueError(f"key must be text that UTF-8 can hold, got {key[:100]!r}") from None
 
-# %% ../../nbs/loops/16_lanes.ipynb #5858e36d
+# %% ../../nbs/loops/16_lanes.ipynb #e8a69d56
 def entity_random(key: Array, entity: str | int) -> Array:
     "The random key of an entity, from the one for all: `learner.init(feature_dim, entity_random(key, entity))`."
     return _folded(key_data(key), _hash_words(entity))
@@ -109,17 +106,17 @@ def _folded(root: Array, words: np.ndarray | Array) -> Array:
     key = jax.random.wrap_key_data(jnp.asarray(root), impl="threefry2x32")
     return jax.random.fold_in(jax.random.fold_in(key, words[0]), words[1])
 
-# %% ../../nbs/loops/16_lanes.ipynb #4c11e0e2
+# %% ../../nbs/loops/16_lanes.ipynb #9db47ed2
 @functools.lru_cache(maxsize=128)
-def _starting(learner: Tree, feature_dim: int, wide: bool) -> Compiled:
+def _starting(learner: Tree, feature_dim: int, wide: bool) -> _Compiled:
     "The packed first state of an entity, from the random key of all and the words of the entity's hash."
 
     def start(root: Array, words: Array) -> Array:
         return pack_within(learner.init(feature_dim, _folded(root, words)))
 
-    return Compiled(start, False, wide, asked=True)
+    return _Compiled(start, False, wide, asked=True)
 
-# %% ../../nbs/loops/16_lanes.ipynb #113b0406
+# %% ../../nbs/loops/16_lanes.ipynb #6ba3080a
 class Lanes:
     "The packed states of one learner, for events of `feature_dim` inputs: how they begin, learn and answer."
 
@@ -128,8 +125,6 @@ class Lanes:
         says, who = contract(learner), type(learner).__name__
         what = f"learner must learn from TimeSteps, a {who} learns from {says.time_step.__name__}s"
         require(says.time_step is TimeStep, what, TypeError)
-        what = f"learner must be one, got a {who}: make a bank for each of its learners"
-        require(not hasattr(learner, "learners"), what, TypeError)
         what = f"key is needed, a {who} starts from random weights: key=jax.random.key(0)"
         require(key is not None or not says.needs_key, what, TypeError)
         self.learner, self.feature_dim = learner, check_int("feature_dim", feature_dim, 1, MAX_SIZE)
@@ -139,11 +134,9 @@ class Lanes:
         check_packable(leaves)
         self.leaves = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
         self.sizes = list(map(word_count, self.leaves))
-        self.form = event_form(learner, event_sizes(learner, self.feature_dim, ("observation", "target")))
-        made = _compiled(says.structure, self.tree, self.leaves, self.form, use_native(), self.wide)
-        self.learned, self.asked = made
-        event = jax.ShapeDtypeStruct((self.form.width,), self.dtype)
-        self.width = jax.eval_shape(functools.partial(learn, learner, self.form), like, event)[1].size
+        self.learned, self.asked = _compiled(says.structure, self.tree, self.leaves, use_native(), self.wide)
+        event = jax.ShapeDtypeStruct((self.feature_dim + 1,), self.dtype)
+        self.width = jax.eval_shape(functools.partial(learn, learner), like, event)[1].size
         self.root = np.asarray(key_data(key)) if says.needs_key else None
         self._begun = np.zeros(0, np.uint32) if says.needs_key else pack(learner.init(self.feature_dim))
         asked = learner, self.feature_dim, self.wide
@@ -152,17 +145,13 @@ class Lanes:
         except TypeError:  # a setting that is an array cannot be looked up
             self._start = _starting.__wrapped__(*asked)
 
-    def events(self, observations: Tree, targets: Tree) -> np.ndarray:
-        "Events (n, width) from observations (n, feature_dim) and targets (n,). Raises ValueError or TypeError."
-        return event_table(self.form, {"observations": observations, "targets": targets}, self.dtype)
-
     def first(self, entity: str | int) -> np.ndarray:
         "The words of an entity's first state."
         if self.root is None:
             return self._begun
         return np.asarray(self._start(self.root, _hash_words(entity)))
 
-# %% ../../nbs/loops/16_lanes.ipynb #a7a74c9c
+# %% ../../nbs/loops/16_lanes.ipynb #b2042368
 class AnsweringLanes(Lanes):
     "And how they are read and asked."
 
@@ -190,7 +179,7 @@ class AnsweringLanes(Lanes):
         table[: len(words)], lanes[:n] = words, of
         return np.array(self.asked(table, xs, lanes, np.int32(n)))[:n]
 
-# %% ../../nbs/loops/16_lanes.ipynb #febb5097
+# %% ../../nbs/loops/16_lanes.ipynb #314d68f6
 class LearningLanes(AnsweringLanes):
     "And how they learn."
 
