@@ -22,7 +22,7 @@ from jax.typing import ArrayLike
 from .engine import _x64
 from .lanes import LearningLanes, entity_key, key_bytes
 from .saved import Saved, load, save
-from .stepper import event_table, refused_event
+from .stepper import refused_event
 from ..types import MAX_SIZE, Tree, check_int, require, vector
 
 # %% ../../nbs/loops/17_entities.ipynb #a0e4463d
@@ -144,7 +144,7 @@ class EntityEvents(SpillingLodging):
         self, keys: Tree, observations: ArrayLike, targets: ArrayLike
     ) -> tuple[dict[str | int, int], np.ndarray, np.ndarray]:
         "A number for each entity, the numbers of all events (n,), and the events with their targets."
-        names, events = entity_keys(keys), event_table(observations, targets, self.feature_dim, self._lanes.dtype)
+        names, events = entity_keys(keys), self._lanes.events(observations, targets)
         require(len(names) == len(events), f"keys must have one key for each event: {len(events)}, got {len(names)}")
         return *numbered(names), events
 

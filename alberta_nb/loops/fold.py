@@ -19,7 +19,7 @@ from jax.typing import ArrayLike
 
 from .lanes import LearningLanes, entity_key
 from .saved import as_told
-from .stepper import event_table, refused_event
+from .stepper import refused_event
 from ..types import Tree, check_int, require, vector
 
 # %% ../../nbs/loops/18_fold.ipynb #a00d5d3c
@@ -89,7 +89,7 @@ class Fold:
             return state, old.row if offset == old.offset and not np.isnan(old.row[0]) else None
         x = np.asarray(vector("observation", event.observation, self.lanes.feature_dim))[None]
         target = np.asarray(vector("target", event.target, 1)).reshape(1)
-        table = event_table(x, target, self.lanes.feature_dim, self.lanes.dtype)
+        table = self.lanes.events(x, target)
         words, rows, finite = self._words(old, event.entity)[None], np.full((1, self.lanes.width), np.nan), False
         if finite := bool(np.isfinite(table).all()):
             words, rows = self.lanes(words, table, np.ones(1, int))

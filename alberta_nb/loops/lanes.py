@@ -20,21 +20,22 @@ from ..native.noise import key_data
 from ..native.words import far_word, pack, pack_within, reaches, unpack, word_count
 from ..learners.base import Learner, _settings, contract, state_like
 from .engine import _x64
-from .stepper import _Compiled, _stays, check_event_learner, check_packable, learn, padded
+from .event import Compiled, EventForm, event_form, event_sizes, event_table, learn, padded
+from .stepper import _stays, check_event_learner, check_packable
 from ..types import MAX_SIZE, TimeStep, Tree, check_int, plain, require
 
 # %% ../../nbs/loops/16_lanes.ipynb #71bfcebf
 def learn_lanes(
-    learner: Learner, like: Tree, words: Array, events: Array, ends: Array, count: Array
+    learner: Learner, like: Tree, form: EventForm, words: Array, events: Array, ends: Array, count: Array
 ) -> tuple[Array, Array]:
     """The first `count` rows of `words` after their events, each with a mark behind it, and a row for every event.
 
     The events of state number k are those from ends[k] to ends[k + 1].
     """
-    row = jax.eval_shape(functools.partial(learn, learner), like, events[0])[1]
+    row = jax.eval_shape(functools.partial(learn, learner, form), like, events[0])[1]
 
     def one(i: Array, carry: Tree) -> Tree:
-        state, row = learn(learner, carry[0], lax.dynamic_index_in_dim(events, i, 0, keepdims=False))
+        state, row = learn(learner, form, carry[0], lax.dynamic_index_in_dim(events, i, 0, keepdims=False))
         return state, jnp.maximum(carry[1], jnp.abs(row)), lax.dynamic_update_index_in_dim(carry[2], row, i, 0)
 
     def lane(k: Array, carry: Tree) -> Tree:
@@ -66,11 +67,13 @@ def lanes_for(states: int) -> int:
 
 
 @functools.lru_cache(maxsize=128)
-def _compiled(learner: Tree, tree: Tree, leaves: tuple[Tree, ...], native: bool, wide: bool) -> tuple[_Compiled, ...]:
+def _compiled(
+    learner: Tree, tree: Tree, leaves: tuple[Tree, ...], form: EventForm, native: bool, wide: bool
+) -> tuple[Compiled, Compiled]:
     "The compiled functions of a learner's lanes: many events, and many questions."
     like = jax.tree.unflatten(tree, leaves)
-    teach, ask = (functools.partial(fn, learner, like) for fn in (learn_lanes, ask_lanes))
-    return _Compiled(teach, native, wide), _Compiled(ask, False, wide, asked=True)
+    teach, ask = functools.partial(learn_lanes, learner, like, form), functools.partial(ask_lanes, learner, like)
+    return Compiled(teach, native, wide), Compiled(ask, False, wide, asked=True)
 
 # %% ../../nbs/loops/16_lanes.ipynb #3002bbc0
 def entity_key(key: object, name: str = "key") -> str | int:
@@ -108,13 +111,13 @@ def _folded(root: Array, words: np.ndarray | Array) -> Array:
 
 # %% ../../nbs/loops/16_lanes.ipynb #9db47ed2
 @functools.lru_cache(maxsize=128)
-def _starting(learner: Tree, feature_dim: int, wide: bool) -> _Compiled:
+def _starting(learner: Tree, feature_dim: int, wide: bool) -> Compiled:
     "The packed first state of an entity, from the random key of all and the words of the entity's hash."
 
     def start(root: Array, words: Array) -> Array:
         return pack_within(learner.init(feature_dim, _folded(root, words)))
 
-    return _Compiled(start, False, wide, asked=True)
+    return Compiled(start, False, wide, asked=True)
 
 # %% ../../nbs/loops/16_lanes.ipynb #6ba3080a
 class Lanes:
@@ -125,6 +128,8 @@ class Lanes:
         says, who = contract(learner), type(learner).__name__
         what = f"learner must learn from TimeSteps, a {who} learns from {says.time_step.__name__}s"
         require(says.time_step is TimeStep, what, TypeError)
+        what = f"learner must be one, got a {who}: make a bank for each of its learners"
+        require(not hasattr(learner, "learners"), what, TypeError)
         what = f"key is needed, a {who} starts from random weights: key=jax.random.key(0)"
         require(key is not None or not says.needs_key, what, TypeError)
         self.learner, self.feature_dim = learner, check_int("feature_dim", feature_dim, 1, MAX_SIZE)
@@ -134,9 +139,11 @@ class Lanes:
         check_packable(leaves)
         self.leaves = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
         self.sizes = list(map(word_count, self.leaves))
-        self.learned, self.asked = _compiled(says.structure, self.tree, self.leaves, use_native(), self.wide)
-        event = jax.ShapeDtypeStruct((self.feature_dim + 1,), self.dtype)
-        self.width = jax.eval_shape(functools.partial(learn, learner), like, event)[1].size
+        self.form = event_form(learner, event_sizes(learner, self.feature_dim, ("observation", "target")))
+        made = _compiled(says.structure, self.tree, self.leaves, self.form, use_native(), self.wide)
+        self.learned, self.asked = made
+        event = jax.ShapeDtypeStruct((self.form.width,), self.dtype)
+        self.width = jax.eval_shape(functools.partial(learn, learner, self.form), like, event)[1].size
         self.root = np.asarray(key_data(key)) if says.needs_key else None
         self._begun = np.zeros(0, np.uint32) if says.needs_key else pack(learner.init(self.feature_dim))
         asked = learner, self.feature_dim, self.wide
@@ -144,6 +151,10 @@ class Lanes:
             self._start = _starting(*asked)
         except TypeError:  # a setting that is an array cannot be looked up
             self._start = _starting.__wrapped__(*asked)
+
+    def events(self, observations: Tree, targets: Tree) -> np.ndarray:
+        "Events (n, width) from observations (n, feature_dim) and targets (n,). Raises ValueError or TypeError."
+        return event_table(self.form, {"observations": observations, "targets": targets}, self.dtype)
 
     def first(self, entity: str | int) -> np.ndarray:
         "The words of an entity's first state."
