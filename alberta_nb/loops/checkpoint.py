@@ -80,7 +80,7 @@ class RowFile:
 # %% ../../nbs/loops/15_checkpoint.ipynb #aae802e4
 def _write(file: RowFile, columns: Sequence[np.ndarray]) -> None:
     "Bring a part to the disk; what somebody has written behind the last one goes."
-    counts = np.array([len(columns), *map(len, columns)], np.int64)
+    counts = np.array([len(columns), *map(len, columns)], np.uint64)
     size, digest = file.size, file.digest.copy()
     with open(file.path, "r+b" if size else "wb") as opened:
         opened.seek(size)
@@ -96,8 +96,8 @@ def _write(file: RowFile, columns: Sequence[np.ndarray]) -> None:
 def _split(data: memoryview, like: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
     "The columns of each part."
     while data:
-        n = int(np.frombuffer(data[:8], np.int64)[0])
-        counts, data = np.frombuffer(data[8 : 8 + 8 * n], np.int64), data[8 + 8 * n :]
+        n = int(np.frombuffer(data[:8], np.uint64)[0])
+        counts, data = np.frombuffer(data[8 : 8 + 8 * n], np.uint64), data[8 + 8 * n :]
         part = []
         for count, column in zip(counts.tolist(), like[:n], strict=True):
             size = count * math.prod(column.shape[1:]) * column.itemsize
