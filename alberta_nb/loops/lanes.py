@@ -152,10 +152,6 @@ class Lanes:
         except TypeError:  # a setting that is an array cannot be looked up
             self._start = _starting.__wrapped__(*asked)
 
-    def events(self, observations: Tree, targets: Tree) -> np.ndarray:
-        "Events (n, width) from observations (n, feature_dim) and targets (n,). Raises ValueError or TypeError."
-        return event_table(self.form, {"observations": observations, "targets": targets}, self.dtype)
-
     def first(self, entity: str | int) -> np.ndarray:
         "The words of an entity's first state."
         if self.root is None:
@@ -165,6 +161,10 @@ class Lanes:
 # %% ../../nbs/loops/16_lanes.ipynb #b2042368
 class AnsweringLanes(Lanes):
     "And how they are read and asked."
+
+    def events(self, observations: Tree, targets: Tree) -> np.ndarray:
+        "Events (n, width) from observations (n, feature_dim) and targets (n,). Raises ValueError or TypeError."
+        return event_table(self.form, {"observations": observations, "targets": targets}, self.dtype)
 
     def unpacked(self, words: np.ndarray) -> Tree:
         "The state that a row of words holds; of a table, a stacked one."
