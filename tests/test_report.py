@@ -66,7 +66,7 @@ def test_numbers_for_people() -> None:
 def test_only_learned_step_sizes_are_remarked() -> None:
     sizes = {"lms": [0.1, 0.1], "idbd": [0.1, 0.4], "lost": [np.nan, 1.0]}
     features = pd.concat(
-        [pd.DataFrame({"learner": n, "feature": ["x", "y"], "step_size": s}) for n, s in sizes.items()]
+        [pd.DataFrame({"learner": n, "feature": ["x", "y"], "weight": 1.0, "step_size": s}) for n, s in sizes.items()]
     )
     assert largest_step_sizes(features) == {"idbd": "y (1.6x the median), x (0.4x the median)"}
     table = pd.DataFrame(

@@ -108,6 +108,18 @@ def choose(
     known = _optimizers(start, meta_step_size, trace_decay, horizon)
     return {name: known[name] for name in names}, NORMALIZERS[normalizer]
 
+# %% ../../nbs/apps/02_job.ipynb #20c3d666
+def _part(found: "TableResult", gamma: float) -> "TableResult":
+    "The part about one of several discounts."
+    tables = {name: getattr(found, name) for name in ("windows", "features", "predictions")}
+    here = {name: table[table.gamma == gamma].drop(columns="gamma") for name, table in tables.items()}
+    scores = found.scores[found.scores.index.get_level_values(0) == gamma].droplevel(0)
+    return dataclasses.replace(found, gammas=[gamma], **here | {"scores": scores})
+
+
+def _shown(found: "TableResult") -> str:
+    return f"TableResult of {', '.join(found.targets)}, {found.steps:,} rows\n{found.scores}"
+
 # %% ../../nbs/apps/02_job.ipynb #f81a1ce7
 @dataclasses.dataclass(kw_only=True, repr=False)
 class TableResult:
@@ -138,18 +150,9 @@ class TableResult:
     states: Tree = None  # of the learners, after the pass
     told_by: Any = None  # the command that tells it, where another one was called
 
-    def __repr__(self) -> str:
-        return f"TableResult of {', '.join(self.targets)}, {self.steps:,} rows\n{self.scores}"
-
     target = property(lambda self: self.targets[0])
     errors = property(lambda self: self.scores)  # as `nexting` calls them
-
-    def at(self, gamma: float) -> "TableResult":
-        "The part about one of several discounts."
-        tables = {name: getattr(self, name) for name in ("windows", "features", "predictions")}
-        here = {name: table[table.gamma == gamma].drop(columns="gamma") for name, table in tables.items()}
-        scores = self.scores[self.scores.index.get_level_values(0) == gamma].droplevel(0)
-        return dataclasses.replace(self, gammas=[gamma], **here | {"scores": scores})
+    at, __repr__ = _part, _shown
 
 # %% ../../nbs/apps/02_job.ipynb #3314be97
 begun = threading.Event()  # set from the first pass of a process on
