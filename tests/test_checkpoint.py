@@ -302,6 +302,16 @@ def test_other_data_are_refused(row: int, tmp_path: Path, killed: Any) -> None:
     assert alike(again, lived(None, stream=ab.ArraySource(X, ys), **own))
 
 
+def test_what_happens_once_is_not_taken_up(tmp_path: Path) -> None:
+    class Played(ab.ArraySource):
+        replayable = False
+
+    stream = Played(np.ones((9, 2)), np.ones(9))
+    with pytest.raises(ValueError, match="checkpoint: what a Played gives happens once"):
+        ab.run_learning_loop(ab.LinearLearner(), stream, 9, checkpoint=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
 def test_files_that_are_no_checkpoints_stay(tmp_path: Path) -> None:
     ab.save(tmp_path / "saved", LEARNER, LEARNER.init(D))
     (tmp_path / "text").write_text("mine")

@@ -111,6 +111,7 @@ def _checked(policy: Policy | None, env: Any, seed: int | None) -> Policy:
 class _Played(Source):
     "An environment under a policy: where it stands, and how far it came."
 
+    replayable = False
     mode: PredictionMode
 
     def __init__(self, env: Any, policy: Policy | None, include_action_in_features: bool, seed: int | None):

@@ -212,6 +212,8 @@ def open_checkpoint(
     """
     known = isinstance(path, str | Path)
     require(known, f"checkpoint must be the path of a file, got {type(path).__name__}", TypeError)
+    once = f"checkpoint: what a {type(stream).__name__} gives happens once, save the learner after each of several runs"
+    require(getattr(stream, "replayable", True), once)
     path, own, start = (
         Path(path),
         None if isinstance(stream, Source) else stream,

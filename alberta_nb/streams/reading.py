@@ -81,7 +81,7 @@ _OPTIONS = {
     "skip-rows": ("N", "lines above the names that are left out"),
     "comment": ("SIGN", "the rest of a line behind this sign is left out"),
     "na": ("A,B,...", "values that mean a missing one, besides empty cells, NA, null, ? and the like: --na=-999,-9999"),
-    "words": ("A,B,...", "columns whose numbers are names, as those of shops are: an input for each"),
+    "words": ("A,B,...", "columns whose numbers are names, as those of shops are; in --known, an input for each"),
 }
 
 

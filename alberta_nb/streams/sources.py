@@ -48,6 +48,8 @@ class Source:
         "The shape of every field of a time step."
         return self.time_step.shapes(self.feature_dim)
 
+    replayable = True  # whether its time steps can be given again
+
     def pages(self, first: int, rows: int) -> Iterator[Any]:
         "Time steps from number `first` on, at most `rows` at a time: observation (n, feature_dim), target (n, 1)."
         raise NotImplementedError
