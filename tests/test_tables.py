@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from alberta_nb.apps.learn import describe, learn_table
 from alberta_nb.apps.tables import (
     LaggedSource,
+    Runs,
     fill_forward,
     guess_rows,
     lag_features,
@@ -182,3 +184,32 @@ def test_rows_are_guessed(weather, tmp_path) -> None:
     weather.to_parquet(tmp_path / "w.parquet")
     for table in (weather, tmp_path / "w.csv", tmp_path / "w.parquet", weather_path()):
         assert 0.5 < guess_rows(open_table(table)) / len(weather) < 2
+
+
+def test_a_column_that_is_stuck_is_found_however_it_comes_in_pieces() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+        n = int(rng.integers(60, 900))
+        column = rng.normal(size=n)
+        start = int(rng.integers(0, n - 1))
+        column[start : start + int(rng.integers(1, 300))] = column[start]
+        changed = np.flatnonzero(np.diff(column, append=np.nan) != 0.0)
+        lengths = np.diff(changed, prepend=-1)
+        runs = Runs(2)
+        for part in np.split(np.stack([column, rng.integers(0, 2, n)], axis=1), sorted(rng.integers(1, n, 4))):
+            if len(part):
+                runs.add(part)
+        if lengths.max() >= 50:
+            assert (runs.most[0], runs.end[0]) == (lengths.max(), changed[lengths.argmax()] + 1)
+        else:
+            assert runs.most[0] < 50
+        assert set(runs.long(["a", "b"])) <= {"a"}
+
+
+def test_what_is_stuck_is_told() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": rng.normal(size=800), "flag": np.arange(800) > 400, "y": rng.normal(size=800)})
+    frame.loc[300:420, "x"] = frame.x[300]
+    text = describe(learn_table(frame, "y", lags=2, optimizers=["lms"]), "t")
+    assert "stuck? no change: of x in 121 rows, until row 421" in text
+    assert "stuck" not in describe(learn_table(frame[:300], "y", lags=2, optimizers=["lms"]), "t")

@@ -56,6 +56,9 @@ def treatment(report: TableReport) -> list[str]:
         "missing, last value seen carried forward": _counted(report.missing),
         "never changes, kept, but without effect": listed(report.constant),
         "no value at all, without effect": listed(report.empty),
+        "stuck? no change": listed(
+            [f"of {name} in {n:,} rows, until row {row:,}" for name, (n, row) in report.still.items()]
+        ),
         "rows with words that have no input of their own": _counted(report.rare),
         "rows without a word": _counted(report.wordless),
         "rows without a target, not learned from": f"{report.no_target:,}" if report.no_target else "",
