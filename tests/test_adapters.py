@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from decimal import Decimal
 from typing import Any
 
 import jax
@@ -77,10 +78,13 @@ def test_wrong_settings_and_shapes_are_named(estimator: Any) -> None:
 def test_absent_keys_hold_their_mean_and_new_ones_get_lanes(river: Any) -> None:
     lanes = river.Lanes(2)
     assert lanes.numbers({"a": 2}, True) == [2, 0.0] and lanes.numbers({"b": -1.5, "a": 4.0}, True) == [4.0, -1.5]
+    lanes.seen({"a": 2})
+    lanes.seen({"b": -1.5, "a": 4.0})
     assert lanes.numbers({}, True) == [3.0, -1.5] == lanes.numbers({"a": None, "b": math.inf}, True)
     assert lanes.numbers({"b": math.nan, "c": 1.0}, False) == [3.0, -1.5] and lanes.ignored == 0
     with pytest.warns(RuntimeWarning, match="no lane is left for 'c': capacity is 2"):
         assert lanes.numbers({"c": 1.0, "a": 3.0}, True) == [3.0, -1.5]
+    lanes.seen({"c": 1.0, "a": 3.0})
     assert lanes.numbers({"d": 1.0}, True) == [3.0, -1.5] and lanes.ignored == 2
     assert lanes.numbers({"e": None}, True) == [3.0, -1.5] and lanes.ignored == 2  # nothing was there
     assert lanes.numbers({"a": np.float32(1.0), "b": True}, False) == [1.0, 1]
@@ -138,3 +142,25 @@ def test_rows_that_teach_nothing_are_left_out() -> None:
         log_run(print, 3, PLAIN, ArraySource(x, np.ones(8)), record_every=2)
     with pytest.raises(TypeError, match="num_steps is needed"):
         log_run(print, 3, PLAIN, IteratorSource(iter([]), 3))
+
+
+@pytest.mark.parametrize("masked", ["X", "y"])
+def test_what_is_behind_a_mask_is_not_learned(estimator: Any, masked: str) -> None:
+    given = {"X": X, "y": Y}
+    given |= {masked: np.ma.array(given[masked], mask=False)}
+    with pytest.raises(TypeError, match=f"{masked} must have no mask"):
+        estimator.AlbertaRegressor().fit(**given)
+
+
+@pytest.mark.parametrize("spike", [1e20, 1e38, 1e300, Decimal("1e25")])
+def test_a_refused_event_leaves_no_mean_behind(river: Any, spike: Any) -> None:
+    model = river.RiverRegressor(capacity=4)
+    for i in range(30):
+        model.learn_one({"a": 1.0 + i % 3, "b": Decimal(2 - i % 2)}, 3.0 + i % 3)
+    before, means = model.predict_one({"b": 1.0}), model.lanes.means.copy()
+    model.learn_one({"a": spike, "b": 1.0}, 3.0)
+    assert model.stepper.skipped == 1 and model.predict_one({"b": 1.0}) == before and model.lanes.means == means
+    with pytest.raises(TypeError, match="y must be a number, got '3'"):
+        model.learn_one({"a": 1.0}, "3")
+    with pytest.raises(ValueError, match="must be a number that a float can hold"):
+        model.learn_one({"a": 10**400}, 3.0)

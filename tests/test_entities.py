@@ -1,7 +1,9 @@
 """A learner a key: the numbers of a stepper a key, whatever is in a batch and whatever had to go to disk."""
 
+import copy
 import functools
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -475,3 +477,16 @@ def test_how_it_is_shown() -> None:
     bank = EntityBank(LEARNER, D, 5)
     bank.update("a", X[0], Y[0])
     assert "feature_dim=6: 1 entities, 1 of 5 lanes in use, skipped=0" in repr(bank)
+
+
+def test_a_bank_is_not_shared_by_a_copy_and_keeps_its_policy() -> None:
+    bank = EntityBank(LinearLearner(), 2, 4)
+    for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="an EntityBank cannot be copied or pickled: save"):
+            attempt(bank)
+    with pytest.raises(ValueError, match="non_finite must be 'raise' or 'skip', got 'nonsense'"):
+        bank.non_finite = "nonsense"
+    with pytest.raises(TypeError, match="keys must be a sequence"):
+        bank.update_many({"a", "b"}, np.ones((2, 2)), np.ones(2))
+    with pytest.raises(ValueError, match="key must be one random key"):
+        EntityBank(MLPLearner((3,)), 2, 4, key=jax.random.split(jax.random.key(0), 2))

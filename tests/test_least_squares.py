@@ -67,7 +67,8 @@ def test_without_a_bias_there_is_none() -> None:
     ("settings", "message"),
     [
         ({"decay": 0.0}, "decay must be"), ({"decay": 1.1}, "decay must be"), ({"prior": 0.0}, "prior must be"),
-        ({"prior": float("nan")}, "prior must be"),
+        ({"prior": float("nan")}, "prior must be"), ({"prior": 1e-46}, "prior must be"),
+        ({"decay": 1e-46}, "decay must be"),
     ],
 )  # fmt: skip
 def test_settings_out_of_range(settings, message) -> None:

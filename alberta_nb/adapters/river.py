@@ -21,13 +21,15 @@ from ..learners.units import PopArt
 from ..loops.stepper import Stepper
 from ..normalizers import EMANormalizer
 from ..optimizers.autostep import Autostep
-from ..types import check_int
+from ..types import check_int, require
 
 # %% ../../nbs/adapters/02_river.ipynb #0c1fec2e
 def is_there(key: Hashable, value: Any) -> bool:
     "Whether a value says something. Raises TypeError for one that is no number."
     try:
         return value is not None and math.isfinite(value)
+    except OverflowError:
+        raise ValueError(f"x[{key!r}] must be a number that a float can hold") from None
     except TypeError:
         what = f"x[{key!r}] must be a number, None or NaN, got {value!r}"
         raise TypeError(f"{what}: see river.preprocessing.OneHotEncoder") from None
@@ -55,11 +57,15 @@ class Lanes:
         row, find = self.means.copy(), self.place if learned else self.places.get
         for key, value in x.items():
             if is_there(key, value) and (place := find(key)) is not None:
-                row[place] = value
-                if learned:
-                    self.counts[place] += 1
-                    self.means[place] += (value - self.means[place]) / self.counts[place]
+                row[place] = float(value)
         return row
+
+    def seen(self, x: Mapping[Any, Any]) -> None:
+        "An event was learned: its values are part of the means."
+        for key, value in x.items():
+            if is_there(key, value) and (place := self.places.get(key)) is not None:
+                self.counts[place] += 1
+                self.means[place] += (float(value) - self.means[place]) / self.counts[place]
 
 # %% ../../nbs/adapters/02_river.ipynb #eb1732b0
 class RiverRegressor(base.Regressor):
@@ -83,7 +89,10 @@ class RiverRegressor(base.Regressor):
     def learn_one(self, x: dict[Any, Any], y: float) -> None:
         "Learn from an event: numbers by key, and a target."
         stepper = self.stepper or self._started()
-        stepper.update(np.array(self.lanes.numbers(x, True), stepper._usual.dtype), float(y))
+        require(not isinstance(y, str | bytes), f"y must be a number, got {y!r}", TypeError)
+        row = np.array(self.lanes.numbers(x, True), stepper._usual.dtype)
+        if stepper.update(row, float(y)) is not None:
+            self.lanes.seen(x)
 
     def predict_one(self, x: dict[Any, Any]) -> float:
         "The prediction for an event."

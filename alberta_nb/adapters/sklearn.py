@@ -22,7 +22,7 @@ from ..learners.units import PopArt
 from ..loops.stepper import Stepper
 from ..normalizers import EMANormalizer
 from ..optimizers.autostep import Autostep
-from ..types import Tree, check_int
+from ..types import Tree, check_int, require
 
 # %% ../../nbs/adapters/01_sklearn.ipynb #a3e412b2
 ROWS = 256  # of one prediction: always as many, so that a row's prediction does not depend on its neighbours
@@ -51,6 +51,8 @@ def predict_rows(stepper: Stepper, table: np.ndarray) -> np.ndarray:
 # %% ../../nbs/adapters/01_sklearn.ipynb #fbe1b520
 def learned(model: Any, X: ArrayLike, y: ArrayLike, epochs: int, fresh: bool) -> Any:
     "The estimator after some passes over rows; a `fresh` one forgets what it has learned."
+    for name, given in (("X", X), ("y", y)):  # validate_data would take what is behind a mask
+        require(not np.ma.isMaskedArray(given), f"{name} must have no mask: fill it first", TypeError)
     rows, targets = validate_data(model, X, y, y_numeric=True, reset=fresh)
     if fresh:
         learner = usual_learner() if model.learner is None else model.learner

@@ -292,7 +292,8 @@ def carry_out(
 # %% ../../nbs/experiments/06_many.ipynb #bb3f25d9
 def seed_keys(key: Array, seeds: int | Sequence[int]) -> Array:
     "The keys of seeds, how many or which ones: seed k has `jax.random.fold_in(key, k)`, whoever else is asked for."
-    numbers = range(check_int("seeds", seeds)) if isinstance(seeds, int) else [check_int("seeds", k, 0) for k in seeds]
+    some: Any = seeds if np.ndim(seeds) else range(check_int("seeds", seeds))  # a number may be of numpy, or of JAX
+    numbers = [check_int("seeds", k, 0, 2**32 - 1) for k in some]
     require(len(numbers) > 0, "seeds must hold one seed or more, got none")
     return jax.vmap(lambda k: jax.random.fold_in(key, k))(np.array(numbers, np.uint32))
 

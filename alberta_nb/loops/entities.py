@@ -11,7 +11,7 @@ import collections
 import itertools
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any, Self
 
@@ -59,7 +59,7 @@ class Shelf:
 # %% ../../nbs/loops/17_entities.ipynb #5409bd07
 def entity_keys(keys: Tree) -> list[str | int]:
     "Keys, one for each event, as a list. Raises TypeError that names the place of one that is none."
-    listed = isinstance(keys, Iterable) and not isinstance(keys, str | bytes | Mapping)
+    listed = isinstance(keys, Iterable) and not isinstance(keys, str | bytes | Mapping | Set)
     require(listed, f"keys must be a sequence with one key for each event, got {type(keys).__name__}", TypeError)
     found = keys.tolist() if hasattr(keys, "tolist") else list(keys)
     if set(map(type, found)) <= {str, int}:
@@ -138,7 +138,17 @@ class SpillingLodging(Lodging):
 class EntityEvents(SpillingLodging):
     "Which events an `EntityBank` takes, and which it refuses."
 
-    skipped, non_finite = 0, "raise"
+    skipped = 0
+
+    @property
+    def non_finite(self) -> str:
+        "What is done with an event that nothing can be learned from: raise, or skip it."
+        return vars(self)["non_finite"]
+
+    @non_finite.setter
+    def non_finite(self, policy: str) -> None:
+        require(policy in ("raise", "skip"), f"non_finite must be 'raise' or 'skip', got {policy!r}")
+        vars(self)["non_finite"] = policy
 
     def _events(
         self, keys: Tree, observations: ArrayLike, targets: ArrayLike
@@ -274,13 +284,13 @@ class LoadedEntities(SavedEntities):
         """
         saved, told, keys = saved_entities(path, learner)
         make: Any = cls
-        key = np.array(told["random"], np.uint32) if told["random"] else None
         try:
+            key = np.array(told["random"], np.uint32) if told["random"] else None
             with _x64(told["wide"]):
                 room = told["capacity"] if capacity is None else capacity
                 bank = make(saved.learner, saved.feature_dim, room, spill, key, told["non_finite"])
             bank._put(keys, bank._lanes.packed(saved.state, len(keys)))
-        except (TypeError, ValueError) as error:
+        except (OverflowError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
         bank.skipped, bank.notes = told["skipped"], saved.notes
         return bank
@@ -304,9 +314,12 @@ class EntityBank(LoadedEntities):
         self, learner: Tree, feature_dim: int, capacity: int, spill: str | Path | None = None,
         key: Array | np.ndarray | None = None, non_finite: str = "raise",
     ):  # fmt: skip
-        require(non_finite in ("raise", "skip"), f"non_finite must be 'raise' or 'skip', got {non_finite!r}")
+        self.non_finite = non_finite
         super().__init__(LearningLanes(learner, feature_dim, key), capacity, spill)
-        self.learner, self.non_finite, self.notes = learner, non_finite, {}
+        self.learner, self.notes = learner, {}
+
+    def __getstate__(self) -> Tree:
+        raise TypeError("an EntityBank cannot be copied or pickled: save(path) writes it, and EntityBank.load reads it")
 
     def __repr__(self) -> str:
         inside = f"{len(self)} entities, {len(self._lane)} of {self.capacity} lanes in use, skipped={self.skipped}"

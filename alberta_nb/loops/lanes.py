@@ -145,6 +145,8 @@ class Lanes:
         event = jax.ShapeDtypeStruct((self.form.width,), self.dtype)
         self.width = jax.eval_shape(functools.partial(learn, learner, self.form), like, event)[1].size
         self.root = np.asarray(key_data(key)) if says.needs_key else None
+        what = "key must be one random key, got several: a key of an entity is made of it"
+        require(self.root is None or self.root.shape == (2,), what)
         self._begun = np.zeros(0, np.uint32) if says.needs_key else pack(learner.init(self.feature_dim))
         asked = learner, self.feature_dim, self.wide
         try:

@@ -25,7 +25,7 @@ from ..learners.base import Learner, _settings, adopted, contract, state_like
 from .engine import _x64
 from .event import EventPlace, answering, asked_of, check_event, compiled, event_form, event_signature
 from .event import event_sizes, event_table, in_plural, learn, members, padded, shown_as, spread
-from .guard import NonFiniteError, stays
+from .guard import NonFiniteError, stays, unwatched
 from .start import check_instance, fit_state, is_traced
 from ..types import MAX_SIZE, Tree, check_int, require, vector
 
@@ -198,13 +198,13 @@ class WatchedState(TakingState):
         "Whether no number of the next state is far out, or it got there as it should, which `stays` says."
         top = int((words[: self._size] & self._sizes).max(initial=0))
         far = self._far[bool(np.isinf(rows).any())]
-        with _x64(self._wide):
+        with _x64(self._wide), unwatched():
             return top < far or bool(_stays(self.state, self.unpacked(words), rows))
 
     def _guarded(self, place: EventPlace, words: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         "The next state of a bank and its row, without what was not survived: for each of its learners by itself."
         guard, rows = _guarding(contract(self.learner).structure), row[:-1].reshape(place.rows)
-        with _x64(self._wide):
+        with _x64(self._wide), unwatched():
             state, rows, learned = guard(self.state, self.unpacked(words), rows)
         self.skipped += not np.all(learned)
         row = np.append(np.asarray(rows), row.dtype.type(0.0))

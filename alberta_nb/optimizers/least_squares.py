@@ -42,19 +42,19 @@ class LeastSquaresState(FlatMemories):
 
 def _check_decay(name: str, value: Any) -> None:
     if value is not None:
-        check_number(name, value, 0.0, 1.0, open_low=True)
+        check_number(name, value, 0.1, 1.0)
 
 
 def _check_prior(name: str, value: Any) -> None:
-    check_number(name, value, 0.0, open_low=True)
+    check_number(name, value, 1e-20, 1e20)
 
 # %% ../../nbs/optimizers/16_least_squares.ipynb #b92e8f97
 class LeastSquares(Optimizer):
     """Recursive least squares with forgetting, for linear learners: the steps of all weights from one matrix.
 
     `decay`: how much of a row is left in the next one; None is 1 - 0.05 over the number of weights. `prior`: the
-    variance of a weight at first, over the noise's, and at most. Raises ValueError for a decay outside (0, 1], a
-    prior that is not above 0, or more than 4,096 inputs. Source: Potter 1963, in the form of Bierman 1977, III.5.
+    variance of a weight at first, over the noise's, and at most. Raises ValueError for a decay outside [0.1, 1], a
+    prior outside [1e-20, 1e20], or more than 4,096 inputs. Source: Potter 1963, in the form of Bierman 1977, III.5.
     """
 
     decay: float | None = checked(None, _check_decay)
