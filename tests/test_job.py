@@ -25,7 +25,7 @@ TABLE = pd.DataFrame({"a": RNG.normal(size=500).cumsum(), "b": RNG.normal(size=5
 
 def test_names_and_starts() -> None:
     made, scaler = choose(OPTIMIZERS, OPTIMIZERS, "none", 10)
-    assert list(made) == ["lms", "idbd", "autostep", "obgd"] and scaler is None
+    assert list(made) == ["lms", "idbd", "autostep", "obgd", "least-squares"] and scaler is None
     assert made["lms"].step_size == 0.01 and choose(["lms"], OPTIMIZERS, "ema", 10, 0.3)[0]["lms"].step_size == 0.3
     made, _ = choose(TD_OPTIMIZERS, TD_OPTIMIZERS, "ema", 10, trace_decay=0.8)
     assert list(made) == list(TD_OPTIMIZERS) and np.isclose(made["tdlambda"].step_size, 0.01 * 0.28)

@@ -15,13 +15,13 @@ import jax
 import numpy as np
 from river import base
 
-from ..learners.base import first_state
+from ..learners.base import contract, first_state
 from ..learners.linear import LinearLearner
 from ..learners.units import PopArt
 from ..loops.stepper import Stepper
 from ..normalizers import EMANormalizer
 from ..optimizers.autostep import Autostep
-from ..types import check_int, require
+from ..types import TimeStep, check_int, require
 
 # %% ../../nbs/adapters/02_river.ipynb #0c1fec2e
 def is_there(key: Hashable, value: Any) -> bool:
@@ -82,6 +82,8 @@ class RiverRegressor(base.Regressor):
 
     def _started(self) -> Stepper:
         learner = self.learner or PopArt(LinearLearner(Autostep("auto", 0.1), EMANormalizer(decay=0.999, clip=10.0)))
+        one = contract(learner).time_step is TimeStep and not hasattr(learner, "learners")
+        require(one, f"learner must learn one target from TimeSteps, got a {type(learner).__name__}", TypeError)
         state = first_state(learner, self.capacity, jax.random.key(self.seed))
         self.stepper = Stepper(learner, self.capacity, state, non_finite="skip")
         return self.stepper

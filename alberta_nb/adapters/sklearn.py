@@ -16,13 +16,13 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..learners.base import first_state
+from ..learners.base import contract, first_state
 from ..learners.linear import LinearLearner
 from ..learners.units import PopArt
 from ..loops.stepper import Stepper
 from ..normalizers import EMANormalizer
 from ..optimizers.autostep import Autostep
-from ..types import Tree, check_int, require
+from ..types import TimeStep, Tree, check_int, require
 
 # %% ../../nbs/adapters/01_sklearn.ipynb #a3e412b2
 ROWS = 256  # of one prediction: always as many, so that a row's prediction does not depend on its neighbours
@@ -56,6 +56,8 @@ def learned(model: Any, X: ArrayLike, y: ArrayLike, epochs: int, fresh: bool) ->
     rows, targets = validate_data(model, X, y, y_numeric=True, reset=fresh)
     if fresh:
         learner = usual_learner() if model.learner is None else model.learner
+        one = contract(learner).time_step is TimeStep and not hasattr(learner, "learners")
+        require(one, f"learner must learn one target from TimeSteps, got a {type(learner).__name__}", TypeError)
         key = jax.random.key(check_random_state(model.random_state).randint(2**31 - 1))
         model.stepper_ = Stepper(learner, rows.shape[1], first_state(learner, rows.shape[1], key))
     for _ in range(epochs):
