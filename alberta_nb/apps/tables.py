@@ -377,7 +377,7 @@ def _counted_pieces(source: LaggedSource) -> Iterator[tuple[np.ndarray, np.ndarr
         report.before_target += start
         report.no_target += int(np.isnan(values[start:, at]).all(axis=1).sum())
         filled = fill_forward(values, last)
-        runs.add(filled)
+        runs.add(values)  # a missing value is none that stays
         report.still = runs.long(source.columns)
         last = filled[-1]
         early = np.arange(len(values))[:, None] < starts
