@@ -99,16 +99,12 @@ written."""
 
 # %% ../../nbs/apps/20_serve.ipynb #ac22c783
 def _add_doors(parser: argparse.ArgumentParser) -> None:
-    add, grows = (
-        parser.add_argument,
-        "learn the rows of a CSV file that grows, which come after those of a model's table",
-    )
-    doors = parser.add_mutually_exclusive_group()
+    add, doors = parser.add_argument, parser.add_mutually_exclusive_group()
     doors.add_argument("--http", metavar="[HOST:]PORT", help="answer HTTP there; on loopback if no host is said")
-    doors.add_argument("--follow", type=at_home, metavar="FILE", help=grows)
-    known = "with --follow, unless a model of a table knows it: the column"
-    add("--target", metavar="COLUMN", help=f"{known} that is predicted")
-    add("--features", metavar="A,B,...", help=f"{known}s of the inputs; all others if not said")
+    doors.add_argument("--follow", type=at_home, metavar="FILE", help="learn the rows of a CSV file that grows; "
+        "those that a model of a table has learned must not be in it")  # fmt: skip
+    add("--target", metavar="COLUMN", help="with --follow: the column that is predicted; a model of a table knows it")
+    add("--features", metavar="A,B,...", help="likewise: the columns of the inputs; all others if not said")
 
 # %% ../../nbs/apps/20_serve.ipynb #05a96b9e
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -158,7 +154,7 @@ def lines_door(service: Service) -> tuple[Listen, str]:
     more = f"; its first {n:,} lines were counted already (--new-input if it is another input)" if n else ""
     return lambda ending: answer_lines(service, sys.stdin.buffer, partial(ending.waiting, _tell), ending), DOOR + more
 
-
+# %% ../../nbs/apps/20_serve.ipynb #ce84c0fb
 def _columns_for(
     taught: AnyTaught, path: Path, target: str | None, features: str | None
 ) -> Callable[[bytes], Columns | RowColumns]:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMMON', 'MOST_NAME', 'one_of', 'names_of', 'numbers', 'Wants', 'Learning', 'packed', 'unpacked', 'spoken',
-           'Answering', 'warm', 'Taught']
+           'Answering', 'warm', 'Saying', 'Taught']
 
 # %% ../../nbs/apps/15_taught.ipynb #32f9d61e
 import base64
@@ -163,8 +163,8 @@ def warm(taught: Answering) -> None:
     trial.predict(taught.zeros)
 
 # %% ../../nbs/apps/15_taught.ipynb #2d4f5dc8
-class Taught(Answering):
-    "A learner that was saved, behind events."
+class Saying(Answering):
+    "In the words of an answer."
 
     def spoken(self, said: np.ndarray) -> dict[str, Any]:
         "Predictions in an answer: a number, or a list of several."
@@ -182,8 +182,15 @@ class Taught(Answering):
     def about(self) -> dict[str, Any]:
         "What a client may want to know."
         told = as_told(self.learner)
-        kind = told.get("type", told.get("class"))
-        return {"learner": kind, "feature_dim": self.feature_dim, "outputs": self.outputs}
+        return {
+            "learner": told.get("type", told.get("class")),
+            "feature_dim": self.feature_dim,
+            "outputs": self.outputs,
+        }
+
+# %% ../../nbs/apps/15_taught.ipynb #a42c47af
+class Taught(Saying):
+    "A learner that was saved, behind events."
 
     def pack(self, waiting: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
         "Inputs that wait, and what was said of them, as JSON can hold them bit for bit."
