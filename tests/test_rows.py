@@ -17,7 +17,7 @@ from files import same
 
 import alberta_nb as ab
 import alberta_nb.apps.rows as rows_module
-from alberta_nb.apps.growing import Growing, RowColumns
+from alberta_nb.apps.growing import Growing, RowColumns, go_behind
 from alberta_nb.apps.http import answers
 from alberta_nb.apps.kept import Every, Kept, begin
 from alberta_nb.apps.learn import learn_table
@@ -278,6 +278,29 @@ def test_following_a_file_is_predicting_it(files: Path, tmp_path: Path) -> None:
     assert one["learned"] and "a row must have 7 cells" in two["malformed"]
     path.write_text("time,wind\n")
     assert list(growing.rows()) == [] and "has no column 'kind'" in seen[-1]
+
+
+@pytest.mark.parametrize("name", ["how", "none"])
+def test_a_file_that_begins_with_what_was_learned(name: str, files: Path, tmp_path: Path) -> None:
+    taught: Any = served(files / f"{name}.alberta").taught
+
+    def grows(text: str) -> Growing:
+        (tmp_path / "log.csv").write_text(text)
+        return Growing(
+            tmp_path / "log.csv", lambda header: RowColumns(tmp_path / "log.csv", taught), Place(), pytest.fail
+        )
+
+    first, then = ((files / f"{part}.csv").read_text() for part in ("first", "then"))
+    rows = then.partition("\n")[2]
+    whole = grows(first + rows)
+    assert go_behind(whole, taught) and whole.place.rows == CUT
+    assert [place.rows for _, place in whole.rows()] == list(range(CUT + 1, N + 1))
+    lines = first.splitlines(keepends=True)
+    others = [then, first[: len(first) // 2], "".join(lines[:-2] + lines[-1:]) + rows, lines[0], "time,wi"]
+    for text in others:
+        other = grows(text)
+        assert not go_behind(other, taught) and other.place.rows == 0
+    assert len(list(grows(then).rows())) == len(ROWS)
 
 
 def test_the_command_follows_and_is_killed(files: Path, tmp_path: Path) -> None:

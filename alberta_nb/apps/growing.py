@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['Row', 'LONGEST', 'TAIL', 'cells', 'number', 'Reads', 'Columns', 'RowColumns', 'whole_line', 'Opened', 'Growing',
-           'follow']
+           'go_behind', 'follow']
 
 # %% ../../nbs/apps/18_growing.ipynb #855bd0f8
 import contextlib
 import csv
 import io
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -132,10 +133,8 @@ def _look(self: "Opened") -> None:
         self.place = Place(length, self.place.rows, header[-TAIL:])
 
 
-def _lines(self: "Opened") -> Iterator[tuple[Row, Place]]:
-    "The whole rows behind the place, which goes along."
-    if self.columns is None:
-        self.look()
+def _lines(self: "Opened") -> Iterator[bytes]:
+    "The lines of the whole rows behind the place, which goes along."
     self.file.seek(self.place.at)
     while self.place.at:
         line, length = whole_line(self.file)
@@ -144,7 +143,7 @@ def _lines(self: "Opened") -> Iterator[tuple[Row, Place]]:
         at, rows, tail = self.place
         self.place = Place(at + length, rows + bool(line.strip() or not line), (tail + line)[-TAIL:] if line else b"")
         if self.place.rows > rows:
-            yield _row(self, line), self.place
+            yield line
 
 # %% ../../nbs/apps/18_growing.ipynb #a63d53a5
 def _row(self: "Opened", line: bytes) -> Row:
@@ -195,7 +194,9 @@ class Growing(Opened):
             self.begin("was cut or written anew")
         replaced = _replaced(self)  # what was written before that is read now
         try:
-            yield from _lines(self)
+            if self.columns is None:
+                self.look()
+            yield from ((_row(self, line), self.place) for line in _lines(self))
         except ValueError as error:
             self.say(str(error))
         if replaced:
@@ -212,6 +213,16 @@ def _replaced(self: Growing) -> bool:
         return not os.path.samestat(os.stat(self.path), os.fstat(self.file.fileno()))
     except OSError:  # between two files
         return False
+
+
+def go_behind(growing: Growing, taught: KeptRows) -> bool:
+    "Go behind the rows that a model has learned where a file begins with them: its last one stands there as well."
+    start, last = growing.place, taught.lives.place.rows
+    line = next(itertools.islice(_lines(growing), last - 1, None), b"") if last and growing.columns else b""
+    row = _row(growing, line)
+    same = isinstance(row, dict) and "row" in row and taught.is_last(row["row"])
+    growing.place = growing.place if same else start
+    return same
 
 
 def follow(

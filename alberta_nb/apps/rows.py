@@ -141,6 +141,14 @@ class SeenRows:
         self.pairs = [*self.lives.states]
         self.judged = [f'{{target="{_label(self.targets[k])}",learner="{_label(name)}"}}' for name, k in self.pairs]
 
+    def is_last(self, row: Mapping[str, Cell]) -> bool:
+        "Whether what a row says is what the last row said that was learned."
+        table, place = copy.copy(self.lives.source.table), self.lives.place
+        table.row = row
+        values = np.array([table.number(name) for name in self.lives.source.columns]) - place.origin
+        there = np.isfinite(values)
+        return bool(there.any() and (values == place.past[-1])[there].all())
+
 # %% ../../nbs/apps/21_rows.ipynb #97a7add3
 class WantsRows(SeenRows):
     "And what they want of an event."

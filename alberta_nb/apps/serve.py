@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from .command import _of_option, split_names
-from .growing import LONGEST, Columns, Growing, RowColumns, follow
+from .growing import LONGEST, Columns, Growing, RowColumns, follow, go_behind
 from .http import Door, address_of
 from .kept import Kept, alone, begin, every
 from .rows import AnyTaught, KeptRows
@@ -102,7 +102,7 @@ def _add_doors(parser: argparse.ArgumentParser) -> None:
     add, doors = parser.add_argument, parser.add_mutually_exclusive_group()
     doors.add_argument("--http", metavar="[HOST:]PORT", help="answer HTTP there; on loopback if no host is said")
     doors.add_argument("--follow", type=at_home, metavar="FILE", help="learn the rows of a CSV file that grows; "
-        "those that a model of a table has learned must not be in it")  # fmt: skip
+        "of the table of a model those behind the ones that it has learned")  # fmt: skip
     add("--target", metavar="COLUMN", help="with --follow: the column that is predicted; a model of a table knows it")
     add("--features", metavar="A,B,...", help="likewise: the columns of the inputs; all others if not said")
 
@@ -172,6 +172,8 @@ def _columns_for(
 def file_door(service: Service, path: Path, target: str | None, features: str | None) -> tuple[Listen, str]:
     "A growing file, and what is said of it. Raises OSError or ValueError for one that cannot be followed."
     growing = Growing(path, _columns_for(service.taught, path, target, features), service.place, say)
+    if isinstance(service.taught, KeptRows) and not service.place.at and go_behind(growing, service.taught):
+        say(f"{path} begins with the {growing.place.rows:,} rows that the model has learned: going on behind them")
     pause = time.sleep, 0.2
     return lambda ending: follow(
         service, growing, partial(ending.waiting, _tell), partial(ending.waiting, *pause)
