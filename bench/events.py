@@ -22,7 +22,7 @@ import numpy as np
 from alberta_nb import IDBD, LMS, LinearLearner, MLPLearner, load, save
 from alberta_nb.apps.kept import Every, Kept, begin
 from alberta_nb.apps.service import Service
-from alberta_nb.apps.taught import Taught, warm
+from alberta_nb.apps.taught import Taught
 from bench.horde import bench_horde_learner
 
 KEY = jax.random.key(0)
@@ -85,10 +85,10 @@ def core(folder: Path, n: int = 50_000) -> None:
     "The learner alone, an event as a dict, an event as bytes with the state written every second."
     for name in LEARNERS:
         service = begin(model_of(name, folder), None, 100)
-        warm(service.taught)
+        taught: Any = service.taught
+        taught.warm()
         lines = list(events_of(name, n // 5 if name.startswith("Horde") else n))
         found = list(map(json.loads, lines))
-        taught = service.taught
         ready = [(taught.inputs(event), taught.targets(event), event) for event in found]
         told(f"{name}: learner", timed(functools.partial(_learn, taught), ready))
         told(f"{name}: service, a dict", timed(service.answer, found))

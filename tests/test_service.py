@@ -28,7 +28,7 @@ from alberta_nb.apps.growing import Columns, Growing
 from alberta_nb.apps.http import LONGEST_BODY, Door
 from alberta_nb.apps.kept import Every, Kept, alone, begin, every
 from alberta_nb.apps.serve import Ending, answer_lines
-from alberta_nb.apps.service import COUNTS, Place, Service, metrics, told_of
+from alberta_nb.apps.service import COUNTS, Place, Service, as_text, metrics, told_of
 from alberta_nb.apps.taught import Taught, warm
 
 D, WAITING = 3, 4
@@ -155,6 +155,23 @@ def test_numbers_of_a_source_count_once(model) -> None:
     assert service.counts["learned"] == 2 + 998 and service.own["again"] == 3
 
 
+@pytest.mark.parametrize("number", ["Infinity", "-Infinity", "NaN", "1e400"])
+def test_answers_are_json_whatever_was_sent(model, number) -> None:
+    service = begin(model, None, 9)
+    events = [
+        {"x": [1, 2, 3], "y": 1, "seq": "@"}, {"x": [1, "@", 3]}, {"id": "@", "y": 1}, {"ask": "@"},
+        {"x": [1, 2, 3], "seq": 1, "source": "@"},
+    ]  # fmt: skip
+    for event in events:
+        text = json.dumps(event).replace('"@"', number)
+        for given in (text.encode(), json.loads(text)):
+            said = service.answer(given)
+            assert list(said) == ["malformed"] and as_text(said)
+    assert service.counts["malformed"] == 10 and service.counts["learned"] == 0 and service.offsets == {}
+    with pytest.raises(ValueError, match="JSON compliant"):
+        as_text({"prediction": np.inf})
+
+
 @pytest.mark.parametrize("wrong", [
     [1, 2], [1, 2, None], [1, 2, "3"], "123", 3, None, {"a": 1}, [[1, 2, 3]], [1, 2, 1e39], [1, 2, 10**400],
     [1, 2, [3]], [],
@@ -219,10 +236,18 @@ def test_what_does_not_answer(tmp_path) -> None:
         begin(tmp_path / "last.alberta", None, 9)
 
 
-def test_a_model_of_a_table_is_for_another_command(tmp_path) -> None:
+def test_a_learner_with_the_notes_of_a_table_is_no_model_of_one(tmp_path) -> None:
     ab.save(tmp_path / "table.alberta", LEARNER, LEARNER.init(D), table={"lags": 1})
-    with pytest.raises(ValueError, match=r"table\.alberta: it is of a table.*alberta-nb predict"):
+    with pytest.raises(ValueError, match=r"table\.alberta: it holds a learner, but no model of a table"):
         begin(tmp_path / "table.alberta", None, 9)
+
+
+def test_a_learner_for_each_key_answers_elsewhere(tmp_path) -> None:
+    bank = ab.EntityBank(LEARNER, D, capacity=4)
+    bank.update_many(["a", "b"], np.ones((2, D)), np.ones(2))
+    bank.save(tmp_path / "keys.alberta")
+    with pytest.raises(ValueError, match=r"keys\.alberta: it is of an EntityBank.*`EntityBank\.load` answers"):
+        begin(tmp_path / "keys.alberta", None, 9)
 
 
 @pytest.mark.skipif(not hasattr(ab.LearnerBank, "predict"), reason="a bank does not answer yet")
@@ -232,6 +257,19 @@ def test_a_bank_answers_with_all_its_learners(tmp_path) -> None:
     assert service.answer({"x": [1, 2, 3], "y": 1}) == {"prediction": [0.0, 0.0], "learned": True}
     first, second = service.answer({"x": [1, 2, 3]})["prediction"]
     assert first == second > 0.0
+
+
+def test_a_bank_says_what_it_could_not_learn(tmp_path) -> None:
+    wild, tame = ab.LinearLearner(ab.LMS(1.0)), ab.LinearLearner(ab.LMS(1e-30))
+    event = {"x": [1e16, 1e16, 1e16], "y": 1e16}
+    lost = service_of(ab.LearnerBank((wild, wild)), tmp_path)
+    before = lost.taught.held.state
+    assert lost.answer(event) == {"prediction": [0.0, 0.0], "learned": False} and same(lost.taught.held.state, before)
+    assert lost.counts["skipped"] == 1 and lost.counts["learned"] == 0
+    some = service_of(ab.LearnerBank((wild, tame)), tmp_path)
+    assert some.answer({"x": [1, 2, 3], "y": 1})["learned"]
+    ready = some.answer({"x": event["x"]})["prediction"]
+    assert some.answer(event) == {"prediction": ready, "learned": True} and some.counts["skipped"] == 0
 
 
 # --- what a replay does ---

@@ -11,7 +11,6 @@ __all__ = ['LONGEST_BODY', 'MOST_CONNECTIONS', 'SILENCE', 'SHORTEST_TOKEN', 'MOS
 import contextlib
 import hmac
 import ipaddress
-import json
 import re
 import socket
 import socketserver
@@ -20,7 +19,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from .service import Service, as_read, metrics, parsed, summary
+from .service import Service, as_read, as_text, metrics, parsed, summary
 from ..types import require
 
 # %% ../../nbs/apps/19_http.ipynb #a2e2d12f
@@ -90,17 +89,17 @@ def answers(service: Service, body: bytes, learn: bool) -> tuple[int, Any]:
     if isinstance(events, list):
         if len(events) > MOST_EVENTS:
             raise Refused(413, f"a list must have at most {MOST_EVENTS:,} events, got {len(events):,}")
-        return 200, [service.answer(_fitting(event, learn)) for event in events]
-    said = service.answer(_fitting(events, learn))
+        return 200, [service.answer(_fitting(service, event, learn)) for event in events]
+    said = service.answer(_fitting(service, events, learn))
     return 400 if "malformed" in said else 200, said
 
 
-def _fitting(event: object, learn: bool) -> object:
+def _fitting(service: Service, event: object, learn: bool) -> object:
     "The event, or what speaks against it here."
     try:
         found = parsed(event)
-        where = "learn: it must have y" if learn else "predict: it must not have y"
-        require(("y" in found) == learn and "ask" not in found, f"it is not for /{where}")
+        where = "learn: it must have its target" if learn else "predict: it must not have its target"
+        require(service.taught.teaches(found) == learn and "ask" not in found, f"it is not for /{where}")
         return found
     except (RecursionError, ValueError) as error:
         return error
@@ -116,7 +115,7 @@ class Speaking(BaseHTTPRequestHandler):
     def say(self, status: int, what: Any) -> None:
         "Answer with a text, or with JSON."
         text = isinstance(what, str)
-        body = (what if text else json.dumps(what) + "\n").encode()
+        body = (what if text else as_text(what) + "\n").encode()
         self.send_response(status)
         self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8" if text else "application/json")
         self.send_header("Content-Length", str(len(body)))

@@ -9,7 +9,6 @@ __all__ = ['EPILOG', 'Listen', 'Ending', 'heard', 'next_line', 'answer_lines', '
 # %% ../../nbs/apps/20_serve.ipynb #af0d9033
 import argparse
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -21,11 +20,11 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from .command import _of_option, split_names
-from .growing import LONGEST, Columns, Growing, follow
+from .growing import LONGEST, Columns, Growing, RowColumns, follow, go_behind
 from .http import Door, address_of
 from .kept import Kept, alone, begin, every
-from .service import DOOR, Service
-from .taught import warm
+from .rows import AnyTaught, KeptRows
+from .service import DOOR, Service, as_text
 from ..streams.frames import at_home
 from ..types import check_int, require
 
@@ -89,22 +88,31 @@ def answer_lines(service: Service, lines: IO[bytes], tell: Callable[[dict[str, A
 
 # %% ../../nbs/apps/20_serve.ipynb #e66a3608
 EPILOG = """An event is an object of JSON: x (a list of the inputs) alone asks for a prediction; with y (its target, or
-null) it is learned; with id the prediction waits for {"id": ..., "y": ...}, which may come later. seq and source are
-the client's own number of the event, and whose: each counts once. {"ask": "state"} says how far that is. HTTP has
-POST /predict, /learn (an event or a list), GET /state, /metrics, /healthz. Exit codes: 0 at the end of the input; 2 for
-a model, a state or an argument that cannot be used, or a state that could not be written at the end; 130 after Ctrl-C
-and 143 after SIGTERM, when what was learned by then has been written."""
+null) it is learned; with id the prediction waits for {"id": ..., "y": ...}, which may come later. For a model of a
+table that `learn --save` wrote an event has a row instead, with columns by name: {"row": {"time": "2024-01-01 00:00",
+"wind": 3}} asks, and with its target in the row, or in y, it is learned as the next row; each learner answers, as in
+`predict --learn`. seq and source are the client's own number of the event, and whose: each counts once.
+{"ask": "state"} says how far that is. HTTP has POST /predict, /learn (an event or a list), GET /state, /metrics,
+/healthz. Exit codes: 0 at the end of the input; 2 for a model, a state or an argument that cannot be used, or a state
+that could not be written at the end; 130 after Ctrl-C and 143 after SIGTERM, when what was learned by then has been
+written."""
 
 # %% ../../nbs/apps/20_serve.ipynb #ac22c783
+def _add_doors(parser: argparse.ArgumentParser) -> None:
+    add, doors = parser.add_argument, parser.add_mutually_exclusive_group()
+    doors.add_argument("--http", metavar="[HOST:]PORT", help="answer HTTP there; on loopback if no host is said")
+    doors.add_argument("--follow", type=at_home, metavar="FILE", help="learn the rows of a CSV file that grows; "
+        "of the table of a model those behind the ones that it has learned")  # fmt: skip
+    add("--target", metavar="COLUMN", help="with --follow: the column that is predicted; a model of a table knows it")
+    add("--features", metavar="A,B,...", help="likewise: the columns of the inputs; all others if not said")
+
+# %% ../../nbs/apps/20_serve.ipynb #05a96b9e
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     "The arguments of the command."
     add, parser.epilog = parser.add_argument, EPILOG
-    add("model", type=at_home, metavar="MODEL", help="a file that alberta_nb.save wrote, of a learner or a Stepper")
-    doors = parser.add_mutually_exclusive_group()
-    doors.add_argument("--http", metavar="[HOST:]PORT", help="answer HTTP there; on loopback if no host is said")
-    doors.add_argument("--follow", type=at_home, metavar="FILE", help="learn the rows of a CSV file that grows")
-    add("--target", metavar="COLUMN", help="with --follow: the column that is predicted")
-    add("--features", metavar="A,B,...", help="with --follow: the columns of the inputs; all others if not said")
+    add("model", type=at_home, metavar="MODEL", help="a file that `alberta-nb learn --save` wrote, or "
+        "alberta_nb.save, of a learner or a Stepper")  # fmt: skip
+    _add_doors(parser)
     add(
         "--state", type=at_home, metavar="FILE", help="where what is learned is kept, and gone on from; it may be MODEL"
     )
@@ -132,7 +140,7 @@ def say(text: str) -> None:
 
 
 def _tell(said: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(said) + "\n")
+    sys.stdout.write(as_text(said) + "\n")
     sys.stdout.flush()
 
 
@@ -146,14 +154,26 @@ def lines_door(service: Service) -> tuple[Listen, str]:
     more = f"; its first {n:,} lines were counted already (--new-input if it is another input)" if n else ""
     return lambda ending: answer_lines(service, sys.stdin.buffer, partial(ending.waiting, _tell), ending), DOOR + more
 
+# %% ../../nbs/apps/20_serve.ipynb #ce84c0fb
+def _columns_for(
+    taught: AnyTaught, path: Path, target: str | None, features: str | None
+) -> Callable[[bytes], Columns | RowColumns]:
+    "What reads the header of a file for a learner. Raises ValueError where the columns are not said, or known already."
+    if isinstance(taught, KeptRows):
+        known = target is None and features is None
+        require(known, "target and features are those of the model, whose columns have names: leave them out")
+        return lambda header: RowColumns(path, taught)
+    require(target is not None, f"target must say which column of {path} is predicted")
+    named, one = None if features is None else split_names(features), taught.required == [] and taught.outputs == 1
+    require(one, f"follow is for learners of one target, not for a {type(taught.learner).__name__}")
+    return lambda header: Columns(header, target or "", named, taught.feature_dim)
+
 
 def file_door(service: Service, path: Path, target: str | None, features: str | None) -> tuple[Listen, str]:
     "A growing file, and what is said of it. Raises OSError or ValueError for one that cannot be followed."
-    require(target is not None, f"target must say which column of {path} is predicted")
-    named, wanted = None if features is None else split_names(features), service.taught.feature_dim
-    fits = service.taught.required == [] and service.taught.outputs == 1
-    require(fits, f"follow is for learners of one target, not for a {type(service.taught.learner).__name__}")
-    growing = Growing(path, lambda header: Columns(header, target or "", named, wanted), service.place, say)
+    growing = Growing(path, _columns_for(service.taught, path, target, features), service.place, say)
+    if isinstance(service.taught, KeptRows) and not service.place.at and go_behind(growing, service.taught):
+        say(f"{path} begins with the {growing.place.rows:,} rows that the model has learned: going on behind them")
     pause = time.sleep, 0.2
     return lambda ending: follow(
         service, growing, partial(ending.waiting, _tell), partial(ending.waiting, *pause)
@@ -205,7 +225,7 @@ def _begun(args: argparse.Namespace, stack: contextlib.ExitStack) -> tuple[Kept,
         door = file_door(service, args.follow, args.target, args.features)
     else:
         door = lines_door(service)
-    warm(service.taught)
+    service.taught.warm()
     kept = Kept(service, args.state, often, say)
     require(kept.save(always=True), f"{args.state} cannot be written")
     return kept, *door

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COUNTS', 'OWN', 'DOOR', 'MOST_SOURCES', 'NOTHING_WAITS', 'LIMITS', 'JSON', 'Place', 'as_read', 'parsed', 'mark_of',
-           'spoken', 'Record', 'Service', 'told_of', 'take_up', 'summary', 'asked', 'metrics']
+           'Record', 'Service', 'told_of', 'take_up', 'summary', 'as_text', 'asked', 'metrics']
 
 # %% ../../nbs/apps/16_service.ipynb #b76fca4b
 import base64
@@ -15,16 +15,13 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from .taught import MOST_NAME, Taught
+from .rows import AnyTaught
+from .taught import MOST_NAME
 from ..loops.archive import once
-from ..loops.saved import as_told
-from ..streams.sources import default_float
-from ..types import check_int, require
+from ..types import Tree, check_int, require
 
 # %% ../../nbs/apps/16_service.ipynb #af89aa1a
 COUNTS = {
@@ -97,21 +94,16 @@ def mark_of(event: Mapping[str, Any], known: Mapping[str, int]) -> tuple[str, in
     return source, number
 
 # %% ../../nbs/apps/16_service.ipynb #e02a0ade
-def spoken(said: np.ndarray) -> float | list[float | None] | None:
-    "Predictions as JSON can hold them: a number, or a list of several."
-    found = [value if math.isfinite(value) else None for value in said.tolist()]
-    return found[0] if len(found) == 1 else found
-
-
 def _answered(service: "Service", event: dict[str, Any]) -> dict[str, Any]:
     "What is said to an event that was read; whatever is wrong with it is raised before anything changes."
-    if strange := event.keys() - service.taught.names:
-        raise ValueError(f"unknown {sorted(strange)[:3]}; an event has some of {sorted(service.taught.names)}")
-    name = event.get("id")
-    if "x" in event:
-        x = service.taught.inputs(event)
-        return _learned(service, name, x, None, event) if "y" in event else _predicted(service, name, x)
-    require("id" in event and "y" in event, "an event must have x, or the id of an earlier one and y")
+    taught, name = service.taught, event.get("id")
+    if strange := event.keys() - taught.names:
+        raise ValueError(f"unknown {sorted(strange)[:3]}; an event has some of {sorted(taught.names)}")
+    if taught.what in event:
+        given, said = taught.given(event, service.waiting.get(name))
+        return (_learned if taught.teaches(event) else _predicted)(service, name, given, said, event)
+    fits = "id" in event and "y" in event
+    require(fits, f"an event must have {taught.what}, or the id of an earlier one and y")
     if name not in service.waiting:
         service.counts["unknown"] += 1
         return {"learned": False, "why": NOTHING_WAITS}
@@ -124,55 +116,50 @@ def _drop(service: "Service") -> None:
     service.counts["dropped"] += 1
 
 
-def _predicted(service: "Service", name: Any, x: np.ndarray) -> dict[str, Any]:
-    "A prediction, which waits for its target where it has a name."
-    if name in service.waiting:
-        before, said = service.waiting[name]
-        require(np.array_equal(x, before), "a prediction waits under this id, for another x")
-        return {"prediction": spoken(said), "already": True}
-    said = service.taught.predict(x)
+def _predicted(service: "Service", name: Any, given: Tree, said: Tree, event: Mapping[str, Any]) -> dict[str, Any]:
+    "A prediction, which waits for its target where it has a name; `said` is that which waits already."
+    if said is not None:
+        service.waiting[name] = given, said
+        return service.taught.spoken(said) | {"already": True}
+    said = service.taught.predict(given)
     service.counts["predictions"] += 1
     if name is not None:
-        service.waiting[name] = x, said
+        service.waiting[name] = given, said
         if len(service.waiting) > service.most:
             _drop(service)
-    return {"prediction": spoken(said)}
+    return service.taught.spoken(said)
 
 # %% ../../nbs/apps/16_service.ipynb #e2080f88
-def _learned(
-    service: "Service", name: Any, x: np.ndarray, said: np.ndarray | None, event: Mapping[str, Any]
-) -> dict[str, Any]:
-    "A target is learned, if it is there and that is possible; `said` is what was predicted when `x` came."
-    y, late, counts = service.taught.targets(event), said is not None, service.counts
-    missing = bool(y != y) if not y.ndim else y.size > 0 and not np.any(y == y)
-    row = service.taught.predict(x) if missing else service.taught.learn(x, y, event)
+def _learned(service: "Service", name: Any, given: Tree, said: Tree, event: Mapping[str, Any]) -> dict[str, Any]:
+    "A target is learned, if it is there and that is possible; `said` is what was predicted of it before."
+    now, found, y = service.taught.learned(given, event)
+    late, counts = said is not None, service.counts
     service.waiting.pop(name, None)
-    found = "missing" if missing else "skipped" if row is None else "learned"
     counts[found] += 1
     counts["predictions"] += not late
     counts["late"] += late and found == "learned"
-    said = said if said is not None else service.taught.predict(x) if row is None else row
-    answer = {"prediction": spoken(said), "learned": found == "learned"}
-    judged = service.squared and not missing and y.size == said.size == 1
-    return answer | _error(service, y.item(), said.item()) if judged else answer
+    said = said if late else now
+    answer = service.taught.spoken(said) | {"learned": found == "learned"}
+    return answer if found == "missing" else answer | _errors(service, y, said)
 
 
-def _error(service: "Service", y: float, said: float) -> dict[str, Any]:
-    "The error of a prediction as it was answered; its square counts."
-    error = y - said
-    if math.isfinite(total := service.squared_errors + error * error):
-        service.squared_errors = total
-    return {"error": error if math.isfinite(error) else None}
+def _errors(service: "Service", y: Tree, said: Tree) -> dict[str, Any]:
+    "The errors of predictions as they were answered; their squares count."
+    errors = service.taught.errors(y, said)
+    for k, error in enumerate(errors):
+        if math.isfinite(total := service.squared_errors[k] + error * error):
+            service.squared_errors[k] = total
+    return service.taught.told(errors)
 
 # %% ../../nbs/apps/16_service.ipynb #4fd363cb
 class Record:
     "What a service knows: its learner, what was counted, where its inputs stand, and what waits."
 
-    def __init__(self, taught: Taught, most: int = 10_000):
+    def __init__(self, taught: AnyTaught, most: int = 10_000):
         self.taught, self.most = taught, check_int("waiting", most, 0)
-        self.counts, self.squared_errors, self.squared = dict.fromkeys(COUNTS, 0), 0.0, taught.target == "target"
+        self.counts, self.squared_errors = dict.fromkeys(COUNTS, 0), [0.0] * max(len(taught.judged), 1)
         self.offsets = dict[str, int]()
-        self.waiting = collections.OrderedDict[Any, tuple[np.ndarray, np.ndarray]]()
+        self.waiting = collections.OrderedDict[Any, tuple[Tree, Tree]]()
         self.place = Place()
         self.own, self.times, self.seconds = dict.fromkeys(OWN, 0), [0] * (len(LIMITS) + 1), 0.0
         self.lock, self.closed, self.unsaved = threading.RLock(), False, 0
@@ -188,8 +175,9 @@ class Record:
 class Service(Record):
     """A learner that answers events, counts each once, and knows where its inputs stand.
 
-    `taught`: the learner. `most`: how many predictions may wait for their targets; the oldest go. `after`, if it is
-    set, is called behind every event that counted. Threads may share it: one event is answered after the other.
+    `taught`: the learner, or the learners of a table. `most`: how many predictions may wait for their targets; the
+    oldest go. `after`, if it is set, is called behind every event that counted. Threads may share it: one event is
+    answered after the other.
     """
 
     def answer(self, event: object, mark: tuple[str, int] | None = None, place: Place | None = None) -> dict[str, Any]:
@@ -217,8 +205,9 @@ def _said(service: Service, event: object) -> dict[str, Any]:
     mark, named = None, dict[str, Any]()
     try:
         found = parsed(event)
-        named = {name: found[name] for name in ("id", "seq") if name in found}
+        named = {"id": found["id"]} if "id" in found else {}
         mark = mark_of(found, service.offsets)
+        named |= {"seq": mark[1]} if mark else {}
         if mark is not None and service.had(*mark):
             return named | {"already": True}
         answer = asked(service, found["ask"]) if "ask" in found else _answered(service, found)
@@ -230,24 +219,13 @@ def _said(service: Service, event: object) -> dict[str, Any]:
     return named | answer
 
 # %% ../../nbs/apps/16_service.ipynb #75e00997
-def _packed(arrays: Iterable[np.ndarray]) -> str:
-    return base64.b64encode(b"".join(array.tobytes() for array in arrays)).decode()
-
-
-def _unpacked(text: str, count: int, width: int) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(text, validate=True), default_float()).reshape(count, width)
-
-
 def told_of(service: Service) -> dict[str, Any]:
     "What a service knows beside its learner's state, as JSON can hold it."
-    place, waiting = service.place, service.waiting
-    held = {
-        "ids": list(waiting),
-        "x": _packed(x for x, _ in waiting.values()),
-        "said": _packed(s for _, s in waiting.values()),
-    }
+    place, errors = service.place, service.squared_errors
+    held = {"ids": list(service.waiting), **service.taught.pack(service.waiting.values())}
     return {
-        "counts": dict(service.counts), "offsets": dict(service.offsets), "squared_errors": service.squared_errors,
+        "counts": dict(service.counts), "offsets": dict(service.offsets),
+        "squared_errors": list(errors) if len(errors) > 1 else errors[0],
         "place": [place.at, place.rows, base64.b64encode(place.tail).decode()], "waiting": held,
     }  # fmt: skip
 
@@ -255,19 +233,20 @@ def told_of(service: Service) -> dict[str, Any]:
 def take_up(service: Service, told: Any) -> None:
     "Go on from `told_of` a service of the same learner. Raises ValueError for what is none."
     try:
-        ids, taught = told["waiting"]["ids"], service.taught
-        xs, said = (
-            _unpacked(told["waiting"][k], len(ids), n) for k, n in (("x", taught.feature_dim), ("said", taught.outputs))
-        )
+        ids, errors = told["waiting"]["ids"], told["squared_errors"]
+        waiting = service.taught.unpack(told["waiting"], len(ids))
+        errors = list(map(float, errors if isinstance(errors, list) else [errors]))
+        fits = len(errors) == len(service.squared_errors) and all(map(math.isfinite, errors))
+        require(fits, "its errors are of other learners")
         counts, offsets, (at, rows, tail) = told["counts"], told["offsets"], told["place"]
         whole = [*counts.values(), *offsets.values(), at, rows]
         require(
             all(type(n) is int and n >= 0 for n in whole) and counts.keys() == COUNTS.keys(), "its counts are no counts"
         )
-        service.squared_errors, service.place = float(told["squared_errors"]), Place(at, rows, base64.b64decode(tail))
+        service.squared_errors, service.place = errors, Place(at, rows, base64.b64decode(tail))
         service.counts |= counts
         service.offsets |= offsets
-        service.waiting.update(zip(ids, zip(xs, said, strict=True), strict=True))
+        service.waiting.update(zip(ids, waiting, strict=True))
         while len(service.waiting) > service.most:
             _drop(service)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -277,17 +256,14 @@ def take_up(service: Service, told: Any) -> None:
 def summary(service: Service) -> dict[str, Any]:
     "What a client may want to know of a service."
     with service.lock:
-        told, learner = told_of(service), as_told(service.taught.learner)
+        told, about = told_of(service), service.taught.about() | {"events_have": sorted(service.taught.names)}
         kept = {name: told[name] for name in ("counts", "offsets", "squared_errors")}
-        kind = learner.get("type", learner.get("class"))
-        wants = sorted(service.taught.names)
-        about = {
-            "learner": kind,
-            "feature_dim": service.taught.feature_dim,
-            "outputs": service.taught.outputs,
-            "events_have": wants,
-        }
         return about | kept | {"waiting": len(service.waiting), "row": service.place.rows, "process": dict(service.own)}
+
+
+def as_text(said: Any) -> str:
+    "An answer as JSON, and strictly so."
+    return json.dumps(said, allow_nan=False)
 
 
 def asked(service: Service, what: object) -> dict[str, Any]:
@@ -312,10 +288,8 @@ def metrics(service: Service) -> str:
         for counts, texts in ((service.counts, COUNTS), (service.own, OWN)):
             for name, n in counts.items():
                 lines += _lines(f"{name}_total", "counter", texts[name], {"": n})
-        if service.squared:
-            lines += _lines(
-                "squared_error_total", "counter", "sum of squared errors of answers", {"": service.squared_errors}
-            )
+        if judged := dict(zip(service.taught.judged, service.squared_errors)):
+            lines += _lines("squared_error_total", "counter", "sum of squared errors of answers", judged)
         lines += _lines("waiting", "gauge", "predictions that wait for a target", {"": len(service.waiting)})
         lines += _lines("unsaved", "gauge", "events since the last state that was written", {"": service.unsaved})
         total = list(itertools.accumulate(service.times))

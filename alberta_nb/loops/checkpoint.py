@@ -108,7 +108,9 @@ def _split(data: memoryview, like: Sequence[np.ndarray]) -> Iterator[list[np.nda
 
 def read_rows(file: RowFile, told: dict[str, Any], like: Sequence[np.ndarray]) -> list[np.ndarray]:
     "All rows of every column, each `like` one here. Raises ValueError where they are not what was written."
-    size, there = told["bytes"], file.path.stat().st_size if told["bytes"] else 0
+    size, lost = told["bytes"], f"{file.path} is missing, with the rows of the run: it belongs beside its checkpoint"
+    require(file.path.is_file() or not size, lost, FileNotFoundError)
+    there = file.path.stat().st_size if size else 0
     require(there >= size, f"{file.path} must have {size:,} bytes or more, got {there:,}")
     data = np.fromfile(file.path, np.uint8, size) if size else np.zeros(0, np.uint8)
     file.digest.update(data.data)
@@ -220,7 +222,7 @@ def open_checkpoint(
         {"position": position, "state": state},
     )
     _, arrays = described(start)
-    fits = path.parent.is_dir() and not path.is_dir()
+    fits = path.parent.is_dir() and not path.is_dir() and "\0" not in str(path)
     require(fits, f"checkpoint must be the path of a file in a folder that is there, got {str(path)!r}")
     _check_given(own, position)
     header = _header_of(learner, own, start, arrays, [stream.feature_dim]) | {"stepper": {}, "notes": {}}
