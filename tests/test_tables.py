@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 
 from alberta_nb.apps.learn import describe, learn_table
+from alberta_nb.apps.table_report import Runs
 from alberta_nb.apps.tables import (
     LaggedSource,
-    Runs,
+    all_rows,
     fill_forward,
     guess_rows,
     lag_features,
@@ -213,3 +214,13 @@ def test_what_is_stuck_is_told() -> None:
     text = describe(learn_table(frame, "y", lags=2, optimizers=["lms"]), "t")
     assert "stuck? no change: of x in 121 rows, until row 421" in text
     assert "stuck" not in describe(learn_table(frame[:300], "y", lags=2, optimizers=["lms"]), "t")
+
+
+@pytest.mark.parametrize("piece_rows", [1, 2, 3, 100])
+def test_a_place_has_the_last_time_that_was_known(piece_rows) -> None:
+    times = ["2026-01-01", "2026-01-02", None, "2026-01-04", None, None, None]
+    source = LaggedSource(pd.DataFrame({"time": times, "y": range(7)}), "y", lags=2, piece_rows=100)
+    source.table.piece_rows = piece_rows
+    places = [rows.upto(n + 1) for rows in all_rows(source, 2) for n in range(len(rows.numbers))]
+    days = [(place.time - places[0].time) / 86_400 for place in places]
+    assert days == [0, 0, 2, 2, 2, 2] and [place.rows for place in places] == [2, 3, 4, 5, 6, 7]

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 
 from .job import TableResult, unknown_rows
 from .life import BASELINES
-from .tables import TableReport
+from .table_report import TableReport
 from ..streams.times import moment
 from ..types import Tree
 
