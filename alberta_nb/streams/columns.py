@@ -143,8 +143,9 @@ class Kind:
 # %% ../../nbs/streams/12_columns.ipynb #0ac4bbf9
 def words_of(column: Column) -> Kind:
     "What a column holds whose cells are names, whatever they look like."
-    known = column.dropna()
-    values = tuple(known.map(str).value_counts().index.to_list()[:2000])
+    known = column.dropna().map(str)
+    known = known[known.map(str.strip).astype(bool)]
+    values = tuple(known.value_counts().index.to_list()[:2000])
     return Kind(name="category", rows=len(column), missing=len(column) - len(known), values=values)
 
 
