@@ -36,7 +36,7 @@ from ..loops.engine import _x64
 from ..normalizers import EMANormalizer
 from ..streams.dialect import TableError
 from ..streams.sources import default_float
-from ..types import check_int, require
+from ..types import check_int, check_number, require
 
 # %% ../../nbs/apps/04_learn.ipynb #a888aebe
 def participants(
@@ -45,8 +45,8 @@ def participants(
 ) -> dict[str, Any]:  # fmt: skip
     "The learners by name. Raises ValueError for an unknown name or a bad number."
     kinds = check_kinds(kinds)
-    if level is not None and not 0.0 < level < 1.0:
-        raise ValueError(f"interval must be a part above 0 and below 1, like 0.9, got {level}")
+    if level is not None:
+        level = check_number("interval", level, 0.0, 1.0, open_low=True, open_high=True)
     settings = normalizer, source.feature_dim, step_size, meta_step_size, 0.0, source.horizon
     made, scaler = choose(optimizers, OPTIMIZERS, *settings)
     if scaler is not None:  # one absurd input is no reason to lose what was learned
