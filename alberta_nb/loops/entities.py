@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from .engine import _x64
+from .guard import EventPolicy
 from .lanes import LearningLanes, entity_key, key_bytes
 from .saved import Saved, load, save
 from .stepper import refused_event
@@ -135,20 +136,10 @@ class SpillingLodging(Lodging):
         self._table[[self._lane[entity] for entity in keep]] = words[cut:]
 
 # %% ../../nbs/loops/17_entities.ipynb #8279b2a2
-class EntityEvents(SpillingLodging):
+class EntityEvents(EventPolicy, SpillingLodging):
     "Which events an `EntityBank` takes, and which it refuses."
 
     skipped = 0
-
-    @property
-    def non_finite(self) -> str:
-        "What is done with an event that nothing can be learned from: raise, or skip it."
-        return vars(self)["non_finite"]
-
-    @non_finite.setter
-    def non_finite(self, policy: str) -> None:
-        require(policy in ("raise", "skip"), f"non_finite must be 'raise' or 'skip', got {policy!r}")
-        vars(self)["non_finite"] = policy
 
     def _events(
         self, keys: Tree, observations: ArrayLike, targets: ArrayLike

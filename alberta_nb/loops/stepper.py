@@ -25,7 +25,7 @@ from ..learners.base import Learner, _settings, adopted, contract, state_like
 from .engine import _x64
 from .event import EventPlace, answering, asked_of, check_event, compiled, event_form, event_signature
 from .event import event_sizes, event_table, in_plural, learn, members, padded, shown_as, spread
-from .guard import NonFiniteError, stays, unwatched
+from .guard import EventPolicy, NonFiniteError, stays, unwatched
 from .start import check_instance, fit_state, is_traced
 from ..types import MAX_SIZE, Tree, check_int, require, vector
 
@@ -224,18 +224,8 @@ def refused_event(at: int | None, finite: bool) -> NonFiniteError:
     return NonFiniteError(at, what="state" if finite else "time step", message=message)
 
 # %% ../../nbs/loops/03_stepper.ipynb #c6cb8331
-class CarefulState(WatchedState):
-    "A state with a policy for events that nothing can be learned from."
-
-    @property
-    def non_finite(self) -> str:
-        "What is done with an event that nothing can be learned from: raise, or skip it."
-        return vars(self)["non_finite"]
-
-    @non_finite.setter
-    def non_finite(self, policy: str) -> None:
-        require(policy in ("raise", "skip"), f"non_finite must be 'raise' or 'skip', got {policy!r}")
-        vars(self)["non_finite"] = policy
+class CarefulState(EventPolicy, WatchedState):
+    "And a closer look at events that nothing can be learned from."
 
     def _look(self, place: EventPlace, words: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         "Words and row, after a closer look; None for an event that is skipped and counted. Raises NonFiniteError."
