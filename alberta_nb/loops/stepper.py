@@ -354,9 +354,8 @@ class Stepper(EventsLearner):
 
     `learner`: any learner that answers, or a bank of them, for events of `feature_dim` inputs; an event is what its
     `update` takes, and its answer has a row for each head, and for each learner of a bank.
-    `state`: go on from this one; a network needs it, `learner.init(feature_dim, key)`.
-    `non_finite`: "raise" at an event that is not finite or makes the state so, or "skip" it, learn nothing, and count
-    it in `skipped`.
+    `state`: go on from this one; a network needs it, `learner.init(feature_dim, key)`. `non_finite`: "raise" at an
+    event that is not finite or makes the state so, or "skip" it, learn nothing, and count it in `skipped`.
     Threads may share it: one event is learned after the other. It can be copied and pickled as its learner and state.
     It keeps the float type that it was made with, whatever `jax.enable_x64` says where it is called.
     Raises NonFiniteError, or ValueError and TypeError that name the argument; it cannot be traced.
