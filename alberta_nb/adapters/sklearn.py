@@ -40,7 +40,7 @@ def predict_rows(stepper: Stepper, table: np.ndarray) -> np.ndarray:
     return np.concatenate(found)
 
 # %% ../../nbs/adapters/01_sklearn.ipynb #fbe1b520
-def learned(model: Any, X: ArrayLike, y: ArrayLike, epochs: int, fresh: bool) -> Any:
+def learned(model: "AlbertaRegressor", X: ArrayLike, y: ArrayLike, epochs: int, fresh: bool) -> "AlbertaRegressor":
     "The estimator after some passes over rows; a `fresh` one forgets what it has learned."
     for name, given in (("X", X), ("y", y)):  # validate_data would take what is behind a mask
         require(not np.ma.isMaskedArray(given), f"{name} must have no mask: fill it first", TypeError)

@@ -239,8 +239,9 @@ def _lagged_pages(source: LaggedSource, first: int, rows: int) -> Iterator[Tree]
     for page in all_rows(source, rows, every=False):
         here, first = slice(min(first, len(page.numbers)), None), max(first - len(page.numbers), 0)
         if len(page.numbers[here]):
+            inputs: Tree = page.inputs[here]
             target: Tree = page.targets[here].astype(default_float())
-            yield TimeStep(observation=page.inputs[here], target=target)  # type: ignore[arg-type]
+            yield TimeStep(observation=inputs, target=target)
 
 # %% ../../nbs/apps/01_tables.ipynb #0cdd894e
 def _counted_pieces(source: LaggedSource) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, int]]:

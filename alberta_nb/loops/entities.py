@@ -94,8 +94,8 @@ class Lodging:
         lane = np.array([self._lane.get(entity, -1) for entity in found], np.int64)
         words = self._table[lane]
         for k in np.flatnonzero(lane < 0):
-            place = self._place.get(found[k])
-            words[k] = self._lanes.first(found[k]) if place is None else self._shelf.get(place)  # type: ignore[union-attr]
+            place, shelf = self._place.get(found[k]), self._shelf
+            words[k] = self._lanes.first(found[k]) if place is None or shelf is None else shelf.get(place)
         return words
 
     def _let_go(self, entity: str | int) -> None:
@@ -104,7 +104,8 @@ class Lodging:
             self._free.append(self._lane.pop(entity))
         else:
             place = self._place.pop(entity)
-            self._shelf.free.append(place)  # type: ignore[union-attr]
+            if self._shelf is not None:
+                self._shelf.free.append(place)
 
 # %% ../../nbs/loops/17_entities.ipynb #c2968905
 class SpillingLodging(Lodging):
@@ -124,8 +125,9 @@ class SpillingLodging(Lodging):
         rows, places = [*words[:cut], *(self._table[self._lane[e]] for e in leave)], list[int]()
         if rows:
             full = f"capacity is {self.capacity}, and more are needed: a larger one, or spill=folder for those not used"
-            require(self._shelf is not None, full)
-            places = self._shelf.put(rows)  # type: ignore[union-attr]
+            if self._shelf is None:
+                raise ValueError(full)
+            places = self._shelf.put(rows)
         for entity in (*over, *leave, *(e for e in keep if e in self._place)):  # nothing can fail from here on
             if entity in self._lane or entity in self._place:
                 self._let_go(entity)

@@ -164,7 +164,7 @@ def with_result(error: BaseException, result: Tree) -> BaseException:
         found = getattr(error, "result", None)
         if found is None or hasattr(found, "position") or hasattr(found, "stream_state"):
             vars(error)["result"] = result
-            if error.result is result:  # type: ignore[attr-defined]
+            if getattr(error, "result", None) is result:
                 return error
     stopped = StoppedError(f"the run was ended by {type(error).__name__}{says}", result)
     stopped.__cause__ = error
