@@ -164,7 +164,7 @@ class _Ending:
             raise KeyboardInterrupt
         alberta_nb._leave(number, frame)
 
-    def unraisable(self, lost: Any) -> None:
+    def unraisable(self, lost: "sys.UnraisableHookArgs") -> None:
         "An end that was raised where Python cannot raise, within a finalizer: it is told once more."
         if issubclass(lost.exc_type, KeyboardInterrupt):
             self.told = False

@@ -248,8 +248,8 @@ class Written:
 
     def __init__(self, path: Path, targets: Sequence[str], names: Sequence[str], clock: Coding | None = None):
         self.path, self.targets, self.names, self.clock = path, targets, names, clock
-        self.writer: Any = None
-        self.schema: Any = None  # of the first page: later numbers are written in the same way
+        self.writer: csv.CSVWriter | None = None
+        self.schema: pa.Schema | None = None  # of the first page: later numbers are written in the same way
 
     def add(self, told: Told) -> None:
         "Write some more rows; nothing of none."

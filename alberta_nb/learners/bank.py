@@ -63,7 +63,7 @@ def own_group(learners: Sequence[Learner], state: Tree) -> Tree:
     return jax.tree.map(lambda old, *new: old if all(a is old for a in new) else jnp.stack(new), state, *mine)
 
 
-def bank_step(self: "LearnerBank", state: tuple[Tree, ...], time_step: Tree) -> BankResult:
+def bank_step(self: Any, state: tuple[Tree, ...], time_step: Tree) -> BankResult:
     "All learners of all groups learn from one time step."
     groups = zip(self.groups, self.own(state), strict=True)
     results = [jax.vmap(learner.step, in_axes=(0, None))(part, time_step) for learner, part in groups]
@@ -73,7 +73,7 @@ def bank_step(self: "LearnerBank", state: tuple[Tree, ...], time_step: Tree) -> 
     return BankResult(state=tuple(result.state for result in results), metrics=metrics, predictions=predictions)
 
 
-def bank_predict(self: "LearnerBank", state: tuple[Tree, ...], observation: ArrayLike) -> Array:
+def bank_predict(self: Any, state: tuple[Tree, ...], observation: ArrayLike) -> Array:
     "All predictions, (n_learners, 1) or (n_learners, n_heads), for an observation (feature_dim,)."
 
     def told(learner: Tree, part: Tree) -> Array:
@@ -83,7 +83,7 @@ def bank_predict(self: "LearnerBank", state: tuple[Tree, ...], observation: Arra
 
 # %% ../../nbs/learners/03_bank.ipynb #ffd90e12
 def bank_guard(
-    self: "LearnerBank", stays: Callable[..., Array], before: tuple[Tree, ...], after: tuple[Tree, ...], metrics: Array
+    self: Any, stays: Callable[..., Array], before: tuple[Tree, ...], after: tuple[Tree, ...], metrics: Array
 ) -> tuple[tuple[Tree, ...], Array, Array]:
     """The next state and metrics, and who learned (n_learners, 1, ...).
 
@@ -100,7 +100,7 @@ def bank_guard(
     return tuple(states), jnp.where(learned, metrics, jnp.nan), learned
 
 # %% ../../nbs/learners/03_bank.ipynb #52dae4b5
-def bank_step_sizes(self: "LearnerBank", state: tuple[Tree, ...]) -> dict[str, Array]:
+def bank_step_sizes(self: Any, state: tuple[Tree, ...]) -> dict[str, Array]:
     "All learners' step sizes: `step_sizes` (n_learners, feature_dim), `bias_step_sizes` (n_learners,); NaN for none."
     groups, numbers = zip(self.groups, state, strict=True), self.groups.values()
     found = [jax.vmap(one.step_sizes)(part) if hasattr(one, "step_sizes") else None for one, part in groups]
@@ -135,13 +135,13 @@ def check_learners(learners: Sequence[Learner]) -> None:
     require(len(set(heads)) == 1, f"learners must have the same number of heads, got {heads}", TypeError)
 
 # %% ../../nbs/learners/03_bank.ipynb #97289f89
-def bank_own(self: "LearnerBank", state: tuple[Tree, ...]) -> tuple[Tree, ...]:
+def bank_own(self: Any, state: tuple[Tree, ...]) -> tuple[Tree, ...]:
     "The state with what is a setting of each learner from there."
     groups = zip(self.groups.values(), state, strict=True)
     return tuple(own_group([self.learners[i] for i in members], part) for members, part in groups)
 
 
-def bank_member(self: "LearnerBank", state: tuple[Tree, ...], i: int) -> Tree:
+def bank_member(self: Any, state: tuple[Tree, ...], i: int) -> Tree:
     "The state of learner number `i`. Of a batch of seeds, choose the seed first. Raises ValueError for another."
     places = {i: (g, k) for g, members in enumerate(self.groups.values()) for k, i in enumerate(members)}
     require(i in places, f"the bank has learners 0 to {len(places) - 1}, got {i}")

@@ -6,6 +6,8 @@
 __all__ = ['IntervalState', 'usual_error', 'after_error', 'interval_step', 'Interval']
 
 # %% ../../nbs/learners/12_interval.ipynb #d7670969
+from typing import Any
+
 import jax.numpy as jnp
 from jax import Array
 
@@ -47,7 +49,7 @@ def after_error(state: IntervalState, error: Array, width: Array, level: float, 
     return {"ratio": state.ratio + rate * (missed - (1.0 - level)), **usual_error(state, error, decay)}
 
 # %% ../../nbs/learners/12_interval.ipynb #4e707789
-def interval_step(self: "Interval", state: IntervalState, time_step: TimeStep) -> UpdateResult:
+def interval_step(self: Any, state: IntervalState, time_step: TimeStep) -> UpdateResult:
     "A step of the learner, and whether its target fell inside the interval of its prediction."
     result, width, new = self.inside.step(state.learner_state, time_step), state.half_width, {}
     if self.delay:

@@ -36,7 +36,7 @@ def exchanged(past: Tree, state: Tree, place: Array) -> tuple[Tree, Tree]:
     return old, jax.tree.map(lambda ring, leaf: put(ring, leaf, place, 0), past, state)
 
 # %% ../../nbs/learners/11_late.ipynb #d0197f1a
-def late_step(self: "Late", state: LateState, time_step: TimeStep) -> UpdateResult:
+def late_step(self: Any, state: LateState, time_step: TimeStep) -> UpdateResult:
     "Predict with the state of `delay` rows ago, then learn from the target, if there is one."
     target, known = jnp.nan_to_num(time_step.target), jnp.isfinite(time_step.target[0])
     result = self.inside.step(state.learner_state, time_step.replace(target=target))

@@ -82,7 +82,7 @@ class Told(NamedTuple):
     every: int = 1
 
 # %% ../../nbs/loops/01_supervised.ipynb #9aefa5d6
-def metrics_frame(result: "LearningResult") -> Any:
+def metrics_frame(result: Tree) -> Any:
     """The metrics, tidy: a row of a data frame for each step, and each seed, learner and head where there are many.
 
     Columns that have no name are numbered; `step` is the first one of a row.

@@ -34,7 +34,7 @@ else:
 class _FrameTable(Table):
     "A data frame in memory; an index of times is its first column."
 
-    def __init__(self, frame: Any, piece_rows: int | None, reading: Reading):
+    def __init__(self, frame: Frame, piece_rows: int | None, reading: Reading):
         self.frame, index = frame, frame.index
         self.timed = getattr(index.dtype, "kind", "O") in "mM"
         columns = ["time" if index.name is None else index.name] * self.timed + list(frame.columns)
