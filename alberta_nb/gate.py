@@ -46,9 +46,10 @@ MAX_WEIGHTS, MAX_LAYERS, MAX_LEARNERS = 2**31, 1000, 10_000  # of a network, all
 
 
 def check_number(
-    name: str, value: object, low: float = -math.inf, high: float = math.inf, *, open_low: bool = False
-) -> Any:
-    """`value`, a finite number in [low, high], or in (low, high] with `open_low`, as Python's own.
+    name: str, value: object, low: float = -math.inf, high: float = math.inf, *,
+    open_low: bool = False, open_high: bool = False,
+) -> Any:  # fmt: skip
+    """`value`, a finite number in [low, high], without `low` where that end is open, or `high`, as Python's own.
 
     Traced values pass: they are checked where they are concrete. Raises TypeError or ValueError naming the argument.
     """
@@ -57,9 +58,11 @@ def check_number(
         return number
     is_number = isinstance(number, int | float) and not isinstance(number, bool)
     require(is_number, f"{name} must be a number, got {number!r}", TypeError)
-    if not ((number > low if open_low else number >= low) and number <= high and _is_finite(number)):
-        bounds = f"{'(' if open_low or low == -math.inf else '['}{low}, {high}{')' if high == math.inf else ']'}"
-        raise ValueError(f"{name} must be a finite number in {bounds}, got {_shown(number)}")
+    above = number > low if open_low else number >= low
+    below = number < high if open_high else number <= high
+    if not (above and below and _is_finite(number)):
+        first, last = "(" if open_low or low == -math.inf else "[", ")" if open_high or high == math.inf else "]"
+        raise ValueError(f"{name} must be a finite number in {first}{low}, {high}{last}, got {_shown(number)}")
     return number
 
 

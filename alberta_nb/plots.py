@@ -8,7 +8,7 @@ __all__ = ['median_and_band', 'plot_learning_curves', 'plot_step_sizes', 'label_
 
 # %% ../nbs/03_plots.ipynb #a10323d4
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,6 +17,13 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from numpy.typing import ArrayLike
 
 from .types import require
+
+if TYPE_CHECKING:
+    from pandas import DataFrame as Frame
+
+    from alberta_nb.loops.supervised import StepSizeHistory
+else:
+    Frame = StepSizeHistory = object  # they take long to import, and are not needed here
 
 # %% ../nbs/03_plots.ipynb #e958ad76
 def median_and_band(
@@ -60,7 +67,7 @@ def plot_learning_curves(
     return axes
 
 # %% ../nbs/03_plots.ipynb #6e0d5e32
-def plot_step_sizes(history: Any, names: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
+def plot_step_sizes(history: StepSizeHistory, names: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
     """Step sizes over time, one line for each input; inputs of the same name share a colour and a place in the legend.
 
     The `history` is a `StepSizeHistory`, of one run or of a batch, whose median over seeds is drawn. Raises ValueError
@@ -99,7 +106,7 @@ def label_settings(axes: Axes, settings: Sequence[float]) -> None:
 
 # %% ../nbs/03_plots.ipynb #c8ea4e12
 def plot_sweep(
-    table: Any, ax: Axes | None = None, center: str = "mean", label: str | None = None,
+    table: Frame, ax: Axes | None = None, center: str = "mean", label: str | None = None,
     reference: Mapping[float, float] | None = None, reference_label: str = "published",
     xlabel: str = "step size", ylabel: str = "mean squared error",
 ) -> Axes:  # fmt: skip
@@ -121,7 +128,7 @@ def plot_sweep(
     return axes
 
 # %% ../nbs/03_plots.ipynb #91520277
-def plot_intervals(table: Any, ax: Axes | None = None, xlabel: str = "score") -> Axes:
+def plot_intervals(table: Frame, ax: Axes | None = None, xlabel: str = "score") -> Axes:
     "A dot and its interval for each row of a data frame with name, value, low, high; and other, where it is there."
     axes = plt.subplots(figsize=(6, 0.6 + 0.35 * len(table)))[1] if ax is None else ax
     names = [f"{a} against {b}" for a, b in zip(table["name"], table.get("other", ()))] or [
@@ -134,7 +141,7 @@ def plot_intervals(table: Any, ax: Axes | None = None, xlabel: str = "score") ->
     return axes
 
 
-def plot_sensitivity(table: Any, ax: Axes | None = None, label: str | None = None, **labels: str) -> Axes:
+def plot_sensitivity(table: Frame, ax: Axes | None = None, label: str | None = None, **labels: str) -> Axes:
     "A curve with its interval over settings, the names of a data frame, on a logarithmic axis; `labels`: of the axes."
     axes = plt.subplots(figsize=(6, 3))[1] if ax is None else ax
     (line,) = axes.plot(table["name"], table["value"], "o-", ms=4, lw=1, label=label)
@@ -146,7 +153,7 @@ def plot_sensitivity(table: Any, ax: Axes | None = None, label: str | None = Non
     return axes
 
 # %% ../nbs/03_plots.ipynb #ea8b2b23
-def plot_profiles(table: Any, ax: Axes | None = None, xlabel: str = "threshold") -> Axes:
+def plot_profiles(table: Frame, ax: Axes | None = None, xlabel: str = "threshold") -> Axes:
     "The share of runs above each threshold, a line and a band for each name of a data frame."
     axes = plt.subplots(figsize=(6, 3))[1] if ax is None else ax
     for name, rows in table.groupby("name", sort=False):

@@ -13,7 +13,7 @@ from alberta_nb.apps.predict import predict_table
 from alberta_nb.apps.tables import LaggedSource, all_rows
 from alberta_nb.streams.columns import kind_of
 from alberta_nb.streams.dialect import TableError
-from alberta_nb.streams.inputs import BUCKETS, MOST_VALUES, Coding, as_word, calendar, coding_of, indicators
+from alberta_nb.streams.inputs import BUCKETS, MOST_VALUES, Coding, calendar, coding_of, indicators
 from alberta_nb.streams.pieces import input_names, look_at
 from alberta_nb.streams.reading import Reading
 from alberta_nb.streams.tables import TableSource, explain, open_table
@@ -446,9 +446,39 @@ def test_names_are_names_whatever_they_look_like() -> None:
     assert table.codings.clock is None and "category, 3 values" in explain(table)
 
 
-def test_a_number_with_a_hole_has_the_name_that_it_had() -> None:
-    names = pd.Series(["5.0", "-3.0", "5.5", "v1.0", "5", ".0"]).map(as_word).to_list()
-    assert names == ["5", "-3", "5.5", "v1.0", "5", ".0"]
+@pytest.mark.parametrize(("known", "other"), [("3", "3.0"), ("3.0", "3"), ("-12.0", "-12")])
+def test_a_number_with_a_hole_has_the_name_that_it_had(known, other) -> None:
+    cells = pd.Series([known, other, f"{other}1", f"v{other}", "", None], dtype=object)
+    assert indicators(cells, (known,), 1).tolist() == [[1, 0]] * 2 + [[0, 1]] * 2 + [[0, 0]] * 2
+    shared = indicators(cells[:2], ("7",), BUCKETS)  # without an input of its own it still is the same
+    assert (shared[0] == shared[1]).all()
+
+
+@pytest.mark.parametrize("words", [tuple("uvwxyz"), ("2",)])
+@pytest.mark.parametrize("kind", ["frame", "string", "arrow", "csv", "parquet"])
+def test_words_that_look_like_numbers_keep_their_text(tmp_path, kind, words) -> None:
+    cells = ["1.0", "1", "01", "1.10", "1.1", *words] * 3
+    table: Any = pd.DataFrame({"A": cells, "y": np.arange(len(cells))})
+    if kind == "string":
+        table["A"] = table.A.astype("string")
+    if kind == "arrow":
+        table = pytest.importorskip("pyarrow").table(table)
+    if kind in ("csv", "parquet"):
+        getattr(table, f"to_{kind}")(tmp_path / f"t.{kind}", index=False)
+        table = tmp_path / f"t.{kind}"
+    for reading in (Reading(words=["A"]), Reading())[: len(words)]:  # where most are text, nobody has to say so
+        opened = open_table(table, reading=reading)
+        look_at(opened)
+        names = input_names(opened, ["A"])
+        values = np.concatenate([values for values, _ in opened.pieces(names)])
+        assert [names[k] for k in values.argmax(axis=1)] == [f"A={cell}" for cell in cells]
+
+
+def test_a_word_keeps_its_text_where_a_later_piece_has_only_numbers(tmp_path) -> None:
+    frame = pd.DataFrame({"when": HOURS[:40].astype(str), "shop": ["x", "y"] * 10 + ["01", "1.0"] * 10, "y": range(40)})
+    frame.to_csv(tmp_path / "s.csv", index=False)
+    table = open_table(tmp_path / "s.csv", 20, Reading(sort=True))
+    assert [cell for piece in table.frames([1]) for cell in piece.iloc[:, 0]] == frame.shop.tolist()
 
 
 def test_a_model_knows_its_names_in_a_file_that_is_sorted(tmp_path, capsys) -> None:

@@ -215,7 +215,7 @@ def test_seeds_run_as_alone(learner) -> None:
             TypeError,
             "learner must learn from TimeSteps, got one for TDTimeSteps",
         ),
-        (lambda: ab.Interval(LINEAR, 1.0), ValueError, "level must be a finite number"),
+        (lambda: ab.Interval(LINEAR, 1.0), ValueError, r"level must be a finite number in \(0.0, 1.0\), got 1.0"),
         (lambda: ab.Interval(LINEAR, 0.0), ValueError, "level must be a finite number"),
         (lambda: ab.Interval(LINEAR, rate=0.0), ValueError, "rate must be a finite number"),
         (lambda: ab.Interval(LINEAR, decay=2.0), ValueError, "decay must be a finite number"),

@@ -518,13 +518,16 @@ def test_a_network_learns_what_no_line_can() -> None:
         ({"known": ["y"]}, "known must not name what is to be predicted"),
         ({"known": ["nope"]}, "has no column 'nope'"),
         ({"horizon": 0}, "horizon must be 1 or more, got 0"),
-        ({"interval": 1.0}, "interval must be a part above 0 and below 1, like 0.9, got 1.0"),
-        ({"interval": -0.1}, "interval must be a part above 0"),
+        ({"interval": 1.0}, r"interval must be a finite number in \(0.0, 1.0\), got 1.0"),
+        ({"interval": 0}, r"interval must be a finite number in \(0.0, 1.0\), got 0"),
+        ({"interval": np.nan}, "interval must be a finite number"),
+        ({"interval": True}, "interval must be a number, got True"),
+        ({"interval": "0.9"}, "interval must be a number, got '0.9'"),
         ({"window": 0}, "window must be 1 or more"),
     ],
 )
 def test_what_cannot_be_is_said(arguments, message) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         learn_table(regression(50), "y", **arguments)
 
 

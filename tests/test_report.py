@@ -28,7 +28,7 @@ from alberta_nb.apps.report import (
     treatment,
     unstable,
 )
-from alberta_nb.apps.tables import TableReport
+from alberta_nb.apps.table_report import TableReport
 from alberta_nb.streams.dialect import TableError
 
 

@@ -4,10 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from alberta_nb.apps.learn import describe, learn_table
 from alberta_nb.apps.tables import (
     LaggedSource,
-    Runs,
+    all_rows,
     fill_forward,
     guess_rows,
     lag_features,
@@ -129,35 +128,7 @@ def test_the_baselines_are_those_of_pandas(weather) -> None:
     np.testing.assert_allclose(mean.metrics[1:, 1], expected, atol=1e-2)
 
 
-# --- what is counted ---
-
-
-def test_the_report_counts() -> None:
-    frame = pd.DataFrame(
-        {
-            "y": [None, 1.0, None, 3.0, 4.0] * 10,
-            "same": [None] * 3 + [7.0] * 47,
-            "none": [None] * 50,
-            "mixed": ["1", "2"] * 24 + ["?", None],
-            "flag": [True, False] * 25,
-            "words": ["a"] * 50,
-            "time": pd.date_range("2020-01-01", periods=50),
-        }
-    )
-    for piece_rows in (7, 100):
-        source = LaggedSource(frame, "y", lags=2, piece_rows=piece_rows)
-        steps = len(together(source)[1])
-        report = source.report
-        assert source.columns == ["y", "same", "none", "mixed", "flag"]
-        assert (report.rows, report.before_target, report.no_target) == (50, 2, 19) and steps == 29
-        assert report.ignored == ["words", "time"] and report.constant == ["same"] and report.empty == ["none"]
-        assert report.missing == {"y": 20, "same": 3, "none": 50, "mixed": 1} and report.not_numbers == {"mixed": 1}
-
-
-def test_a_column_that_turns_to_text_is_missing_from_there_on(tmp_path) -> None:
-    (tmp_path / "t.csv").write_text("a,y\n" + "1,2\n" * 30 + "x,3\n" * 30)
-    source = LaggedSource(tmp_path / "t.csv", "y", lags=1, piece_rows=20)
-    assert np.isfinite(together(source)[0]).all() and source.report.not_numbers == {"a": 30}
+# --- what cannot be, and where a reading stands ---
 
 
 @pytest.mark.parametrize(
@@ -186,30 +157,11 @@ def test_rows_are_guessed(weather, tmp_path) -> None:
         assert 0.5 < guess_rows(open_table(table)) / len(weather) < 2
 
 
-def test_a_column_that_is_stuck_is_found_however_it_comes_in_pieces() -> None:
-    rng = np.random.default_rng(1)
-    for _ in range(200):
-        n = int(rng.integers(60, 900))
-        column = rng.normal(size=n)
-        start = int(rng.integers(0, n - 1))
-        column[start : start + int(rng.integers(1, 300))] = column[start]
-        changed = np.flatnonzero(np.diff(column, append=np.nan) != 0.0)
-        lengths = np.diff(changed, prepend=-1)
-        runs = Runs(2)
-        for part in np.split(np.stack([column, rng.integers(0, 2, n)], axis=1), sorted(rng.integers(1, n, 4))):
-            if len(part):
-                runs.add(part)
-        if lengths.max() >= 50:
-            assert (runs.most[0], runs.end[0]) == (lengths.max(), changed[lengths.argmax()] + 1)
-        else:
-            assert runs.most[0] < 50
-        assert set(runs.long(["a", "b"])) <= {"a"}
-
-
-def test_what_is_stuck_is_told() -> None:
-    rng = np.random.default_rng(0)
-    frame = pd.DataFrame({"x": rng.normal(size=800), "flag": np.arange(800) > 400, "y": rng.normal(size=800)})
-    frame.loc[300:420, "x"] = frame.x[300]
-    text = describe(learn_table(frame, "y", lags=2, optimizers=["lms"]), "t")
-    assert "stuck? no change: of x in 121 rows, until row 421" in text
-    assert "stuck" not in describe(learn_table(frame[:300], "y", lags=2, optimizers=["lms"]), "t")
+@pytest.mark.parametrize("piece_rows", [1, 2, 3, 100])
+def test_a_place_has_the_last_time_that_was_known(piece_rows) -> None:
+    times = ["2026-01-01", "2026-01-02", None, "2026-01-04", None, None, None]
+    source = LaggedSource(pd.DataFrame({"time": times, "y": range(7)}), "y", lags=2, piece_rows=100)
+    source.table.piece_rows = piece_rows
+    places = [rows.upto(n + 1) for rows in all_rows(source, 2) for n in range(len(rows.numbers))]
+    days = [(place.time - places[0].time) / 86_400 for place in places]
+    assert days == [0, 0, 2, 2, 2, 2] and [place.rows for place in places] == [2, 3, 4, 5, 6, 7]

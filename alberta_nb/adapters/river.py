@@ -15,13 +15,9 @@ import jax
 import numpy as np
 from river import base
 
-from ..learners.base import contract, first_state
-from ..learners.linear import LinearLearner
-from ..learners.units import PopArt
-from ..loops.stepper import Stepper
-from ..normalizers import EMANormalizer
-from ..optimizers.autostep import Autostep
-from ..types import TimeStep, check_int, require
+from .start import started
+from ..loops.stepper import Predicting, Stepper
+from ..types import check_int, require
 
 # %% ../../nbs/adapters/02_river.ipynb #0c1fec2e
 def is_there(key: Hashable, value: Any) -> bool:
@@ -69,23 +65,19 @@ class Lanes:
 
 # %% ../../nbs/adapters/02_river.ipynb #eb1732b0
 class RiverRegressor(base.Regressor):
-    """A learner of alberta_nb, of a single target, as a regressor of river; linear, in any unit, when None.
+    """A learner of alberta_nb, of a single target, as a regressor of river; `usual_learner()` when None.
 
     `capacity`: how many keys have a lane; `seed`: for the first weights of a network. `stepper` holds what was learned,
     None before the first event; an event that is refused is counted in its `skipped`.
     """
 
-    def __init__(self, learner: Any = None, capacity: int = 32, seed: int = 0):
+    def __init__(self, learner: Predicting | None = None, capacity: int = 32, seed: int = 0):
         self.learner, self.capacity, self.seed = learner, check_int("capacity", capacity), check_int("seed", seed, 0)
         self.lanes = Lanes(self.capacity)
         self.stepper: Stepper | None = None
 
     def _started(self) -> Stepper:
-        learner = self.learner or PopArt(LinearLearner(Autostep("auto", 0.1), EMANormalizer(decay=0.999, clip=10.0)))
-        one = contract(learner).time_step is TimeStep and not hasattr(learner, "learners")
-        require(one, f"learner must learn one target from TimeSteps, got a {type(learner).__name__}", TypeError)
-        state = first_state(learner, self.capacity, jax.random.key(self.seed))
-        self.stepper = Stepper(learner, self.capacity, state, non_finite="skip")
+        self.stepper = started(self.learner, self.capacity, jax.random.key(self.seed), "skip")
         return self.stepper
 
     def learn_one(self, x: dict[Any, Any], y: float) -> None:

@@ -152,7 +152,6 @@ class _Ending:
 
     def __init__(self) -> None:
         self.number, self.over, self.told = int(signal.SIGINT), False, False
-        self.before: dict[int, Any] = {}
         self.unraised = sys.unraisablehook
 
     def __call__(self, number: int, frame: object) -> None:
@@ -165,7 +164,7 @@ class _Ending:
             raise KeyboardInterrupt
         alberta_nb._leave(number, frame)
 
-    def unraisable(self, lost: Any) -> None:
+    def unraisable(self, lost: "sys.UnraisableHookArgs") -> None:
         "An end that was raised where Python cannot raise, within a finalizer: it is told once more."
         if issubclass(lost.exc_type, KeyboardInterrupt):
             self.told = False
@@ -173,18 +172,21 @@ class _Ending:
         else:
             self.unraised(lost)
 
-    def __enter__(self) -> "_Ending":
-        if threading.current_thread() is threading.main_thread():
-            default = signal.SIG_DFL, signal.default_int_handler, alberta_nb._leave
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) in default:  # nohup ignores it
-                    self.before[number] = signal.signal(number, self)
-            sys.unraisablehook = self.unraisable
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.unraisablehook = self.unraised
-        for number, handler in self.before.items():
+# %% ../../nbs/apps/07_cli.ipynb #4e6a57a5
+@contextlib.contextmanager
+def _hearing() -> Iterator[_Ending]:
+    "Within it, whoever tells the command to end is heard; not in a thread, which no signal reaches."
+    ending, before = _Ending(), {}
+    if threading.current_thread() is threading.main_thread():
+        default = signal.SIG_DFL, signal.default_int_handler, alberta_nb._leave
+        numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) in default]  # nohup ignores it
+        before = {number: signal.signal(number, ending) for number in numbers}
+        sys.unraisablehook = ending.unraisable
+    try:
+        yield ending
+    finally:
+        sys.unraisablehook = ending.unraised
+        for number, handler in before.items():
             signal.signal(number, handler)
 
 # %% ../../nbs/apps/07_cli.ipynb #5d1c7a90
@@ -217,7 +219,7 @@ def _spoken(words: Sequence[str], ending: _Ending) -> int:
 
 def main(words: Sequence[str] | None = None) -> int:
     "The exit code of the job that the words name; as a console script, of the command line: the process ends with it."
-    with _Ending() as ending:
+    with _hearing() as ending:
         if words is not None:
             return _spoken(words, ending)
         try:

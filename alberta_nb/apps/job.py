@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .tables import LaggedSource, TableReport, guess_rows
+from .table_report import TableReport
+from .tables import LaggedSource, guess_rows
 from ..horde.horde import HordeLearner
 from ..learners.base import innermost
 from ..normalizers import EMANormalizer, Normalizer, WelfordNormalizer

@@ -36,7 +36,7 @@ from ..loops.engine import _x64
 from ..normalizers import EMANormalizer
 from ..streams.dialect import TableError
 from ..streams.sources import default_float
-from ..types import check_int, require
+from ..types import check_int, check_number, require
 
 # %% ../../nbs/apps/04_learn.ipynb #a888aebe
 def participants(
@@ -45,8 +45,8 @@ def participants(
 ) -> dict[str, Any]:  # fmt: skip
     "The learners by name. Raises ValueError for an unknown name or a bad number."
     kinds = check_kinds(kinds)
-    if level is not None and not 0.0 < level < 1.0:
-        raise ValueError(f"interval must be a part above 0 and below 1, like 0.9, got {level}")
+    if level is not None:
+        level = check_number("interval", level, 0.0, 1.0, open_low=True, open_high=True)
     settings = normalizer, source.feature_dim, step_size, meta_step_size, 0.0, source.horizon
     made, scaler = choose(optimizers, OPTIMIZERS, *settings)
     if scaler is not None:  # one absurd input is no reason to lose what was learned
@@ -114,45 +114,59 @@ def compile_for(source: LaggedSource, learners: Mapping[str, Any]) -> None:
     if lives.interrupted:
         raise KeyboardInterrupt
 
+# %% ../../nbs/apps/04_learn.ipynb #45869135
+def _found_by(lives: Lives, record_every: int, compiling: float, seconds: float) -> TableResult:
+    "How the table was read, and the learners at its end; what they said is collected in it later."
+    source = lives.source
+    return TableResult(
+        learners=lives.learners, targets=source.targets, columns=source.lagged, lags=source.lags, known=source.known,
+        origin=dict(zip(source.columns, source.origin.tolist(), strict=True)), horizon=source.horizon,
+        report=source.report, interrupted=lives.interrupted, states=lives.states, taught=lives.teach,
+        record_every=record_every, compiling=compiling, seconds=seconds,
+    )  # fmt: skip
+
 # %% ../../nbs/apps/04_learn.ipynb #156f3c1b
 def one_life(
     lives: Lives, record_every: int | None, window: int, predictions: str | Path | None, model: str | Path | None,
     progress: bool,
 ) -> TableResult:  # fmt: skip
     "All learners live on their source once; what they said is written where it is wanted, and what they know."
-    source, learners, start = lives.source, lives.learners, time.perf_counter()
+    source, start = lives.source, time.perf_counter()
     every = window_of(source, record_every)
     heard = Heard(every, check_int("window", window))
     if model is not None:
         check_place(Path(model))
     threading.Thread(target=importlib.import_module, args=("scipy.stats",)).start()  # in time for who won
-    compile_for(source, learners)
+    compile_for(source, lives.learners)
     compiled = time.perf_counter()
     with contextlib.ExitStack() as stack:
         written = None
         if predictions is not None:
             path = stack.enter_context(replacing(Path(predictions)))
             written = stack.enter_context(
-                contextlib.closing(Written(path, source.targets, list(learners), source.table.codings.clock))
+                contextlib.closing(Written(path, source.targets, lives.names, source.table.codings.clock))
             )
         live(lives, heard, written, progress)
         if lives.interrupted and not heard.windows.rows:
             raise KeyboardInterrupt
-        found = TableResult(
-            learners=learners, targets=source.targets, columns=source.lagged, lags=source.lags, known=source.known,
-            origin=dict(zip(source.columns, source.origin.tolist(), strict=True)), horizon=source.horizon,
-            report=source.report, record_every=every, interrupted=lives.interrupted, states=lives.states,
-            taught=lives.teach, compiling=compiled - start, seconds=time.perf_counter() - compiled,
-        )  # fmt: skip
+        found = _found_by(lives, every, compiled - start, time.perf_counter() - compiled)
         found = collected(found, heard, lives)
         if model is not None:
             save_model(model, lives)
         return found
 
-# %% ../../nbs/apps/04_learn.ipynb #9cda6156
+# %% ../../nbs/apps/04_learn.ipynb #40bd5c1d
 QUESTION: dict[str, Any] = {"target": "arr_delay", "known": ("dep_delay", "distance", "dest"), "lags": 0}
 
 
+def _source_of(table: GivenTable, target: str | Sequence[str] | None, **given: Any) -> LaggedSource:
+    "The rows, read as it was `given`, or as usual for None; of the flights `QUESTION` is asked where no target is."
+    require(target is not None or table is None, "target must name one or more columns, got None", TableError)
+    usual = {"known": (), "lags": 24} | (QUESTION if target is None else {"target": target})
+    asked = usual | {name: value for name, value in given.items() if value is not None}
+    return LaggedSource(opened(None, shipped=FLIGHTS) if table is None else table, **asked)
+
+# %% ../../nbs/apps/04_learn.ipynb #9cda6156
 def learn_table(
     table: GivenTable = None, target: str | Sequence[str] | None = None, features: Sequence[str] | None = None,
     lags: int | None = None, optimizers: Sequence[str] = ("lms", "idbd", "autostep"), normalizer: str | None = "ema",
@@ -165,7 +179,7 @@ def learn_table(
 
     Args:
         table: a data frame, or the path of a CSV or Parquet file, read in pieces; the shipped flights when None.
-        target: the column, or several. When it is None too, `QUESTION` says what is asked of the flights.
+        target: the column, or several; when it is None too, `QUESTION` is asked of the flights.
         features: columns whose past is seen besides the target's own; all numeric ones when None.
         lags: how many past rows are seen; 0 for none, 24 when None.
         step_size, meta_step_size: where step sizes start, and how fast they learn; as `choose` says when None.
@@ -182,12 +196,7 @@ def learn_table(
     The loop is compiled on a row of zeros first; `seconds` are those of reading and learning. Ctrl-C ends it early.
     Raises TableError for a table that cannot be used, ValueError for an unknown name or a bad number.
     """
-    require(target is not None or table is None, "target must name one or more columns, got None", TableError)
-    given = {"target": target, "known": known, "lags": lags}
-    asked: dict[str, Any] = {"known": (), "lags": 24} | (QUESTION if target is None else {})
-    asked |= {name: value for name, value in given.items() if value is not None}
-    table = opened(None, shipped=FLIGHTS) if table is None else table
-    source = LaggedSource(table, features=features, horizon=horizon, **asked)
+    source = _source_of(table, target, features=features, known=known, lags=lags, horizon=horizon)
     learners = participants(source, kinds, optimizers, normalizer, step_size, meta_step_size, interval, robust)
     return one_life(Lives(source, learners), record_every, window, predictions, save, progress)
 

@@ -22,7 +22,7 @@ from pyarrow import csv
 from .tables import LaggedSource, Rows
 from ..learners.bank import LearnerBank
 from ..learners.base import first_state
-from ..loops.supervised import run_learning_loop
+from ..loops.supervised import LearningResult, run_learning_loop
 from ..streams.inputs import Coding
 from ..streams.sources import Source
 from ..types import TimeStep, Tree
@@ -106,10 +106,10 @@ class Lives:
         "Predict the rows of a page and learn them; after Ctrl-C, `interrupted` says so, of fewer rows."
         wanted, runs = self.wanted(page) if self.teach else np.full(page.targets.shape, np.nan, page.inputs.dtype), {}
         for name, k in self.states:
-            runs[name, k] = run = self._run(name, k, page.inputs, wanted)
+            runs[name, k] = run = _lived(self, name, k, page.inputs, wanted)
             if run.interrupted:
                 self.interrupted, n = True, run.steps
-                runs = {(name, k): self._run(name, k, page.inputs[:n], wanted[:n]) for name, k in self.states}
+                runs = {(name, k): _lived(self, name, k, page.inputs[:n], wanted[:n]) for name, k in self.states}
                 page = page.first(n)
                 break
         self.states = {key: run.state for key, run in runs.items()}
@@ -123,9 +123,11 @@ class Lives:
         change = page.targets - page.before if self.source.lags else page.targets
         return change.astype(page.inputs.dtype)
 
-    def _run(self, name: str, k: int, inputs: np.ndarray, wanted: np.ndarray) -> Any:
-        source, state = Page(inputs, wanted[:, k : k + 1].copy()), self.states[name, k]
-        return run_learning_loop(self.learners[name], source, learner_state=state, non_finite="show")
+# %% ../../nbs/apps/09_life.ipynb #38e11fc7
+def _lived(lives: Lives, name: str, k: int, inputs: np.ndarray, wanted: np.ndarray) -> LearningResult:
+    "The rows of a page, as one of the learners lives through them."
+    source, state = Page(inputs, wanted[:, k : k + 1].copy()), lives.states[name, k]
+    return run_learning_loop(lives.learners[name], source, learner_state=state, non_finite="show")
 
 # %% ../../nbs/apps/09_life.ipynb #72820a29
 def _banked(lives: Lives) -> tuple[LearnerBank, Tree]:
@@ -246,8 +248,8 @@ class Written:
 
     def __init__(self, path: Path, targets: Sequence[str], names: Sequence[str], clock: Coding | None = None):
         self.path, self.targets, self.names, self.clock = path, targets, names, clock
-        self.writer: Any = None
-        self.schema: Any = None  # of the first page: later numbers are written in the same way
+        self.writer: csv.CSVWriter | None = None
+        self.schema: pa.Schema | None = None  # of the first page: later numbers are written in the same way
 
     def add(self, told: Told) -> None:
         "Write some more rows; nothing of none."

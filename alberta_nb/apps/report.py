@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 
 from .job import TableResult, unknown_rows
 from .life import BASELINES
-from .tables import TableReport
+from .table_report import TableReport
 from ..streams.times import moment
 from ..types import Tree
 
@@ -32,19 +32,31 @@ def _counted(found: Mapping[str, int], examples: Mapping[str, str] = {}) -> str:
     told = {name: f" ({examples[name][:20]!r})" if name in examples else "" for name in found}
     return listed([f"{name} {n:,}{told[name]}" for name, n in found.items()])
 
+# %% ../../nbs/apps/03_report.ipynb #a08f520d
+def _clocks(report: TableReport) -> list[str]:
+    "The columns that say when a row is."
+    return [report.timed.column if report.timed else "", *report.of_day]
+
+
+def _ignored(report: TableReport) -> dict[str, list[str]]:
+    "The columns that nobody reads, by the reason, which is told."
+    unless = "ignored unless --known or --features names them"
+    told = {"no numbers": "not numeric, ignored", "words": f"words, {unless}", "times": f"times, {unless}"}
+    found: dict[str, list[str]] = {told["no numbers"]: []}
+    for name in report.ignored:
+        if name not in _clocks(report) or not report.order:
+            reason = report.refused.get(name, "no numbers")
+            found.setdefault(told.get(reason, f"{reason}, ignored"), []).append(name)
+    return found
+
 # %% ../../nbs/apps/03_report.ipynb #4bdea3a8
 def treatment(report: TableReport) -> list[str]:
     "One line for each thing that was met in the table, and what was done about it."
-    clock, coded = report.timed.column if report.timed else "", report.coded.items()
-    ignored = [name for name in report.ignored if name not in (clock, *report.of_day) or not report.order]
-    reasons = [report.refused.get(name, "no numbers") for name in ignored]
-    why = {reason: [n for n, r in zip(ignored, reasons, strict=True) if r == reason] for reason in reasons}
-    named = {reason: f"{reason}, ignored unless --known or --features names them" for reason in ("words", "times")}
+    clocks, coded = _clocks(report), report.coded.items()
     lines = {
         "read as": report.read_as,
-        f"times ({listed([clock, *report.of_day])})": str(report.order or ""),
-        "not numeric, ignored": listed(why.pop("no numbers", [])),
-        **{named.get(reason, f"{reason}, ignored"): listed(names) for reason, names in why.items()},
+        f"times ({listed(clocks)})": str(report.order or ""),
+        **{reason: listed(names) for reason, names in _ignored(report).items()},
         "yes and no, as 1 and 0": listed([name for name, coding in coded if coding.kind == "boolean"]),
         "words, as an input for each": listed([f"{n} {len(c.numbers)}" for n, c in coded if c.kind == "category"]),
         "times, as waves of a day, a week and a year": listed(

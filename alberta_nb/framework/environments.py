@@ -15,20 +15,20 @@ import functools
 import importlib
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, cast
 
 import jax
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from ..horde.multi_head import HeadsTimeStep
+from ..horde.multi_head import HeadsTimeStep, MultiHeadMLPLearner
 from ..learners.base import Learner, contract
 from ..loops.mlp import run_mlp_learning_loop
 from ..loops.multi_head import run_multi_head_learning_loop
 from ..loops.supervised import LearningResult, run_learning_loop
 from ..streams.sources import ArraySource, Source, on_host
-from ..streams.td_sources import make_env
+from ..streams.td_sources import Environment, make_env
 from ..types import TimeStep, Tree, check_int, check_number, require
 
 # %% ../../nbs/framework/04_environments.ipynb #d19749e1
@@ -52,7 +52,7 @@ def _spaces() -> Any:
         raise ImportError("this needs gymnasium, in the extra `gym`: pip install 'alberta_nb[gym]'") from None
 
 
-def _space(env: Any, name: str) -> tuple[Any, int]:
+def _space(env: Environment, name: str) -> tuple[Any, int]:
     "A space of an environment, and how many numbers it takes. Raises TypeError where there is none, or nobody knows."
     space = getattr(env, name, None)
     fits = isinstance(space, _spaces().Space) and space.is_np_flattenable
@@ -60,7 +60,7 @@ def _space(env: Any, name: str) -> tuple[Any, int]:
     return space, int(_spaces().flatdim(space))
 
 # %% ../../nbs/framework/04_environments.ipynb #8cc5de51
-def _as_action(space: Any, action: Any) -> Any:
+def _as_action(space: Any, action: Tree) -> Any:
     "An action as its space has it. Raises ValueError for one that does not fit."
     spaces = _spaces()
     if isinstance(space, spaces.Dict | spaces.Tuple):
@@ -86,7 +86,7 @@ def _own_seed(seed: int | None, purpose: int) -> int | None:
     return int(np.random.SeedSequence([check_int("seed", seed, 0), purpose]).generate_state(1)[0])
 
 # %% ../../nbs/framework/04_environments.ipynb #40a9a555
-def make_random_policy(env: Any, seed: int | None = 0) -> Policy:
+def make_random_policy(env: Environment, seed: int | None = 0) -> Policy:
     "Uniform actions of an environment's action space."
     space = copy.deepcopy(_space(env, "action_space")[0])
     space.seed(_own_seed(seed, 1))
@@ -94,7 +94,7 @@ def make_random_policy(env: Any, seed: int | None = 0) -> Policy:
 
 
 def make_epsilon_greedy_policy(
-    base_policy: Policy | None, env: Any, epsilon: float = 0.1, seed: int | None = 0
+    base_policy: Policy | None, env: Environment, epsilon: float = 0.1, seed: int | None = 0
 ) -> Policy:
     "What `base_policy` says, but with probability `epsilon` a uniform action."
     epsilon, base = check_number("epsilon", epsilon, 0.0, 1.0), _checked(base_policy, env, seed)
@@ -102,7 +102,7 @@ def make_epsilon_greedy_policy(
     return lambda observation: explore(observation) if rng.random() < epsilon else base(observation)
 
 # %% ../../nbs/framework/04_environments.ipynb #34167efd
-def _checked(policy: Policy | None, env: Any, seed: int | None) -> Policy:
+def _checked(policy: Policy | None, env: Environment, seed: int | None) -> Policy:
     "A policy; uniform when None."
     require(policy is None or callable(policy), f"policy must be a function, got {type(policy).__name__}", TypeError)
     return make_random_policy(env, seed) if policy is None else policy
@@ -114,7 +114,7 @@ class _Played(Source):
     replayable = False
     mode: PredictionMode
 
-    def __init__(self, env: Any, policy: Policy | None, include_action_in_features: bool, seed: int | None):
+    def __init__(self, env: Environment, policy: Policy | None, include_action_in_features: bool, seed: int | None):
         self.env, self.include_action_in_features = make_env(env), bool(include_action_in_features)
         if isinstance(env, str):
             weakref.finalize(self, self.env.close)
@@ -125,8 +125,8 @@ class _Played(Source):
         self.target_dim = sizes[0] if self.mode is PredictionMode.NEXT_STATE else 1
         self.time_step = HeadsTimeStep if self.target_dim > 1 else TimeStep
         self._seed = None if seed is None else check_int("seed", seed, 0)
-        self._now: Any = None  # what is observed, None before an episode
-        self._next_action: Any = None
+        self._now: Tree = None  # what is observed, None before an episode
+        self._next_action: Tree = None
         self.step_count = self.episode_count = 0
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -138,7 +138,7 @@ class _Played(Source):
         self.env.close()
 
 # %% ../../nbs/framework/04_environments.ipynb #d7ae7fe2
-def _choose(stream: _Played, observation: Any) -> Any:
+def _choose(stream: _Played, observation: Tree) -> Any:
     return _as_action(stream._spaces[1], stream.policy(observation))
 
 
@@ -146,7 +146,7 @@ def _numbers(space: Any, value: Any) -> np.ndarray:
     return np.asarray(_spaces().flatten(space, value), np.float64)  # the loops' own type is looked up by the page
 
 
-def _features(stream: _Played, observation: Any, action: Any) -> np.ndarray:
+def _features(stream: _Played, observation: Tree, action: Tree) -> np.ndarray:
     "What a learner sees: an observation's numbers, and an action's."
     parts = (observation, action) if stream.include_action_in_features else (observation,)
     return np.concatenate([_numbers(*pair) for pair in zip(stream._spaces, parts, strict=False)])
@@ -203,7 +203,7 @@ class _Predicted(_Played):
         require(estimator is None or callable(estimator), what, TypeError)
         self._value = estimator
 
-    def _target(self, after: Any, reward: float, terminated: bool) -> np.ndarray:
+    def _target(self, after: Tree, reward: float, terminated: bool) -> np.ndarray:
         if self.mode is PredictionMode.NEXT_STATE:
             return _numbers(self._spaces[0], after)
         if self.mode is PredictionMode.VALUE and self._value is not None and not terminated:
@@ -245,7 +245,7 @@ class GymnasiumStream(_Predicted):
     """
 
     def __init__(
-        self, env: Any, mode: PredictionMode | str = PredictionMode.REWARD, policy: Policy | None = None,
+        self, env: Environment, mode: PredictionMode | str = PredictionMode.REWARD, policy: Policy | None = None,
         gamma: float = 0.99, include_action_in_features: bool = True, seed: int | None = 0,
     ):  # fmt: skip
         name, known = getattr(mode, "value", mode), [m.value for m in PredictionMode]
@@ -258,8 +258,8 @@ class TDStream(GymnasiumStream):
     "A `GymnasiumStream` of values; `update_value_function` says what V is, and nothing else should."
 
     def __init__(
-        self, env: Any, policy: Policy | None = None, gamma: float = 0.99, include_action_in_features: bool = False,
-        seed: int | None = 0,
+        self, env: Environment, policy: Policy | None = None, gamma: float = 0.99,
+        include_action_in_features: bool = False, seed: int | None = 0,
     ):  # fmt: skip
         super().__init__(env, PredictionMode.VALUE, policy, gamma, include_action_in_features, seed)
 
@@ -279,7 +279,7 @@ def make_gymnasium_stream(
 
 # %% ../../nbs/framework/04_environments.ipynb #e49a4cf3
 def collect_trajectory(
-    env: Any, policy: Policy | None, num_steps: int, mode: PredictionMode | str = PredictionMode.REWARD,
+    env: Environment, policy: Policy | None, num_steps: int, mode: PredictionMode | str = PredictionMode.REWARD,
     include_action_in_features: bool = True, seed: int | None = 0,
 ) -> tuple[Array, Array]:  # fmt: skip
     """Play `num_steps` steps: observations (num_steps, feature_dim) and targets (num_steps, target_dim).
@@ -302,7 +302,7 @@ def learn_from_trajectory(
     kind, first = contract(learner), jax.random.key(0)
     if kind.time_step is HeadsTimeStep:
         state = learner.init(np.shape(observations)[-1], first) if learner_state is None else learner_state
-        return run_multi_head_learning_loop(learner, state, observations, targets)  # type: ignore[arg-type]
+        return run_multi_head_learning_loop(cast(MultiHeadMLPLearner, learner), state, observations, targets)
     loop = run_mlp_learning_loop if kind.needs_key else run_learning_loop
     return loop(learner, ArraySource(observations, targets), None, first, learner_state)
 

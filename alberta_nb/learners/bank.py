@@ -76,7 +76,7 @@ def bank_step(self: Any, state: tuple[Tree, ...], time_step: Tree) -> BankResult
 def bank_predict(self: Any, state: tuple[Tree, ...], observation: ArrayLike) -> Array:
     "All predictions, (n_learners, 1) or (n_learners, n_heads), for an observation (feature_dim,)."
 
-    def told(learner: Any, part: Tree) -> Array:
+    def told(learner: Tree, part: Tree) -> Array:
         return jax.vmap(lambda one: learner.predict(one, observation))(part)
 
     return in_order(self.groups.values(), list(map(told, self.groups, state)))

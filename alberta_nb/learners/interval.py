@@ -79,8 +79,7 @@ class Interval(Around):
     delay = property(lambda self: getattr(self.learner, "delay", 0))
 
     def __post_init__(self) -> None:
-        check_number("level", self.level, 0.0, 1.0, open_low=True)
-        check_number("level", 1.0 - self.level, 0.0, 1.0, open_low=True)
+        check_number("level", self.level, 0.0, 1.0, open_low=True, open_high=True)
         check_number("rate", self.rate, 0.0, open_low=True)
         check_number("decay", self.decay, 0.0, 1.0)
 

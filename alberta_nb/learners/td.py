@@ -51,6 +51,9 @@ LED_HERE = (
 )
 
 
+_TRACES = "eligibility_traces", "bias_eligibility_traces"
+
+
 def is_above(decay: object) -> bool:
     "Whether it is a number above 0, which one that is traced may not be."
     return isinstance(decay, int | float) and decay > 0
@@ -122,8 +125,7 @@ class TDLinearLearner(LinearSettings):
 
     def traces(self, state: TDLearnerState) -> dict[str, Array]:
         "The eligibility traces now: `eligibility_traces` (feature_dim,), `bias_eligibility_traces` ()."
-        names = "eligibility_traces", "bias_eligibility_traces"
-        return dict(zip(names, self.optimizer.traces(state.optimizer_state), strict=True))
+        return dict(zip(_TRACES, self.optimizer.traces(state.optimizer_state), strict=True))
 
     def update(
         self, state: TDLearnerState, observation: ArrayLike, reward: ArrayLike, next_observation: ArrayLike,

@@ -292,7 +292,7 @@ def read_tree(archive: zipfile.ZipFile, arrays: Mapping[str, dict[str, Any]], li
     leaves = [as_it_was(name, arrays[name]["kind"], read_array(archive, name, arrays[name])) for name in named(like)]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
-
+# %% ../../nbs/loops/13_archive.ipynb #3990042a
 @contextlib.contextmanager
 def reading(path: str | Path, fields: Mapping[str, Any]) -> Iterator[tuple[zipfile.ZipFile, dict[str, Any]]]:
     """An archive and its header, which has these `fields`, names and types.

@@ -203,7 +203,7 @@ def _sum_of(tree: Tree) -> str:
     told = [[name, about["shape"], about["dtype"], floats.get(name, about["sha256"])] for name, about in arrays.items()]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
 
-
+# %% ../../nbs/loops/15_checkpoint.ipynb #e67f5c94
 def open_checkpoint(
     path: str | Path, every: int | str | None, learner: Learner, stream: Experience, state: Tree,
     position: StreamPosition, told: dict[str, Any],

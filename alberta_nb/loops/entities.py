@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from .engine import _x64
+from .guard import EventPolicy
 from .lanes import LearningLanes, entity_key, key_bytes
 from .saved import Saved, load, save
 from .stepper import refused_event
@@ -93,8 +94,8 @@ class Lodging:
         lane = np.array([self._lane.get(entity, -1) for entity in found], np.int64)
         words = self._table[lane]
         for k in np.flatnonzero(lane < 0):
-            place = self._place.get(found[k])
-            words[k] = self._lanes.first(found[k]) if place is None else self._shelf.get(place)  # type: ignore[union-attr]
+            place, shelf = self._place.get(found[k]), self._shelf
+            words[k] = self._lanes.first(found[k]) if place is None or shelf is None else shelf.get(place)
         return words
 
     def _let_go(self, entity: str | int) -> None:
@@ -103,7 +104,8 @@ class Lodging:
             self._free.append(self._lane.pop(entity))
         else:
             place = self._place.pop(entity)
-            self._shelf.free.append(place)  # type: ignore[union-attr]
+            if self._shelf is not None:
+                self._shelf.free.append(place)
 
 # %% ../../nbs/loops/17_entities.ipynb #c2968905
 class SpillingLodging(Lodging):
@@ -123,8 +125,9 @@ class SpillingLodging(Lodging):
         rows, places = [*words[:cut], *(self._table[self._lane[e]] for e in leave)], list[int]()
         if rows:
             full = f"capacity is {self.capacity}, and more are needed: a larger one, or spill=folder for those not used"
-            require(self._shelf is not None, full)
-            places = self._shelf.put(rows)  # type: ignore[union-attr]
+            if self._shelf is None:
+                raise ValueError(full)
+            places = self._shelf.put(rows)
         for entity in (*over, *leave, *(e for e in keep if e in self._place)):  # nothing can fail from here on
             if entity in self._lane or entity in self._place:
                 self._let_go(entity)
@@ -135,20 +138,10 @@ class SpillingLodging(Lodging):
         self._table[[self._lane[entity] for entity in keep]] = words[cut:]
 
 # %% ../../nbs/loops/17_entities.ipynb #8279b2a2
-class EntityEvents(SpillingLodging):
+class EntityEvents(EventPolicy, SpillingLodging):
     "Which events an `EntityBank` takes, and which it refuses."
 
     skipped = 0
-
-    @property
-    def non_finite(self) -> str:
-        "What is done with an event that nothing can be learned from: raise, or skip it."
-        return vars(self)["non_finite"]
-
-    @non_finite.setter
-    def non_finite(self, policy: str) -> None:
-        require(policy in ("raise", "skip"), f"non_finite must be 'raise' or 'skip', got {policy!r}")
-        vars(self)["non_finite"] = policy
 
     def _events(
         self, keys: Tree, observations: ArrayLike, targets: ArrayLike

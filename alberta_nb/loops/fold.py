@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from .guard import EventPolicy
 from .lanes import LearningLanes, entity_key
 from .saved import as_told
 from .stepper import refused_event
@@ -70,12 +71,11 @@ def read(learner: bytes, lanes: LearningLanes, state: bytes) -> Packet:
     return Packet(int.from_bytes(offset, "big"), words, row, skipped)
 
 # %% ../../nbs/loops/18_fold.ipynb #af5e070b
-class Fold:
+class Fold(EventPolicy):
     "What `fold` makes: call it with bytes, or None, and an event."
 
     def __init__(self, learner: Tree, feature_dim: int, key: Array | None, non_finite: str):
-        require(non_finite in ("raise", "skip"), f"non_finite must be 'raise' or 'skip', got {non_finite!r}")
-        self.lanes, self.non_finite = LearningLanes(learner, feature_dim, key), non_finite
+        self.non_finite, self.lanes = non_finite, LearningLanes(learner, feature_dim, key)
         kinds = [f"{leaf.dtype}{leaf.shape}" for leaf in self.lanes.leaves]
         told = json.dumps([as_told(learner), self.lanes.feature_dim, kinds, sys.byteorder], sort_keys=True)
         self._whose = hashlib.sha256(told.encode()).digest()[:16]

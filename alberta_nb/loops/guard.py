@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NEVER', 'NEAR', 'is_finite', 'first_bad', 'far_out', 'all_far_out', 'stays', 'is_near', 'levels', 'unwatched',
-           'NonFiniteError', 'StoppedError', 'with_result']
+           'NonFiniteError', 'EventPolicy', 'StoppedError', 'with_result']
 
 # %% ../../nbs/loops/11_guard.ipynb #c32fbbcb
 import contextlib
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ..types import Tree
+from ..types import Tree, require
 
 # %% ../../nbs/loops/11_guard.ipynb #99c1697f
 def is_finite(time_step: Tree) -> Array:
@@ -132,6 +132,20 @@ class NonFiniteError(ValueError):
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.step, self.result, self.what, str(self))
 
+# %% ../../nbs/loops/11_guard.ipynb #6ababc60
+class EventPolicy:
+    "Something with a policy for events that nothing can be learned from. Raises ValueError for one that is none."
+
+    @property
+    def non_finite(self) -> str:
+        "What is done with an event that nothing can be learned from: raise, or skip it."
+        return vars(self)["non_finite"]
+
+    @non_finite.setter
+    def non_finite(self, policy: str) -> None:
+        require(policy in ("raise", "skip"), f"non_finite must be 'raise' or 'skip', got {policy!r}")
+        vars(self)["non_finite"] = policy
+
 # %% ../../nbs/loops/11_guard.ipynb #a5026809
 class StoppedError(RuntimeError):
     "A run was ended by an exception that cannot carry a `result`: it is this one's cause, and `result` is here."
@@ -150,7 +164,7 @@ def with_result(error: BaseException, result: Tree) -> BaseException:
         found = getattr(error, "result", None)
         if found is None or hasattr(found, "position") or hasattr(found, "stream_state"):
             vars(error)["result"] = result
-            if error.result is result:  # type: ignore[attr-defined]
+            if getattr(error, "result", None) is result:
                 return error
     stopped = StoppedError(f"the run was ended by {type(error).__name__}{says}", result)
     stopped.__cause__ = error

@@ -120,18 +120,26 @@ def _starting(learner: Tree, feature_dim: int, wide: bool) -> Compiled:
     return Compiled(start, False, wide, asked=True)
 
 # %% ../../nbs/loops/16_lanes.ipynb #6ba3080a
+def _check_for_lanes(learner: Learner, key: Array | np.ndarray | None) -> None:
+    "Raise TypeError or ValueError for what is not one learner of time steps, or lacks the one key that it needs."
+    check_event_learner(learner)
+    says, who = contract(learner), type(learner).__name__
+    what = f"learner must learn from TimeSteps, a {who} learns from {says.time_step.__name__}s"
+    require(says.time_step is TimeStep, what, TypeError)
+    what = f"learner must be one, got a {who}: make a bank for each of its learners"
+    require(not hasattr(learner, "learners"), what, TypeError)
+    what = f"key is needed, a {who} starts from random weights: key=jax.random.key(0)"
+    require(key is not None or not says.needs_key, what, TypeError)
+    what = "key must be one random key, got several: a key of an entity is made of it"
+    require(key is None or not says.needs_key or np.shape(key_data(key)) == (2,), what)
+
+# %% ../../nbs/loops/16_lanes.ipynb #973c3171
 class Lanes:
     "The packed states of one learner, for events of `feature_dim` inputs: how they begin, learn and answer."
 
     def __init__(self, learner: Tree, feature_dim: int, key: Array | np.ndarray | None = None):
-        check_event_learner(learner)
-        says, who = contract(learner), type(learner).__name__
-        what = f"learner must learn from TimeSteps, a {who} learns from {says.time_step.__name__}s"
-        require(says.time_step is TimeStep, what, TypeError)
-        what = f"learner must be one, got a {who}: make a bank for each of its learners"
-        require(not hasattr(learner, "learners"), what, TypeError)
-        what = f"key is needed, a {who} starts from random weights: key=jax.random.key(0)"
-        require(key is not None or not says.needs_key, what, TypeError)
+        _check_for_lanes(learner, key)
+        says = contract(learner)
         self.learner, self.feature_dim = learner, check_int("feature_dim", feature_dim, 1, MAX_SIZE)
         self.wide, self.dtype = bool(_settings.jax_enable_x64), np.dtype(jnp.result_type(float))
         like = state_like(learner, self.feature_dim)
@@ -145,8 +153,6 @@ class Lanes:
         event = jax.ShapeDtypeStruct((self.form.width,), self.dtype)
         self.width = jax.eval_shape(functools.partial(learn, learner, self.form), like, event)[1].size
         self.root = np.asarray(key_data(key)) if says.needs_key else None
-        what = "key must be one random key, got several: a key of an entity is made of it"
-        require(self.root is None or self.root.shape == (2,), what)
         self._begun = np.zeros(0, np.uint32) if says.needs_key else pack(learner.init(self.feature_dim))
         asked = learner, self.feature_dim, self.wide
         try:

@@ -25,7 +25,7 @@ from ..learners.base import Learner, _settings, adopted, contract, state_like
 from .engine import _x64
 from .event import EventPlace, answering, asked_of, check_event, compiled, event_form, event_signature
 from .event import event_sizes, event_table, in_plural, learn, members, padded, shown_as, spread
-from .guard import NonFiniteError, stays, unwatched
+from .guard import EventPolicy, NonFiniteError, stays, unwatched
 from .start import check_instance, fit_state, is_traced
 from ..types import MAX_SIZE, Tree, check_int, require, vector
 
@@ -224,18 +224,8 @@ def refused_event(at: int | None, finite: bool) -> NonFiniteError:
     return NonFiniteError(at, what="state" if finite else "time step", message=message)
 
 # %% ../../nbs/loops/03_stepper.ipynb #c6cb8331
-class CarefulState(WatchedState):
-    "A state with a policy for events that nothing can be learned from."
-
-    @property
-    def non_finite(self) -> str:
-        "What is done with an event that nothing can be learned from: raise, or skip it."
-        return vars(self)["non_finite"]
-
-    @non_finite.setter
-    def non_finite(self, policy: str) -> None:
-        require(policy in ("raise", "skip"), f"non_finite must be 'raise' or 'skip', got {policy!r}")
-        vars(self)["non_finite"] = policy
+class CarefulState(EventPolicy, WatchedState):
+    "And a closer look at events that nothing can be learned from."
 
     def _look(self, place: EventPlace, words: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         "Words and row, after a closer look; None for an event that is skipped and counted. Raises NonFiniteError."
@@ -364,9 +354,8 @@ class Stepper(EventsLearner):
 
     `learner`: any learner that answers, or a bank of them, for events of `feature_dim` inputs; an event is what its
     `update` takes, and its answer has a row for each head, and for each learner of a bank.
-    `state`: go on from this one; a network needs it, `learner.init(feature_dim, key)`.
-    `non_finite`: "raise" at an event that is not finite or makes the state so, or "skip" it, learn nothing, and count
-    it in `skipped`.
+    `state`: go on from this one; a network needs it, `learner.init(feature_dim, key)`. `non_finite`: "raise" at an
+    event that is not finite or makes the state so, or "skip" it, learn nothing, and count it in `skipped`.
     Threads may share it: one event is learned after the other. It can be copied and pickled as its learner and state.
     It keeps the float type that it was made with, whatever `jax.enable_x64` says where it is called.
     Raises NonFiniteError, or ValueError and TypeError that name the argument; it cannot be traced.

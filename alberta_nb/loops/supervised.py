@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['ENDS', 'STEP_SIZES', 'NORMALIZER', 'Result', 'StepSizeTrackingConfig', 'NormalizerTrackingConfig', 'TrackedHistory',
-           'StepSizeHistory', 'NormalizerHistory', 'Told', 'LearningResult', 'BatchedLearningResult', 'metrics_frame',
+           'StepSizeHistory', 'NormalizerHistory', 'Told', 'metrics_frame', 'LearningResult', 'BatchedLearningResult',
            'history_frame', 'read_step_sizes', 'read_normalizer', 'Tracked', 'run', 'run_learning_loop',
            'run_learning_loop_batched']
 
 # %% ../../nbs/loops/01_supervised.ipynb #fd1ac6b4
-from collections.abc import Callable, Iterable
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -79,12 +81,30 @@ class Told(NamedTuple):
     axes: tuple[str, ...] = ()
     every: int = 1
 
+# %% ../../nbs/loops/01_supervised.ipynb #9aefa5d6
+def metrics_frame(result: Tree) -> Any:
+    """The metrics, tidy: a row of a data frame for each step, and each seed, learner and head where there are many.
+
+    Columns that have no name are numbered; `step` is the first one of a row.
+    """
+    import pandas as pd
+
+    table, seeds = np.asarray(result.metrics), ("seed",) * isinstance(result, BatchedLearningResult)
+    names = (*seeds, "step", *result.told.axes)
+    names += tuple(f"axis {k}" for k in range(len(names), table.ndim - 1))
+    places = np.indices(table.shape[:-1]).reshape(table.ndim - 1, -1)
+    places[len(seeds)] *= result.told.every
+    columns = result.told.columns
+    columns = columns if len(columns) == table.shape[-1] else tuple(f"metric {k}" for k in range(table.shape[-1]))
+    cells = table.reshape(-1, table.shape[-1]).T
+    return pd.DataFrame(dict(zip(names, places, strict=True)) | dict(zip(columns, cells, strict=True)))
+
 # %% ../../nbs/loops/01_supervised.ipynb #c570439a
 class LearningResult(tuple[Tree, ...]):
     """What a run gives: a tuple (state, metrics[, histories that were asked for]), and how the run ended.
 
-    `stream_state` continues the run; `steps` were made, `skipped` of them without learning; `interrupted` tells of
-    Ctrl-C. A history is also there by its name, as `step_size_history`, and None where nobody asked.
+    `stream_state` continues the run; `steps` were made, `skipped` of them without learning; `interrupted`: by Ctrl-C.
+    A history is also there by its name, as `step_size_history`, and None where nobody asked.
     """
 
     names: tuple[str, ...]
@@ -95,8 +115,7 @@ class LearningResult(tuple[Tree, ...]):
     told: Told
     step_size_history: Tree = None
     normalizer_history = trace_history = diagnostics_history = step_size_history
-    state = property(lambda self: self[0])
-    metrics = property(lambda self: self[1])
+    state, metrics = property(lambda self: self[0]), property(lambda self: self[1])
 
     def __new__(
         cls, items: Iterable[Tree], names: tuple[str, ...] = (), stream_state: StreamPosition | None = None,
@@ -114,9 +133,7 @@ class LearningResult(tuple[Tree, ...]):
         "A copy with some parts changed, by their names. Raises TypeError for a name that it does not have."
         return _with_changes(self, changes)
 
-    def to_frame(self) -> Any:
-        "The metrics, tidy: a row of a data frame for each step, and each seed, learner and head where there are many."
-        return metrics_frame(self)
+    to_frame = metrics_frame
 
     def __reduce__(self) -> tuple[Any, ...]:  # a copy and a pickle keep the names
         return type(self), (tuple(self), self.names, *(vars(self)[name] for name in ENDS))
@@ -159,21 +176,6 @@ class BatchedLearningResult(LearningResult):
     states = property(lambda self: self[0])
 
 # %% ../../nbs/loops/01_supervised.ipynb #4f337312
-def metrics_frame(result: LearningResult) -> Any:
-    "`to_frame` of a result. Columns that have no name are numbered; `step` is the first one of a row."
-    import pandas as pd
-
-    table, seeds = np.asarray(result.metrics), ("seed",) * isinstance(result, BatchedLearningResult)
-    names = (*seeds, "step", *result.told.axes)
-    names += tuple(f"axis {k}" for k in range(len(names), table.ndim - 1))
-    places = np.indices(table.shape[:-1]).reshape(table.ndim - 1, -1)
-    places[len(seeds)] *= result.told.every
-    columns = result.told.columns
-    columns = columns if len(columns) == table.shape[-1] else tuple(f"metric {k}" for k in range(table.shape[-1]))
-    cells = table.reshape(-1, table.shape[-1]).T
-    return pd.DataFrame(dict(zip(names, places, strict=True)) | dict(zip(columns, cells, strict=True)))
-
-
 def history_frame(history: TrackedHistory) -> Any:
     "`to_frame` of a history."
     import pandas as pd
@@ -290,6 +292,17 @@ def _named(made: Run, result: type[Result], tracking: dict[Tracked, Any], looks:
     return result(items, tuple(found), made.position, made.steps, skipped, made.interrupted, told)
 
 
+@contextlib.contextmanager
+def _results_named(named: Callable[[Run], LearningResult]) -> Iterator[None]:
+    "Within it, the run that an exception carries is a result as well."
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(kept := getattr(error, "result", None), Run):
+            with_result(error, named(kept))
+        raise
+
+
 def _how_seeds_run(learner: Learner) -> str:
     "As the learner says, on a processor; elsewhere together."
     return contract(learner).seeds if jax.default_backend() == "cpu" else "together"
@@ -317,17 +330,14 @@ def run(
     state = learner_start(learner, stream, learner_state, number)
     check_time_step(learner, stream, position.state, number)
     told = _told(learner, int(record_every))
-    try:
+    named = functools.partial(_named, result=result, tracking=tracking, looks=looks, told=told)
+    with _results_named(named):
         made = run_loop(
             learner, stream, num_steps, state, position, seeds=seeds, record_every=record_every, histories=histories,
             non_finite=non_finite, progress=progress, looks=looks, checkpoint=checkpoint,
             checkpoint_every=checkpoint_every,
         )  # fmt: skip
-    except BaseException as error:
-        if isinstance(kept := getattr(error, "result", None), Run):
-            with_result(error, _named(kept, result, tracking, looks, told))
-        raise
-    return _named(made, result, tracking, looks, told)
+    return named(made)
 
 # %% ../../nbs/loops/01_supervised.ipynb #ab0d086b
 def run_learning_loop(

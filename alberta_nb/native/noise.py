@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from numpy.typing import ArrayLike
 
 from .kernel import own_function
 from ..types import require
@@ -70,14 +71,14 @@ def _wide_product(a: Array, b: int) -> tuple[Array, Array]:
     return a_hi * b_hi + (middle >> np.uint32(16)) + (cross >> np.uint32(16)), a * np.uint32(b)
 
 
-def _stirred(key: Array, row: Any, rows: int, width: int) -> tuple[Array, Array]:
+def _stirred(key: Array, row: ArrayLike, rows: int, width: int) -> tuple[Array, Array]:
     "Threefry's two words for each place of the rows, flat."
     hi0, lo0 = _wide_product(jnp.asarray(row, jnp.uint32), width)
     lo = lo0 + lax.iota(jnp.uint32, rows * width)
     return threefry(key, hi0 + (lo < lo0).astype(jnp.uint32), lo)
 
 
-def bits(key: Array, row: Any, rows: int, width: int) -> Array:
+def bits(key: Array, row: ArrayLike, rows: int, width: int) -> Array:
     """Rows `row` to `row + rows` of the table `jax.random.bits(key, (infinity, width))`, as uint32 (rows, width).
 
     `key` is `key_data(key)`; `row` is a uint32 scalar. The cost does not depend on `row`.
@@ -96,7 +97,7 @@ def _one_to_two(random_bits: Array) -> Array:
     return lax.bitcast_convert_type((random_bits >> np.uint32(9)) | np.uint32(0x3F800000), jnp.float32)
 
 
-def uniform(key: Array, row: Any, rows: int, width: int, low: float = 0.0, high: float = 1.0) -> Array:
+def uniform(key: Array, row: ArrayLike, rows: int, width: int, low: float = 0.0, high: float = 1.0) -> Array:
     """Rows `row` to `row + rows` of a table of numbers in [low, high): (rows, width), in the default float type.
 
     For low 0 and high 1 they are those of `jax.random.uniform(key, (infinity, width))` in float32.
@@ -133,7 +134,7 @@ def box_muller(first: Array, second: Array, scale: float = 1.0) -> Array:
     return lax.complex(signed(parts[0], second), signed(parts[1], second >> np.uint32(1)))
 
 # %% ../../nbs/native/03_noise.ipynb #0dad6bdd
-def normal(key: Array, row: Any, rows: int, width: int, scale: float = 1.0) -> Array:
+def normal(key: Array, row: ArrayLike, rows: int, width: int, scale: float = 1.0) -> Array:
     """Rows `row` to `row + rows` of a table of normal numbers: (rows, width), in the default float type.
 
     `scale` is their standard deviation. `key` is `key_data(key)`; `row` is a uint32 scalar.

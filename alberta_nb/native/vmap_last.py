@@ -12,8 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from .rewrite import as_it_is, is_literal, replay, without_literals
+from .rewrite import as_it_is, is_literal, replay, shaped, without_literals
 
 # %% ../../nbs/native/04_vmap_last.ipynb #2d608908
 ELEMENTWISE = frozenset(
@@ -31,14 +32,14 @@ def _widened(x: Array, mapped: bool, shape: tuple[int, ...], n: int) -> Array:
     return lax.broadcast_in_dim(x, (*shape, n), (len(shape),) if mapped else tuple(range(jnp.ndim(x))))
 
 # %% ../../nbs/native/04_vmap_last.ipynb #50f4ec7d
-def _apply(jaxpr: Any, eqn: Any, args: Sequence[tuple[Any, bool]], n: int) -> Sequence[Array]:
+def _apply(jaxpr: Jaxpr, eqn: JaxprEqn, args: Sequence[tuple[Any, bool]], n: int) -> Sequence[Array]:
     "The results of one operation on (array, whether it has lanes) pairs, of which at least one has lanes."
-    name, shape = eqn.primitive.name, eqn.outvars[0].aval.shape
+    name, shape = eqn.primitive.name, shaped(eqn.outvars[0]).shape
     arrays, mapped = zip(*args, strict=True)
     if name in ("jit", "pjit"):
         inner = eqn.params["jaxpr"]
         return jax.jit(lambda *xs: _evaluate(inner, list(zip(xs, mapped, strict=True)), n))(*arrays)
-    shapes = {v.aval.shape for v in eqn.invars}
+    shapes = {shaped(v).shape for v in eqn.invars}
     if name in ELEMENTWISE and shape in shapes and shapes <= {(), shape}:
         return [eqn.primitive.bind(*(_widened(x, m, shape, n) for x, m in args), **eqn.params)]
     if name == "broadcast_in_dim":
@@ -48,24 +49,24 @@ def _apply(jaxpr: Any, eqn: Any, args: Sequence[tuple[Any, bool]], n: int) -> Se
     if name in ("concatenate", "stack"):
         return [
             eqn.primitive.bind(
-                *(_widened(x, m, v.aval.shape, n) for (x, m), v in zip(args, eqn.invars, strict=True)), **eqn.params
+                *(_widened(x, m, shaped(v).shape, n) for (x, m), v in zip(args, eqn.invars, strict=True)), **eqn.params
             )
         ]
     axes = tuple(-1 if m else None for m, v in zip(mapped, eqn.invars, strict=True) if not is_literal(v))
     return jax.vmap(as_it_is(jaxpr, eqn), in_axes=axes, out_axes=-1)(*without_literals(eqn, arrays))
 
 # %% ../../nbs/native/04_vmap_last.ipynb #83eb9e4e
-def _evaluate(closed: Any, args: Sequence[tuple[Any, bool]], n: int) -> list[Array]:
+def _evaluate(closed: ClosedJaxpr, args: Sequence[tuple[Any, bool]], n: int) -> list[Array]:
     "The results of a jaxpr, lanes last, from (array, whether it has lanes) pairs."
 
-    def apply(jaxpr: Any, eqn: Any, operands: Sequence[tuple[Any, bool]]) -> list[tuple[Any, bool]]:
+    def apply(jaxpr: Jaxpr, eqn: JaxprEqn, operands: Sequence[tuple[Any, bool]]) -> list[tuple[Any, bool]]:
         mapped = any(m for _, m in operands)
         alone = [x for x, _ in without_literals(eqn, operands)]
         results = _apply(jaxpr, eqn, operands, n) if mapped else as_it_is(jaxpr, eqn)(*alone)
         return [(result, mapped) for result in results]
 
     found = replay(closed, args, apply, constant=lambda value: (value, False))
-    return [_widened(x, m, v.aval.shape, n) for (x, m), v in zip(found, closed.jaxpr.outvars, strict=True)]
+    return [_widened(x, m, shaped(v).shape, n) for (x, m), v in zip(found, closed.jaxpr.outvars, strict=True)]
 
 # %% ../../nbs/native/04_vmap_last.ipynb #21be4676
 def vmap_last(fn: Callable[..., Any], in_axes: Sequence[int | None]) -> Callable[..., Any]:

@@ -6,8 +6,6 @@
 __all__ = ['MOST_WEIGHTS', 'least_squares_step', 'LeastSquaresState', 'LeastSquares']
 
 # %% ../../nbs/optimizers/16_least_squares.ipynb #6749fc1a
-from typing import Any
-
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -40,12 +38,12 @@ class LeastSquaresState(FlatMemories):
         return jnp.sum(self.root * self.root, axis=1)
 
 
-def _check_decay(name: str, value: Any) -> None:
+def _check_decay(name: str, value: object) -> None:
     if value is not None:
         check_number(name, value, 0.1, 1.0)
 
 
-def _check_prior(name: str, value: Any) -> None:
+def _check_prior(name: str, value: object) -> None:
     check_number(name, value, 1e-20, 1e20)
 
 # %% ../../nbs/optimizers/16_least_squares.ipynb #b92e8f97

@@ -76,7 +76,7 @@ def check_argument(where: str, value: object) -> None:
     if key == "learning_rate":
         check_number(where, value, 0.0)
     elif key in ("b1", "b2", "b3"):
-        require(check_number(where, value, 0.0, 1.0) < 1, f"{where} must be below 1, got {value}")
+        check_number(where, value, 0.0, 1.0, open_high=True)
     elif key == "k":
         check_int(where, value, 1)
 

@@ -143,8 +143,9 @@ class Kind:
 # %% ../../nbs/streams/12_columns.ipynb #0ac4bbf9
 def words_of(column: Column) -> Kind:
     "What a column holds whose cells are names, whatever they look like."
-    known = column.dropna()
-    values = tuple(known.map(str).value_counts().index.to_list()[:2000])
+    known = column.dropna().map(str)
+    known = known[known.map(str.strip).astype(bool)]
+    values = tuple(known.value_counts().index.to_list()[:2000])
     return Kind(name="category", rows=len(column), missing=len(column) - len(known), values=values)
 
 
@@ -164,16 +165,11 @@ def kind_of(
     if getattr(known.dtype, "kind", "O") == "O":
         known = known[known.map(lambda cell: not isinstance(cell, str) or bool(cell.strip())).astype(bool)]
     empty = Kind(name="empty", rows=len(column), missing=len(column) - len(known))
-    form, why = time_form(known, name) if len(known) else ("", "")
-    if form:
-        kind = dataclasses.replace(empty, name="time", form=form, zone=zone_of(known, form))
-        times = read_times(column, form, bool(kind.zone))
-        if times.count() >= 0.9 * len(known):
-            clock = Clock()
-            clock.add(seconds_of(times))
-            return dataclasses.replace(kind, order=clock.order(bool(kind.zone)) if form != "clock" else None)
     if not len(known):
         return empty
+    form, why = time_form(known, name)
+    if form and (kind := _times_in(column, dataclasses.replace(empty, form=form, zone=zone_of(known, form)))):
+        return kind
     numbers = getattr(known.dtype, "kind", "O") in "iuf"
     same = numbers and bool((known == known.iloc[0]).all())
     texts = None if numbers and not same else known.astype(object).map(lambda cell: str(cell).strip())
@@ -185,6 +181,17 @@ def kind_of(
         return dataclasses.replace(empty, name="boolean", values=pair)
     held = why_not_numeric(column, decimal, known_sign) if held is None else held
     return dataclasses.replace(empty, **_number_or_category(column, values, why, decimal, known_sign, held))
+
+# %% ../../nbs/streams/12_columns.ipynb #8b00edb2
+def _times_in(column: Column, kind: Kind) -> Kind | None:
+    "The kind of a column of times in the form that some of its cells have; None where fewer than nine in ten have it."
+    zoned = bool(kind.zone)
+    times = read_times(column, kind.form, zoned)
+    if times.count() < 0.9 * (kind.rows - kind.missing):
+        return None
+    clock = Clock()
+    clock.add(seconds_of(times))
+    return dataclasses.replace(kind, name="time", order=clock.order(zoned) if kind.form != "clock" else None)
 
 # %% ../../nbs/streams/12_columns.ipynb #40081dc1
 def _number_or_category(

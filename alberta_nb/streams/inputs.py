@@ -27,9 +27,14 @@ MOST_VALUES = BUCKETS = 64
 
 
 def as_word(cell: object) -> str:
-    "A value as it is written: a number that a column with holes made 3.0 is 3 again, also in a file."
-    text = str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
-    return text[:-2] if text.endswith(".0") and text[:-2].lstrip("-").isdecimal() else text
+    "A value as it is written: text stays as it is, and a number that a column with holes made 3.0 is 3 again."
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
+
+
+def _twin(word: str) -> str:
+    "A whole number as it would be written without holes in its column, or with: 3 for 3.0, and 3.0 for 3."
+    whole = word.removesuffix(".0")
+    return word if not whole.lstrip("-").isdecimal() else f"{word}.0" if whole == word else whole
 
 
 def indicators(column: Column, values: tuple[str, ...], others: int) -> np.ndarray:
@@ -37,9 +42,10 @@ def indicators(column: Column, values: tuple[str, ...], others: int) -> np.ndarr
     import pandas as pd
 
     number, words = pd.factorize(column.map(as_word, na_action="ignore"))  # each word is looked up once
-    known = {value: k for k, value in enumerate(values)}
-    places = [known.get(word, len(values) + zlib.crc32(word.encode(errors="replace")) % others) for word in words]
     size = len(values) + others
+    known = {form(v): k for form in (_twin, str) for k, v in enumerate(values)} | {"": size}  # the word itself is last
+    sums = (zlib.crc32(min(word, _twin(word), key=len).encode(errors="replace")) for word in words)
+    places = [known.get(word, len(values) + s % others) for word, s in zip(words, sums, strict=True)]
     return np.eye(size + 1, size)[np.array([*places, size])[number]]
 
 # %% ../../nbs/streams/15_inputs.ipynb #528d7769

@@ -35,8 +35,7 @@ class Table:
 
     `read_as` says what was guessed of a file; `refused` what a column holds that is not numeric, once somebody looked;
     `examples` has a cell that was no number of each column with such, once it was read; `reading` is what was known.
-    `codings` say how columns that hold no numbers become some.
-    Use `open_table`. A subclass has `frames`.
+    `codings` say how columns that hold no numbers become some. Use `open_table`; a subclass has `frames`.
     """
 
     read_as = ""
@@ -47,9 +46,7 @@ class Table:
         self, name: str, columns: Sequence[object], num_rows: int | None, piece_rows: int | None, reading: Reading
     ):
         self.name, self.num_rows, self.reading, self.decimal = name, num_rows, reading, reading.decimal or "."
-        require(len(columns) > 0, f"{name} has no columns", TableError)
-        many = f"{name} has {len(columns):,} columns; {MOST_COLUMNS:,} are the most"
-        require(len(columns) <= MOST_COLUMNS, many, TableError)
+        _check_width(name, len(columns))
         self.columns, self.given = unique_names(columns), [str(old) for old in columns]
         self.renamed = [new for new, old in zip(self.columns, self.given, strict=True) if new != old.strip()]
         empty: list[dict[str, str]] = [{}, {}, {}]
@@ -71,6 +68,12 @@ class Table:
         return _position(self, str(name))
 
 # %% ../../nbs/streams/17_pieces.ipynb #3bc85fda
+def _check_width(name: str, columns: int) -> None:
+    "Raise TableError for a table with no columns, or with too many."
+    require(columns > 0, f"{name} has no columns", TableError)
+    require(columns <= MOST_COLUMNS, f"{name} has {columns:,} columns; {MOST_COLUMNS:,} are the most", TableError)
+
+
 def _position(table: Table, name: str) -> int:
     if "places" not in vars(table):
         table.places = dict(zip(reversed(table.given), reversed(range(len(table.given)))))

@@ -35,7 +35,7 @@ else:
 class _FrameTable(Table):
     "A data frame in memory; an index of times is its first column."
 
-    def __init__(self, frame: Any, piece_rows: int | None, reading: Reading):
+    def __init__(self, frame: Frame, piece_rows: int | None, reading: Reading):
         self.frame, index = frame, frame.index
         self.timed = getattr(index.dtype, "kind", "O") in "mM"
         columns = ["time" if index.name is None else index.name] * self.timed + list(frame.columns)
@@ -84,7 +84,8 @@ def _pandas_options(table: CSVTable) -> dict[str, Any]:
     decimal, comma = told.decimal, told.separator == ","  # which pandas does not take for both
     if told.decimal == "," and comma:  # where it was said to be, a point is none
         decimal = "\x1f" if given.decimal else "."
-    words = [coding.column for coding, _ in table.codings.numbers.values() if coding.kind == "category"]
+    known = [*table.codings.words.values(), *(coding for coding, _ in table.codings.numbers.values())]
+    words = [coding.column for coding in known if coding.kind == "category"]
     begun = given.names and not told.below and not given.comment  # with skipped lines pandas is slower
     return {
         "names": range(max(told.width, len(table.columns))), "index_col": False, "low_memory": False,

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['TDSource', 'TDArraySource', 'TDSequenceSource', 'with_next', 'ReturnSource', 'TDTableSource', 'TDIteratorSource',
-           'play', 'GymSource', 'make_env', 'random_policy', 'feature_function']
+           'Environment', 'play', 'GymSource', 'make_env', 'random_policy', 'feature_function']
 
 # %% ../../nbs/streams/09_td_sources.ipynb #63290eb5
 import functools
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,7 +20,7 @@ from .sources import checked_pages, on_host
 from .pieces import look_at, several
 from .tables import TableSource, open_table
 from ..types import OffPolicyTimeStep, TDTimeStep, TimeStep, check_discounts, check_number, check_ratios
-from ..types import as_numbers, require
+from ..types import Tree, as_numbers, require
 
 # %% ../../nbs/streams/09_td_sources.ipynb #f2cd30ac
 class TDSource(Source):
@@ -198,8 +198,20 @@ class TDIteratorSource(TDSource, IteratorSource):
         return fields
 
 # %% ../../nbs/streams/09_td_sources.ipynb #b1cb2651
+class Environment(Protocol):
+    "What Gymnasium calls an environment, as far as it is used here."
+
+    action_space: Tree
+
+    def reset(self, *, seed: int | None = None) -> tuple[Tree, Tree]: ...
+
+    def step(self, action: Tree, /) -> tuple[Tree, float, bool, bool, Tree]: ...
+
+    def close(self) -> None: ...
+
+
 def play(
-    env: Any, policy: Callable[[Any], Any], gamma: float, see: Callable[[Any], Any], seed: int | None
+    env: Environment, policy: Callable[[Any], Any], gamma: float, see: Callable[[Any], Any], seed: int | None
 ) -> Iterator[Any]:
     "Transitions without end: gamma 0 after termination, -gamma after truncation, then a new episode."
     observation, _ = env.reset(seed=seed)
@@ -229,7 +241,7 @@ class GymSource(TDIteratorSource):
     """
 
     def __init__(
-        self, env: Any, policy: Callable[[Any], Any] | None = None, gamma: float = 0.99,
+        self, env: Environment | str, policy: Callable[[Any], Any] | None = None, gamma: float = 0.99,
         features: Callable[[Any], Any] | None = None, seed: int | None = None,
     ):  # fmt: skip
         gamma = check_number("gamma", gamma, 0.0, 1.0)
@@ -240,7 +252,7 @@ class GymSource(TDIteratorSource):
         super().__init__(play(self.env, act, gamma, feature_function(self.env, features), seed))
 
 # %% ../../nbs/streams/09_td_sources.ipynb #676250bc
-def make_env(env: Any, **settings: Any) -> Any:
+def make_env(env: Environment | str, **settings: object) -> Environment:
     "An environment, or the one that a name stands for, with `settings` for gymnasium.make."
     if isinstance(env, str):
         try:
@@ -253,7 +265,7 @@ def make_env(env: Any, **settings: Any) -> Any:
     return env
 
 
-def random_policy(env: Any, seed: int | None) -> Callable[[Any], Any]:
+def random_policy(env: Environment, seed: int | None) -> Callable[[Any], Any]:
     "Actions of the environment's own action space, whatever it looks like."
     require(hasattr(env, "action_space"), "policy must be given: the environment has no action_space")
     if seed is not None:
