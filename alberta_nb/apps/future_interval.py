@@ -93,6 +93,18 @@ def rows_until_known(gammas: Any) -> int:
     return rows
 
 
+def _first(self: Any, feature_dim: int) -> FutureIntervalState:
+    "The first state: no error is known."
+    gammas = [gamma for _, gamma in self.asked]
+    places = np.array([min(unknown_rows(gamma), self.rows - 1) for gamma in gammas], np.int32)
+    of_all, none = jnp.asarray(gammas, jnp.result_type(float)), jnp.zeros(len(gammas))
+    waiting = jnp.full((self.rows, len(gammas)), jnp.nan)
+    return FutureIntervalState(
+        learner_state=first_state(self.learner, feature_dim), ratio=none + 2.0, size=none, weight=none,
+        errors=waiting, widths=waiting, gammas=of_all, places=jnp.asarray(places),
+    )  # fmt: skip
+
+# %% ../../nbs/apps/21_future_interval.ipynb #0ebb6fb2
 class FutureInterval(Settings):
     """`learner`, a DiscountedMeanLearner, with an interval around each mean that holds the share `level` of them.
 
@@ -111,7 +123,7 @@ class FutureInterval(Settings):
     rate: float = 0.05
     decay: float = 0.99
 
-    time_step, normalizer, step = TDTimeStep, None, _step
+    time_step, normalizer, init, step = TDTimeStep, None, _first, _step
     asked, around = property(lambda self: self.learner.asked), property(lambda self: self.learner)
     step_sizes = of_inside("step_sizes")
 
@@ -123,17 +135,6 @@ class FutureInterval(Settings):
         check_number("decay", self.decay, 0.0, 1.0)
         rows = check_int("rows", self.rows, 0, LONGEST) or rows_until_known([gamma for _, gamma in self.asked])
         object.__setattr__(self, "rows", rows)
-
-    def init(self, feature_dim: int) -> FutureIntervalState:
-        "The first state: no error is known."
-        gammas = [gamma for _, gamma in self.asked]
-        places = np.array([min(unknown_rows(gamma), self.rows - 1) for gamma in gammas], np.int32)
-        of_all, none = jnp.asarray(gammas, jnp.result_type(float)), jnp.zeros(len(gammas))
-        waiting = jnp.full((self.rows, len(gammas)), jnp.nan)
-        return FutureIntervalState(
-            learner_state=first_state(self.learner, feature_dim), ratio=none + 2.0, size=none, weight=none,
-            errors=waiting, widths=waiting, gammas=of_all, places=jnp.asarray(places),
-        )  # fmt: skip
 
     def predict(self, state: FutureIntervalState, observation: Array) -> Array:
         "The means (m,) that are expected after an observation (feature_dim,)."

@@ -73,6 +73,13 @@ def _template(learner: "DiscountedMeanLearner") -> "DiscountedMeanLearner":
 INPUTS = 10.0  # deviations from its mean: an input that is further away counts as if it were there
 
 
+def _counted(learner: "DiscountedMeanLearner", state: DiscountedMeanState, values: Array) -> Array:
+    "What values of all columns (n,) count, NaN for none."
+    if learner.most is None:
+        return values
+    return near(values, state.last, learner.most * jnp.sqrt(state.mean_square))
+
+
 def _paid(learner: "DiscountedMeanLearner", state: DiscountedMeanState, values: Array) -> tuple[Tree, Array]:
     "The state that has seen values (n,), NaN for none, and what the learner inside makes of them: changes, or values."
     counts = learner.counted(state, values)
@@ -101,11 +108,9 @@ class DiscountedMeanLearner(Settings):
             HordeLearner whose demons name theirs by `cumulant_index`. In a PopArt: it learns the mean itself.
         decay: of the mean square change; 0.99 remembers about a hundred changes.
         gamma: the discount of a TDLinearLearner, in [0, 1); a Horde's demons have their own.
-        most: how many usual changes a value counts at most (eq. 2), and an input, at most `INPUTS` deviations; any
-            number when None.
+        most: how many usual changes a change counts at most (eq. 2); any number when None.
 
-    The reward of a TDTimeStep holds all columns, NaN where one has no value; the metrics are the predictions.
-    Raises TypeError for another learner, ValueError for a number out of range.
+    A TDTimeStep's reward holds all columns, NaN for none; metrics are predictions. Raises TypeError or ValueError.
     """
 
     learner: Any
@@ -116,15 +121,12 @@ class DiscountedMeanLearner(Settings):
     time_step, normalizer = TDTimeStep, None
     asked = property(_asked)  # of which column, at which discount, is each prediction
     columns = property(lambda self: np.array([column for column, _ in self.asked]))
-    of_values = property(
-        lambda self: isinstance(self.learner, PopArt)
-    )  # whether it learns the mean itself, in its own unit
-    template, step_sizes = _template, of_inside("step_sizes")
+    of_values = property(lambda self: isinstance(self.learner, PopArt))  # it learns the mean itself
+    template, step_sizes, counted = _template, of_inside("step_sizes"), _counted
 
     def __post_init__(self) -> None:
         check_number("decay", self.decay, 0.0, 1.0)
-        if self.most is not None:
-            check_number("most", self.most, 0.0, open_low=True)
+        check_number("most", 1.0 if self.most is None else self.most, 0.0, open_low=True)
         check_gammas([self.gamma])
         require(bool((self.columns >= 0).all()), "learner: every demon must have a cumulant_index of 0 or more")
 
@@ -133,14 +135,7 @@ class DiscountedMeanLearner(Settings):
 
     def predict(self, state: DiscountedMeanState, observation: Array) -> Array:
         "The means (n,) that are expected after an observation (feature_dim,)."
-        seen = _seen(self, state, observation)
-        return _mean(self, state, self.learner.predict(state.learner_state, seen))
-
-    def counted(self, state: DiscountedMeanState, values: Array) -> Array:
-        "What values of all columns (n,) count, NaN for none: they may be absurd."
-        if self.most is None:
-            return values
-        return near(values, state.last, self.most * jnp.sqrt(state.mean_square))
+        return _mean(self, state, self.learner.predict(state.learner_state, _seen(self, state, observation)))
 
     def step(self, state: DiscountedMeanState, time_step: TDTimeStep) -> UpdateResult:
         "One transition; `prediction` (n,) is from before anything moved."
