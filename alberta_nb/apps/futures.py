@@ -234,10 +234,13 @@ class Still:
 def _read_on(state: Tree, values: Array) -> Tree:
     "The state that has seen these values of all columns (n,)."
 
-    def seen(one: DiscountedMeanState) -> DiscountedMeanState:
-        return one.replace(last=jnp.where(values == values, values, one.last))
+    def is_one(part: Tree) -> bool:
+        return isinstance(part, DiscountedMeanState)
 
-    return jax.tree.map(seen, state, is_leaf=lambda one: isinstance(one, DiscountedMeanState))
+    def seen(part: Tree) -> Tree:
+        return part.replace(last=jnp.where(values == values, values, part.last)) if is_one(part) else part
+
+    return jax.tree.map(seen, state, is_leaf=is_one)
 
 # %% ../../nbs/apps/14_futures.ipynb #5a577dff
 class Unjudged:

@@ -239,7 +239,7 @@ def as_times(seconds: np.ndarray, zoned: bool) -> np.ndarray:
 
 def _shortest(values: np.ndarray) -> np.ndarray:
     "Predictions have the digits of 32 bits, and are written with no more, unless the numbers are large."
-    return values.astype(np.float32) if np.abs(values).max(initial=0.0) < 1e5 else values
+    return values.astype(np.float32) if np.abs(values[values == values]).max(initial=0.0) < 1e5 else values
 
 # %% ../../nbs/apps/09_life.ipynb #e0b25e24
 class Written:
