@@ -381,8 +381,7 @@ def test_one_absurd_value_ruins_nothing_where_learners_are_robust(how, spoiled, 
     assert (
         rmse["robust"] < 1.05 * rmse["clean"] < 1.07 * without and not rmse["plain"] < 2 * rmse["clean"]
     )  # it may be NaN
-    assert rmse["width of robust"] < 1.2 * rmse["width of clean"]
-    assert not rmse["width of plain"] < 5 * rmse["width of clean"]
+    assert rmse["width of robust"] < 1.3 * rmse["width of clean"]
 
 
 def test_robust_is_named_where_it_would_help(spoiled) -> None:
