@@ -1,6 +1,7 @@
 """Intervals around futures: the errors that become known late, the rule that goes by answers, and lives on a table."""
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from alberta_nb.apps.future_interval import LONGEST, FutureInterval, rows_until_
 from alberta_nb.apps.futures import DiscountedMeanLearner, Futures, Still, Transitions
 from alberta_nb.apps.job import unknown_rows
 from alberta_nb.apps.life import Told, Windows
-from alberta_nb.apps.outcome import with_inside
+from alberta_nb.apps.outcome import told_intervals, with_inside
 from alberta_nb.apps.tables import LaggedSource, all_rows
 from alberta_nb.horde.gvf import horde_from_columns
 from alberta_nb.horde.horde import HordeLearner
@@ -229,3 +230,15 @@ def test_a_learner_that_is_lost_has_no_interval_that_holds() -> None:
     windows.add(Told(np.arange(4), none[:, 0], np.ones((4, 1)), said, {"td": np.array([[2.0], *none[1:]])}, {}))
     total = windows.of("td").sum(axis=0)[0]
     assert total[3] == 1.0 and total[6] == 4.0
+
+
+@pytest.mark.parametrize(
+    ("inside", "told"), [([0.5, 0.7], ["90% of targets and hold 60% (demons) here"]), ([0.9, 0.89], [])]
+)
+def test_intervals_that_no_longer_hold_are_told(inside: list[float], told: list[str]) -> None:
+    learners, scores = {"nexting": FutureInterval(means(False))}, pd.DataFrame({"inside": inside})
+    found: Any = SimpleNamespace(taught=False, steps=200, learners=learners, scores=scores)
+    lines = told_intervals(found, ["demons"] * 2)
+    assert len(lines) == len(told) and all(part in line for line, part in zip(lines, told, strict=True))
+    found.taught = True
+    assert told_intervals(found, ["demons"] * 2) == []

@@ -64,7 +64,7 @@ def _errors(self: Any, state: FutureIntervalState, said: Array, values: Array) -
     if means.of_values:
         began, came, rest = -said, (1.0 - gammas) * value, gammas ** (state.places + 1) * value
     else:
-        began, came, rest = last - said, value - last, 0.0
+        began, came, rest = last - said, value - last, jnp.zeros_like(value)
     errors = with_newest(began, state.errors) + gammas**ages * came
     return errors, at(state.places, errors) + rest
 
