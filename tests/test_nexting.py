@@ -278,6 +278,44 @@ def test_one_absurd_value_is_told() -> None:
     assert "squared changes of late" not in told
 
 
+def test_intervals_of_all_demons(capsys: Any, tmp_path: Any) -> None:
+    make_table(1500).to_csv(tmp_path / "t.csv", index=False)
+    words = ["--gammas", "0,0.8", "--columns", "late,gaps", "--lags", 2, "--interval", 0.9, "--window", 50]
+    code, out, err = call(capsys, tmp_path / "t.csv", *words, "--output", tmp_path / "out")
+    assert (code, err) == (0, "") and "gamma 0.8" in out and "inside 0.8" in out and "where it has one" in out
+    errors = pd.read_csv(tmp_path / "out/errors.csv").set_index(["column", "gamma"])
+    spoken = pd.read_csv(tmp_path / "out/predictions.csv")
+    for column, gamma in errors.index:
+        name = f"{column} gamma {gamma:g}"
+        low, high = (spoken[f"{name}: prediction {end}"] for end in ("low", "high"))
+        judged = spoken[name].notna() & low.notna()
+        assert np.isclose(spoken[name].between(low, high)[judged].mean(), errors.inside[column, gamma], atol=2e-3)
+        assert abs(errors.inside[column, gamma] - 0.9) < 0.05
+    found = next_everything(make_table(400), ["late"], [0.0, 0.8], lags=2, interval=0.8)
+    assert list(found.predictions.columns)[-3:] == ["actual", "low", "high"]
+    assert (found.predictions.low < found.predictions.high)[found.predictions.low.notna()].all()
+    assert any(area.get_label() == "interval" for area in draw(found).axes[0].collections)
+    with pytest.raises(ValueError, match="interval must be a part above 0 and below 1, like 0.9, got 1"):
+        next_everything(make_table(60), interval=1)
+
+
+@pytest.mark.parametrize("kind", ["linear", "network"])
+def test_one_absurd_value_ruins_nothing_where_demons_are_robust(kind: str, tmp_path: Any) -> None:
+    clean, rmse = make_table(2500, holes=False)[["wave", "late"]], {}
+    spoiled = clean.copy()
+    spoiled.loc[1000, "late"] = 1e17
+    for name, table, robust in (("clean", clean, True), ("robust", spoiled, True), ("plain", spoiled, False)):
+        asked = {"lags": 2, "kinds": kind, "robust": robust, "predictions": tmp_path / name}
+        found = next_everything(table, ["late", "wave"], [0.0, 0.8], **asked)
+        spoken, actual = pd.read_csv(tmp_path / name), pd.read_csv(tmp_path / "clean")
+        columns = [f"{column} gamma {gamma}" for column in ("late", "wave") for gamma in ("0", "0.8")]
+        error = np.stack([spoken[f"{c}: prediction"] - actual[c] for c in columns])[:, spoken.row > 1004]
+        rmse[name] = np.sqrt(np.nanmean(error**2, axis=1)) / np.array([actual[c].std() for c in columns])
+        assert ("--robust learns less" in nexting.describe(found, "t")) == (name == "plain")
+    assert (rmse["clean"] < 0.1).all() and (rmse["robust"] < rmse["clean"] + 0.05).all()
+    assert not (rmse["plain"][:2] < 1.0).any()
+
+
 def test_the_spread_of_what_followed_is_that_of_the_whole(made: Any) -> None:
     errors = made.scores.set_index(["column", "gamma"])
     wave = make_table(900).wave.to_numpy()[1:]

@@ -120,11 +120,16 @@ def series(rows: int = 500) -> pd.DataFrame:
 
 JOBS = {
     "sums": ["predict-return", "--cumulant", "y", "--gamma", "0.5,0.9", "--known", "z"],
-    "two learners": ["predict-return", "--cumulant", "y", "--gamma", "0.9", "--optimizer", "tdlambda,tdidbd"],
-    "no past": ["predict-return", "--cumulant", "y", "--gamma", "0.5", "--lags", "0", "--known", "x,z"],
+    "two learners": [
+        "predict-return", "--cumulant", "y", "--gamma", "0.9", "--optimizer", "tdlambda,tdidbd", "--interval", "0.9",
+    ],
+    "no past": ["predict-return", "--cumulant", "y", "--gamma", "0.5", "--lags", "0", "--known", "x,z", "--robust"],
     "means": ["nexting", "--gammas", "0,0.8", "--known", "z"],
-    "means without a past": ["nexting", "--gammas", "0,0.8", "--lags", "0", "--columns", "y", "--known", "x,z"],
-}
+    "means without a past": [
+        "nexting", "--gammas", "0,0.8", "--lags", "0", "--columns", "y", "--known", "x,z", "--interval", "0.8",
+        "--robust",
+    ],
+}  # fmt: skip
 
 
 @pytest.fixture

@@ -319,9 +319,93 @@ def test_progress_only_on_long_input(capsys, tmp_path, monkeypatch, quiet) -> No
 def test_help(capsys) -> None:
     code, out, _ = call(capsys, "--help")
     assert code == 0
-    more = "--known", "--save", "--window"
+    more = "--known", "--save", "--window", "--interval", "--robust"
     for option in ("--cumulant", "--gamma", "--trace-decay", "--features", "--lags", "--optimizer", "--output", *more):
         assert option in out
+
+
+# --- intervals, absurd values ---
+
+
+@pytest.fixture(scope="module")
+def spoiled() -> pd.DataFrame:
+    """A table in which one value is absurd, in row 2,001."""
+    table = make_table(4000)
+    table.loc[2000, "y"] = -9999.0
+    return table
+
+
+def test_intervals_are_told_written_and_drawn(capsys, tmp_path) -> None:
+    make_table(3000).to_csv(tmp_path / "t.csv", index=False)
+    words = ["--cumulant", "y", "--gamma", "0,0.8", "--lags", 1, "--optimizer", "tdlambda,tdidbd", "--interval", 0.8]
+    code, out, err = call(capsys, tmp_path / "t.csv", *words, "--output", tmp_path / "out")
+    assert (code, err) == (0, "") and "skill inside" in out and "where it has one" in out
+    spoken, config = (
+        pd.read_csv(tmp_path / "out/predictions.csv"),
+        json.loads((tmp_path / "out/config.json").read_text()),
+    )
+    for gamma in ("0", "0.8"):
+        actual, said = spoken[f"y gamma {gamma}"], f"y gamma {gamma}: tdidbd"
+        low, high = spoken[f"{said} low"], spoken[f"{said} high"]
+        np.testing.assert_allclose((low + high) / 2, spoken[said].where(low.notna()), rtol=1e-4, atol=1e-4)
+        assert low.isna().sum() == 2 + unknown_rows(float(gamma))
+        inside = actual.between(low, high)[actual.notna() & low.notna()].mean()
+        assert np.isclose(config["scores"][f"tdidbd, gamma {gamma}"]["inside"], inside, atol=1e-3)
+        assert abs(inside - 0.8) < 0.03
+    learner = load_learners(tmp_path / "out/config.json")["tdidbd, gamma 0.8"]
+    assert (learner.level, learner.rows, learner.learner.most) == (0.8, 21, None)
+
+
+def test_the_last_rows_have_their_intervals(made) -> None:
+    found = predict_returns(make_table(6000), "y", [0.5, 0.9], lags=2, optimizers=["tdidbd"], interval=0.9)
+    assert list(found.predictions.columns) == [*made.predictions.columns, "low", "high"]
+    own = found.predictions[found.predictions.learner == "tdidbd"]
+    assert (own.low < own.prediction).all() and (own.prediction < own.high).all()
+    assert found.predictions[found.predictions.learner == "last value"].low.isna().all()
+    np.testing.assert_allclose(found.scores.rmse, made.scores.rmse[found.scores.index], rtol=1e-4)
+    assert "interval of" in [t.get_text()[:11] for t in draw(found).axes[0].get_legend().get_texts()]
+
+
+@pytest.mark.parametrize("how", [{"lags": 2}, {"lags": 0, "known": ["z"]}], ids=str)
+def test_one_absurd_value_ruins_nothing_where_learners_are_robust(how, spoiled, tmp_path) -> None:
+    rmse = {}
+    clean = make_table(4000)
+    for name, table, robust in (("clean", clean, True), ("robust", spoiled, True), ("plain", spoiled, False)):
+        asked = {"optimizers": ["tdidbd"], "robust": robust, "interval": 0.9, "predictions": tmp_path / name}
+        predict_returns(table, "y", [0.8], **how, **asked)
+        spoken, actual = pd.read_csv(tmp_path / name), pd.read_csv(tmp_path / "clean")["y gamma 0.8"]
+        rows = spoken.row > 2001 + 3  # the row behind it sees it as the last value
+        rmse[name] = np.sqrt(np.mean((spoken.tdidbd - actual)[rows] ** 2))
+        rmse[f"width of {name}"] = (spoken["tdidbd high"] - spoken["tdidbd low"])[rows].mean()
+    without = predict_returns(clean, "y", [0.8], **how, optimizers=["tdidbd"]).scores.rmse[0.8, "tdidbd"]
+    assert (
+        rmse["robust"] < 1.05 * rmse["clean"] < 1.07 * without and not rmse["plain"] < 2 * rmse["clean"]
+    )  # it may be NaN
+    assert rmse["width of robust"] < 1.3 * rmse["width of clean"]
+
+
+def test_robust_is_named_where_it_would_help(spoiled) -> None:
+    plain, robust = (
+        describe(predict_returns(spoiled, "y", [0.5], lags=1, optimizers=["tdlambda"], robust=robust), "t")
+        for robust in (False, True)
+    )
+    assert "--robust learns less from such rows" in plain and "--robust" not in robust
+    assert "row 2,001: its change is" in plain and "row 2,001: its change is" in robust
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--interval", "1.5"], "--interval must be a part above 0 and below 1, like 0.9, got 1.5"),
+        (["--interval", "-0.1"], "--interval must be a part above 0"),
+        (["--interval", "many"], "invalid float value"),
+        (["--interval", "0.9", "--gamma", "0.99999"], "at 0.99999 a future is known 460,515 rows later"),
+    ],
+)
+def test_mistakes_about_intervals(words, message, capsys, tmp_path) -> None:
+    make_table(60).to_csv(tmp_path / "t.csv", index=False)
+    code, out, err = call(capsys, tmp_path / "t.csv", "--cumulant", "y", *words, "--output", tmp_path / "out")
+    assert (code, out) == (2, "") and message in err and not list(tmp_path.glob("out/*"))
 
 
 # --- columns of the row, models, remarks ---

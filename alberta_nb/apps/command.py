@@ -221,16 +221,16 @@ def shows_progress(args: argparse.Namespace) -> bool:
 
 # %% ../../nbs/apps/13_command.ipynb #5f296417
 def _add_for_rows(add: Callable[..., Any], next_row: bool, both: bool) -> None:
-    "The arguments of a command that predicts every row and writes it down; more of them where it asks for `next_row`."
+    "The arguments of a command that predicts every row and writes it down; `next_row`: itself, and not what follows."
     add("--known", metavar="A,B,...", help="columns that are known when their row is predicted, as a price is")
     add("--save", type=at_home, metavar="MODEL", help="a file for what was learned, for `alberta-nb predict`")
     add("--learner", dest="kinds", type=split_names, default="linear", metavar="KINDS",
         help=f"linear, network{', or both with a comma between' * both} (default: %(default)s)")  # fmt: skip
-    if not next_row:
-        return
-    add("--horizon", type=int, default=1, metavar="H", help="how many rows ahead (default: %(default)s)")
-    add("--robust", action="store_true", help="learn from an error no more than from three usual ones")
-    add("--interval", type=float, default=0.9, metavar="P",
+    if next_row:
+        add("--horizon", type=int, default=1, metavar="H", help="how many rows ahead (default: %(default)s)")
+    what = "an error" if next_row else "a change"
+    add("--robust", action="store_true", help=f"learn from {what} no more than from three usual ones")
+    add("--interval", type=float, default=0.9 if next_row else 0.0, metavar="P",
         help="the part of targets that intervals hold; 0 for no intervals (default: %(default)s)")  # fmt: skip
 
 # %% ../../nbs/apps/13_command.ipynb #095afadd

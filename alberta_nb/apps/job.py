@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'TD_OPTIMIZERS', 'NORMALIZERS', 'KINDS', 'begun', 'ended', 'check_different', 'check_kinds',
-           'network_settings', 'choose', 'TableResult', 'window_of', 'skill_over', 'tidy', 'errors_over_time',
-           'learned_features', 'unknown_rows', 'check_gammas', 'followed']
+           'check_interval', 'network_settings', 'choose', 'TableResult', 'window_of', 'skill_over', 'tidy',
+           'errors_over_time', 'inside_means', 'learned_features', 'unknown_rows', 'check_gammas', 'followed']
 
 # %% ../../nbs/apps/02_job.ipynb #f05cf7e3
 import dataclasses
@@ -74,6 +74,11 @@ def check_kinds(kinds: object) -> list[str]:
     found = several("kinds", kinds)
     require(bool(found) and set(found) <= {*KINDS}, f"kinds must be of {', '.join(KINDS)}, got {found}")
     return found
+
+
+def check_interval(level: float | None) -> float | None:
+    "The share of targets that intervals are to hold, or None for no intervals. Raises ValueError outside (0, 1)."
+    return None if level is None else check_number("interval", level, 0.0, 1.0, open_low=True, open_high=True)
 
 
 def network_settings(
@@ -192,11 +197,16 @@ def errors_over_time(names: Sequence[str], metrics: Mapping[str, np.ndarray], st
     return tidy(tables, "metric", "learner")[["step", "learner", "metric", "value"]]
 
 # %% ../../nbs/apps/02_job.ipynb #2051abb0
+def inside_means(learner: Any) -> Any:
+    "The learner inside one of discounted means, whatever is around either."
+    return innermost(innermost(learner).learner)
+
+
 def learned_features(learners: Mapping[Any, Any], states: Mapping[Any, Tree], names: Sequence[str], *keys: str) -> Tree:
     "Weight and step size of each input of each learner that is linear, wherever it is, called by `keys`."
     tables = {}
     for key, learner in learners.items():
-        if isinstance(innermost(learner.learner), HordeLearner):
+        if isinstance(inside_means(learner), HordeLearner):
             continue
         state, sizes = states[key], learner.step_sizes(states[key])["step_sizes"]
         while hasattr(state, "learner_state"):

@@ -21,7 +21,17 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .command import Command, check_place, replacing, told_scores
-from .job import OPTIMIZERS, TableResult, begun, check_kinds, choose, ended, network_settings, window_of
+from alberta_nb.apps.job import (
+    OPTIMIZERS,
+    TableResult,
+    begun,
+    check_interval,
+    check_kinds,
+    choose,
+    ended,
+    network_settings,
+    window_of,
+)
 from .life import Lives, Written
 from .model import save_model
 from .outcome import Heard, collected, describe, draw
@@ -36,7 +46,7 @@ from ..loops.engine import _x64
 from ..normalizers import EMANormalizer
 from ..streams.dialect import TableError
 from ..streams.sources import default_float
-from ..types import check_int, check_number, require
+from ..types import check_int, require
 
 # %% ../../nbs/apps/04_learn.ipynb #a888aebe
 def participants(
@@ -45,8 +55,7 @@ def participants(
 ) -> dict[str, Any]:  # fmt: skip
     "The learners by name. Raises ValueError for an unknown name or a bad number."
     kinds = check_kinds(kinds)
-    if level is not None:
-        level = check_number("interval", level, 0.0, 1.0, open_low=True, open_high=True)
+    level = check_interval(level)
     settings = normalizer, source.feature_dim, step_size, meta_step_size, 0.0, source.horizon
     made, scaler = choose(optimizers, OPTIMIZERS, *settings)
     if scaler is not None:  # one absurd input is no reason to lose what was learned

@@ -153,21 +153,22 @@ def told_by(lives: Lives, page: Rows, metrics: Mapping[tuple[str, int], np.ndarr
     return Told(page.numbers, page.times, page.targets + origin, naive | said, widths, sizes)
 
 # %% ../../nbs/apps/09_life.ipynb #2642393b
-COUNTED = "known", "squares", "sizes", "inside", "step_size", "rows"
+COUNTED = "known", "squares", "sizes", "inside", "step_size", "rows", "bounded"
 
 
 def counted(told: Told, name: str) -> np.ndarray:
-    "What is counted of each row and target (n, k, 6), by the names in COUNTED; of a row without a target, itself."
+    "What is counted of each row and target (n, k, 7), by the names in COUNTED; of a row without a target, itself."
     error = told.actual - told.said[name]
     known, size = np.isfinite(told.actual), np.abs(error)
-    inside = size <= told.widths[name] if name in told.widths else np.full(known.shape, np.nan)
-    step_size = told.sizes.get(name, np.zeros(known.shape))
-    of_known = np.where(known[..., None], np.stack([known, size**2, size, inside, step_size], axis=-1), 0.0)
-    return np.concatenate([of_known, np.ones((*known.shape, 1))], axis=-1)
+    width = told.widths.get(name, np.full(known.shape, np.nan))
+    early = np.isnan(width) & (np.isfinite(told.said[name]) | (name not in told.widths))  # no error was known yet
+    step_size, one = told.sizes.get(name, np.zeros(known.shape)), np.ones(known.shape)
+    of_known = np.stack([known, size**2, size, size <= width, step_size, one, ~early], axis=-1)
+    return np.where(known[..., None] | (np.array(COUNTED) == "rows"), of_known, 0.0)
 
 # %% ../../nbs/apps/09_life.ipynb #6a3e0165
 class Windows:
-    "Sums of what is `counted` in windows of `every` rows, by learner: (windows, k, 6)."
+    "Sums of what is `counted` in windows of `every` rows, by learner: (windows, k, 7)."
 
     def __init__(self, every: int):
         self.every, self.rows = every, 0
@@ -191,7 +192,7 @@ class Windows:
 
 # %% ../../nbs/apps/09_life.ipynb #224925f2
 def advantage(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
-    """The part of the second's RMSE that the first takes away, and its 95% interval, from sums (windows, 6) of each.
+    """The part of the second's RMSE that the first takes away, and its 95% interval, from sums (windows, 7) of each.
 
     The interval is (nan, nan) for fewer than 10 windows.
     """
@@ -224,7 +225,7 @@ def spoken_table(told: Told, targets: Sequence[str], names: Sequence[str], clock
         for name in names:
             said = columns[f"{prefix}{name}"] = _shortest(told.said[name][:, k])
             if name in told.widths:
-                width = told.widths[name][:, k]
+                width = _shortest(told.widths[name][:, k])
                 columns[f"{prefix}{name} low"], columns[f"{prefix}{name} high"] = said - width, said + width
     return pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()})
 
@@ -240,7 +241,7 @@ def as_times(seconds: np.ndarray, zoned: bool) -> np.ndarray:
 
 def _shortest(values: np.ndarray) -> np.ndarray:
     "Predictions have the digits of 32 bits, and are written with no more, unless the numbers are large."
-    return values.astype(np.float32) if np.abs(values).max(initial=0.0) < 1e5 else values
+    return values.astype(np.float32) if np.abs(values[values == values]).max(initial=0.0) < 1e5 else values
 
 # %% ../../nbs/apps/09_life.ipynb #e0b25e24
 class Written:

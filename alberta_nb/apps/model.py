@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from .futures import DiscountedMeanLearner, Futures, Lines
+from .future_interval import FutureInterval
+from .job import inside_means
 from .life import Lives, Means
 from .tables import GivenTable, LaggedSource, Place
 from ..horde.horde import HordeLearner
 from ..learners.bank import LearnerBank
-from ..learners.base import innermost
 from ..learners.td import TDLinearLearner
 from ..loops.saved import load, save
 from ..streams.dialect import TableError
@@ -149,7 +150,9 @@ def _wrong(notes: Mapping[str, Any], learner: Any) -> str:
 
 # %% ../../nbs/apps/10_model.ipynb #90f3e5fb
 def _of_futures(learner: Any) -> bool:
-    return any(isinstance(one, DiscountedMeanLearner) for one in getattr(learner, "learners", [learner]))
+    return any(
+        isinstance(one, DiscountedMeanLearner | FutureInterval) for one in getattr(learner, "learners", [learner])
+    )
 
 
 def _predicts(bank: Any, targets: int, names: Sequence[str]) -> bool:
@@ -163,10 +166,10 @@ def _answers(learner: Any, targets: int, names: Sequence[str]) -> bool:
     "Whether each question was asked once of each name, and all questions of a learner are about all targets."
     bank = isinstance(learner, LearnerBank)
     learners = learner.learners if bank else [learner]
-    if not all(isinstance(one, DiscountedMeanLearner) for one in learners):
+    if not all(isinstance(one, DiscountedMeanLearner | FutureInterval) for one in learners):
         return False
     kinds: Any = (TDLinearLearner, HordeLearner) if bank else HordeLearner
-    fits = all(isinstance(innermost(one.learner), kinds) for one in learners)
+    fits = all(isinstance(inside_means(one), kinds) for one in learners)
     fits = fits and not (bank and any(len(one.asked) > 1 for one in learners))
     fits = fits and all({column for column, _ in one.asked} == set(range(targets)) for one in learners)
     counts = collections.Counter(question for one in learners for question in one.asked)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMMAND', 'add_arguments', 'run', 'save', 'Answers', 'shown_rows', 'follow', 'told_jumps', 'predict_returns',
-           'in_unit', 'windows_of', 'in_blocks', 'returns_of', 'describe', 'draw']
+           'of_means', 'windows_of', 'in_blocks', 'returns_of', 'describe', 'draw']
 
 # %% ../../nbs/apps/05_predict_return.ipynb #f0542d9c
 import contextlib
@@ -22,18 +22,21 @@ from matplotlib.figure import Figure
 
 from .command import Command, check_place, replacing, told_gammas, told_scores
 from .futures import DiscountedMeanLearner, Futures
-from .job import TD_OPTIMIZERS, TableResult, check_gammas, check_kinds, choose, errors_over_time
-from .job import learned_features, network_settings, tidy, unknown_rows, window_of
+from .future_interval import FutureInterval, rows_until_known
+from .job import TD_OPTIMIZERS, TableResult, check_gammas, check_interval, check_kinds, choose
+from .job import errors_over_time, learned_features, network_settings, tidy, unknown_rows, window_of
 from .learn import live
 from .life import BASELINES, Told, Windows, Written
 from .model import save_model
-from .outcome import contest, scores_of, told_contest, with_last
+from .outcome import HELPS, INSIDE, contest, told_contest, told_intervals, with_inside, with_last
 from .report import COLORS, as_text, axis_for, draw_errors, left_out, line_style, out_of_order
 from .report import plain, remarks, shown_scores, speed, unbeaten, unfilled
 from .tables import GivenTable, LaggedSource, Rows
 from ..horde.gvf import create_horde_spec, horde_from_columns
 from ..horde.horde import HordeLearner
 from ..learners.bank import LearnerBank
+from ..learners.base import innermost
+from ..learners.robust import Robust
 from ..learners.td import TDLinearLearner
 from ..learners.units import PopArt
 from ..streams.dialect import TableError
@@ -75,9 +78,10 @@ def shown_rows(found: TableResult, heard: Answers) -> Told:
     before = rows - sum(len(part.numbers) for part in tail)
     kept = slice(max(end - (heard.last - unknown), before) - before, end - before)
     said = {name: np.concatenate([part.said[name] for part in tail])[kept] for name in tail[0].said}
+    widths = {name: np.concatenate([part.widths[name] for part in tail])[kept] for name in tail[0].widths}
     actual = np.concatenate([part.actual for part in tail])[kept]
     times = np.concatenate([part.times for part in tail])[kept]
-    return Told(np.arange(before + 1, rows + 1)[kept], times, actual, said, {}, {})
+    return Told(np.arange(before + 1, rows + 1)[kept], times, actual, said, widths, {})
 
 # %% ../../nbs/apps/05_predict_return.ipynb #a8404c59
 def follow(
@@ -102,6 +106,7 @@ def follow(
             learners={}, targets=source.targets, columns=source.lagged, lags=source.lags, known=source.known,
             origin=dict(zip(source.columns, source.origin.tolist(), strict=True)), report=source.report,
             record_every=every, interrupted=lives.interrupted, steps=heard.windows.rows, states=lives.state,
+            taught=lives.teach,
             gammas=gammas, compiling=compiled - start, seconds=time.perf_counter() - compiled,
         )  # fmt: skip
         enough = _judged(found, lives, heard)
@@ -156,8 +161,10 @@ def _writing(path: str | Path | None, lives: Futures) -> Iterator[Written | None
 
 def told_jumps(found: TableResult) -> list[str]:
     "One line for each column of which a single change is most of all changes."
+    learner = next(iter(found.learners.values()))
+    why = "and most of the errors before it" + (HELPS if innermost(learner).most is None else "")
     return [
-        f"row {row:,}: its change is {part:.0%} of all squared changes of {name}, and most of the errors before it"
+        f"row {row:,}: its change is {part:.0%} of all squared changes of {name}, {why}"
         for name, (row, part) in found.outliers.items()
     ]
 
@@ -167,8 +174,8 @@ def predict_returns(
     features: Sequence[str] | None = None, lags: int = 24, optimizers: Sequence[str] = TD_OPTIMIZERS,
     normalizer: str | None = "ema", step_size: float | None = None, meta_step_size: float | None = None,
     trace_decay: float = 0.8, record_every: int | None = None, window: int = 500, progress: bool = False, *,
-    known: Sequence[str] = (), kinds: Sequence[str] = ("linear",), predictions: str | Path | None = None,
-    save: str | Path | None = None,
+    known: Sequence[str] = (), kinds: Sequence[str] = ("linear",), robust: bool = False, interval: float | None = None,
+    predictions: str | Path | None = None, save: str | Path | None = None,
 ) -> TableResult:  # fmt: skip
     """Predict the return of column `cumulant` before each row, then learn from the row; all learners in one pass.
 
@@ -176,6 +183,8 @@ def predict_returns(
         gammas: discounts in [0, 1).
         step_size: where step sizes start; 0.1 (1 - 0.9 trace_decay) / number of inputs when None.
         kinds: "linear" for one learner of each optimizer, "network" for one of 64 units that learn by Autostep.
+        robust: whether a change teaches no more than three usual ones, and inputs are held where they usually are.
+        interval: the share of returns that intervals are to hold; None for no intervals.
         window: how many of the last rows whose return is known go into the result's `predictions`.
 
     Everything else, and what it raises, as for `learn_table`.
@@ -183,6 +192,7 @@ def predict_returns(
     check_int("window", window)
     gammas = several("gammas", gammas)
     check_gammas(gammas)
+    interval = check_interval(interval)
     source = LaggedSource(table, cumulant, features, lags, known=known)
     settings = normalizer, source.feature_dim, step_size, meta_step_size, trace_decay
     made, scaler = choose(optimizers, TD_OPTIMIZERS, *settings)
@@ -192,7 +202,8 @@ def predict_returns(
         spec = horde_from_columns(source.targets, gammas[:1], trace_decay)
         learners["network"] = HordeLearner(spec, **network_settings(scaler, step_size, meta_step_size))
     pairs = [(one, gamma) for gamma in gammas for one in learners.values()]
-    bank = LearnerBank(tuple(DiscountedMeanLearner(in_unit(_asked(*pair), lags), gamma=pair[1]) for pair in pairs))
+    how = lags, robust, interval, max(gammas)
+    bank = LearnerBank(tuple(of_means(_asked(*pair), *how, gamma=pair[1]) for pair in pairs))
     return returns_of(Futures(source, bank, list(learners)), record_every, window, predictions, save, progress)
 
 # %% ../../nbs/apps/05_predict_return.ipynb #8ba19ae6
@@ -205,13 +216,18 @@ def _asked(learner: Any, gamma: float) -> Any:
     return dataclasses.replace(learner, horde_spec=spec)
 
 
-def in_unit(learner: Any, lags: int) -> Any:
-    "A learner of changes as it is; where no past is seen, of values, in a unit that follows them."
-    return learner if lags else PopArt(learner)
+def of_means(learner: Any, lags: int, robust: bool, level: float | None, longest: float, gamma: float = 0.9) -> Any:
+    """A learner of discounted means: of changes, or where no past is seen of values, in a unit that follows them.
+
+    Perhaps robust, perhaps with intervals of a `level`; `longest` is the largest discount of all that learn with it.
+    """
+    inside = learner if lags else PopArt(learner)
+    means = DiscountedMeanLearner(inside, gamma=gamma, most=Robust.most if robust else None)
+    return means if level is None else FutureInterval(means, level, rows_until_known([longest]))
 
 # %% ../../nbs/apps/05_predict_return.ipynb #40434f1b
 def windows_of(sums: Mapping[str, np.ndarray], every: int, least: int) -> pd.DataFrame:
-    "The errors over time, from sums by name (windows, 6), of the windows with `least` known rows or more."
+    "The errors over time, from sums by name (windows, 7), of the windows with `least` known rows or more."
     known = sums[BASELINES[0]][:, 0]
     kept = np.flatnonzero(known >= least)
     means = np.stack(list(sums.values()), axis=1)[kept] / known[kept, None, None]
@@ -219,7 +235,7 @@ def windows_of(sums: Mapping[str, np.ndarray], every: int, least: int) -> pd.Dat
 
 
 def in_blocks(sums: Mapping[str, np.ndarray], every: int, gamma: float) -> dict[str, np.ndarray]:
-    "Sums by name (windows, 6) in blocks of windows that are longer than errors hang together."
+    "Sums by name (windows, 7) in blocks of windows that are longer than errors hang together."
     windows = math.ceil(2.0 / (1.0 - gamma) / every)
     return {name: np.add.reduceat(table, np.arange(0, len(table), windows)) for name, table in sums.items()}
 
@@ -241,7 +257,7 @@ def returns_of(
         windows[gamma] = windows_of(sums, found.record_every, found.record_every)
         shown[gamma] = _tall(rows, k)
         if heard.count[k]:
-            scores[gamma] = scores_of({name: table.sum(axis=0) for name, table in sums.items()})
+            scores[gamma] = with_inside({name: table.sum(axis=0) for name, table in sums.items()})
             found.contests[f"gamma {gamma:g}"] = contest(lives.names, in_blocks(sums, found.record_every, gamma))
     nothing = pd.DataFrame(columns=["rmse", "mae", "skill"], index=pd.MultiIndex.from_arrays([[], []]))
     found.scores = pd.concat(scores, names=["gamma"]) if scores else nothing
@@ -253,7 +269,11 @@ def _tall(rows: Told, k: int) -> pd.DataFrame:
     "A line for each row and each name, of one question."
     said = pd.DataFrame({name: values[:, k] for name, values in rows.said.items()})
     said = said.assign(step=rows.numbers, actual=rows.actual[:, k])
-    return said.melt(["step", "actual"], None, "learner", "prediction")[["step", "learner", "prediction", "actual"]]
+    tall = said.melt(["step", "actual"], None, "learner", "prediction")[["step", "learner", "prediction", "actual"]]
+    if not rows.widths:
+        return tall
+    width = np.concatenate([rows.widths.get(name, np.full_like(rows.actual, np.nan))[:, k] for name in rows.said])
+    return tall.assign(low=tall.prediction - width, high=tall.prediction + width)
 
 # %% ../../nbs/apps/05_predict_return.ipynb #d907a9b7
 def describe(found: TableResult, name: str) -> str:
@@ -262,9 +282,11 @@ def describe(found: TableResult, name: str) -> str:
     notes = [
         "rmse, mae: errors of predictions made before the row was learned from, against the sum that followed",
         "skill: the part of the better baseline's rmse that is gone; last value and running mean are over 1 - gamma",
+        *[f"{INSIDE}, where it has one"] * ("inside" in found.scores),
         *(f"gamma {g:g}: {line}" for g, part in parts.items() for line in unbeaten(part.scores)),
         *told_contest(found),
         *told_jumps(found),
+        *told_intervals(found),
         *out_of_order(found.report),
         *left_out(found, "sum"),
         *unfilled(found),
@@ -292,8 +314,12 @@ def draw(found: TableResult) -> Figure:
 
 def _draw_window(axes: Axes, part: TableResult) -> None:
     "Predictions and what followed; the axis is made for what followed, and for the last value."
+    best = next((contest.index.name for contest in part.contests.values()), None)
     wide = part.predictions.pivot(index="step", columns="learner", values="prediction")
     actual = part.predictions.drop_duplicates("step").set_index("step").actual
+    if "low" in part.predictions and best is not None:
+        rows = part.predictions[part.predictions.learner == best]
+        axes.fill_between(rows.step, rows.low, rows.high, color="0.85", lw=0, label=f"interval of {best}")
     axes.plot(actual, color="black", lw=2.5, label="what followed")
     for k, name in enumerate(part.predictions.learner.unique()):  # in the colours of the errors beside
         axes.plot(wide[name], **{"color": COLORS[(k - 2) % len(COLORS)]} | line_style(name, 0.9, "0.5", 1.2))
