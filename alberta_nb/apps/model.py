@@ -124,7 +124,7 @@ def _holes(numbers: np.ndarray) -> list[float | None]:
     return [None if math.isnan(value) else value for value in numbers.tolist()]
 
 # %% ../../nbs/apps/10_model.ipynb #06959c5a
-def _texts(told: Any) -> bool:
+def _texts(told: object) -> bool:
     return isinstance(told, list) and all(isinstance(name, str) for name in told) and len(set(told)) == len(told)
 
 
@@ -149,13 +149,13 @@ def _wrong(notes: Mapping[str, Any], learner: Any) -> str:
     return "" if asked["horizon"] == 1 or fits is _predicts else "learners of futures have a horizon of 1"
 
 # %% ../../nbs/apps/10_model.ipynb #90f3e5fb
-def _of_futures(learner: Any) -> bool:
+def _of_futures(learner: object) -> bool:
     return any(
         isinstance(one, DiscountedMeanLearner | FutureInterval) for one in getattr(learner, "learners", [learner])
     )
 
 
-def _predicts(bank: Any, targets: int, names: Sequence[str]) -> bool:
+def _predicts(bank: object, targets: int, names: Sequence[str]) -> bool:
     "Whether there is a learner of each name for each target."
     learners = getattr(bank, "learners", [])
     said = all("prediction" in getattr(one, "metric_names", ()) for one in learners)

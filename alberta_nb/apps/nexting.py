@@ -8,7 +8,6 @@ __all__ = ['SKILL', 'COMMAND', 'add_arguments', 'run', 'save', 'next_everything'
 # %% ../../nbs/apps/06_nexting.ipynb #393adf1b
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +26,7 @@ from .tables import GivenTable, LaggedSource, opened
 from ..horde.gvf import HordeSpec, horde_from_columns
 from ..horde.horde import HordeLearner
 from ..normalizers import Normalizer
+from ..optimizers.td_lambda import TDOptimizer
 from ..streams.pieces import look_at, several
 from ..types import check_int, require
 
@@ -66,8 +66,8 @@ def next_everything(
 
 # %% ../../nbs/apps/06_nexting.ipynb #4905e729
 def _horde(
-    spec: HordeSpec, kinds: Sequence[str], optimizer: Any, normalizer: Normalizer | None, step_size: float | None,
-    meta_step_size: float | None,
+    spec: HordeSpec, kinds: Sequence[str], optimizer: TDOptimizer, normalizer: Normalizer | None,
+    step_size: float | None, meta_step_size: float | None,
 ) -> HordeLearner:  # fmt: skip
     "One learner of all demons: a line for each, or a network that they share."
     if kinds == ["linear"]:
