@@ -396,8 +396,8 @@ def test_robust_is_named_where_it_would_help(spoiled) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--interval", "1.5"], "--interval must be a part above 0 and below 1, like 0.9, got 1.5"),
-        (["--interval", "-0.1"], "--interval must be a part above 0"),
+        (["--interval", "1.5"], "--interval must be a finite number in (0.0, 1.0), got 1.5"),
+        (["--interval", "-0.1"], "--interval must be a finite number in (0.0, 1.0)"),
         (["--interval", "many"], "invalid float value"),
         (["--interval", "0.9", "--gamma", "0.99999"], "at 0.99999 a future is known 460,515 rows later"),
     ],

@@ -20,7 +20,7 @@ from ..loops.stepper import Predicting, Stepper
 from ..types import check_int, require
 
 # %% ../../nbs/adapters/02_river.ipynb #0c1fec2e
-def is_there(key: Hashable, value: Any) -> bool:
+def is_there(key: Hashable, value: float | None) -> bool:
     "Whether a value says something. Raises TypeError for one that is no number."
     try:
         return value is not None and math.isfinite(value)

@@ -40,7 +40,7 @@ COMMANDS = {
 EXITS = """exit codes: 0 when all is well; 2 for a table, a model or an argument that cannot be used, with one line that
 says which; 130 after Ctrl-C and 143 after SIGTERM, when what was learned by then has been written."""
 
-
+# %% ../../nbs/apps/07_cli.ipynb #942baf82
 def make_parser(command: str | None) -> argparse.ArgumentParser:
     "The parser of `alberta-nb`, with the arguments of `command` alone."
     parser = argparse.ArgumentParser(
@@ -76,7 +76,7 @@ def _processor() -> str:
         facts |= {line for line in lines if line.startswith(("model name", "flags", "Features"))}
     return hashlib.sha256("\n".join(sorted(facts)).encode()).hexdigest()[:12]
 
-
+# %% ../../nbs/apps/07_cli.ipynb #086b1003
 def cache_folder() -> Path:
     "Where this user's compiled programs for this processor are kept, whether the folder exists or not."
     home, named = Path.home(), os.environ.get("XDG_CACHE_HOME", "")
@@ -98,7 +98,7 @@ def _trim(folder: Path, limit: float) -> None:
             path.unlink(missing_ok=True)
             held -= size
 
-
+# %% ../../nbs/apps/07_cli.ipynb #188c2017
 def cache_settings(limit: float = 2**29) -> dict[str, str]:
     "What JAX must find in the environment to keep its programs; nothing where that was refused or cannot be done."
     if os.environ.get("ALBERTA_NB_CACHE") == "0" or "JAX_COMPILATION_CACHE_DIR" in os.environ:
@@ -112,7 +112,7 @@ def cache_settings(limit: float = 2**29) -> dict[str, str]:
         return {}
     return {"JAX_COMPILATION_CACHE_DIR": str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
-
+# %% ../../nbs/apps/07_cli.ipynb #324fee00
 def keep_programs(kept: bool) -> None:
     "Keep the compiled programs of this process, or do not; it must not have loaded JAX yet."
     os.environ.update(cache_settings() if kept else {"JAX_ENABLE_COMPILATION_CACHE": "false"})
@@ -216,7 +216,7 @@ def _spoken(words: Sequence[str], ending: _Ending) -> int:
             err.flush()
     return 128 + ending.number if code == 130 else code
 
-
+# %% ../../nbs/apps/07_cli.ipynb #bc074e43
 def main(words: Sequence[str] | None = None) -> int:
     "The exit code of the job that the words name; as a console script, of the command line: the process ends with it."
     with _hearing() as ending:

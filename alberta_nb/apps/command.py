@@ -56,7 +56,7 @@ def check_place(path: Path) -> None:
     with _writing(path):
         tempfile.TemporaryFile(dir=path.parent).close()
 
-
+# %% ../../nbs/apps/13_command.ipynb #18536ae1
 def _mark(folder: Path) -> Path:
     "A file that says who writes to a folder; that of a process that is gone says nothing."
     return folder / f".job.{platform.node()}-{os.getpid()}.part"
@@ -74,7 +74,7 @@ def prepare(folder: Path) -> None:
         leave(folder)
         raise TableError(f"another job is writing to {folder} (it left {others[0]}): give another folder, --output DIR")
 
-
+# %% ../../nbs/apps/13_command.ipynb #949d2687
 def leave(folder: Path) -> None:
     "Another job may write to the folder."
     with contextlib.suppress(OSError):
@@ -146,7 +146,7 @@ def _save(command: "Command", found: TableResult, folder: Path, name: str, repor
             path.write_text(_as_page(command, found, folder, name), encoding="utf-8")
     return [folder / file for file in (*command.files, *said, "config.json", *["report.html"] * report)]
 
-
+# %% ../../nbs/apps/13_command.ipynb #97bbcc2d
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -171,7 +171,7 @@ def _as_page(command: "Command", found: TableResult, folder: Path, name: str) ->
     picture = base64.b64encode((folder / command.picture).read_bytes()).decode()
     return _PAGE.format(picture=picture, **{what: html.escape(text) for what, text in texts.items()})
 
-
+# %% ../../nbs/apps/13_command.ipynb #6c194bb1
 def load_learners(path: str | Path) -> dict[str, Settings]:
     """The learners that a config.json describes, by name, as they were before they learned. Nothing is run.
 
@@ -197,7 +197,7 @@ def split_names(text: str, known: Sequence[str] = ()) -> list[str]:
     words = [text] if text.strip() in known else [quoted.replace('""', '"') or plain for quoted, plain in parts]
     return [name.strip() for name in words if name.strip()]
 
-
+# %% ../../nbs/apps/13_command.ipynb #bbbb1607
 def _arguments_of_job(command: "Command", args: argparse.Namespace, columns: Sequence[str]) -> dict[str, object]:
     "What the job wants, from the command line, for a table with these columns. Raises ValueError for other words."
     wanted = inspect.signature(command.job).parameters
@@ -286,7 +286,7 @@ def _tell(command: "Command", found: TableResult, args: argparse.Namespace) -> N
         print(command.describe(found, name))
     print("wrote " + ", ".join(map(str, [*paths, *[model] * bool(model)])))
 
-
+# %% ../../nbs/apps/13_command.ipynb #700b97d6
 def table_of(args: argparse.Namespace, shipped: str = SHIPPED) -> Table | None:
     "The table that the arguments name, and a folder to write to; None where it is only looked at, and told about."
     if not args.explain:

@@ -62,12 +62,21 @@ def _asked(learner: "DiscountedMeanLearner") -> list[tuple[int, float]]:
     require(isinstance(inside, TDLinearLearner), what, TypeError)
     return [(0, learner.gamma)]
 
-
+# %% ../../nbs/apps/14_futures.ipynb #f7359453
 def _template(learner: "DiscountedMeanLearner") -> "DiscountedMeanLearner":
     "As all settings do, but a Horde in a PopArt keeps its questions."
     inside, within = learner.learner, isinstance(learner.learner, PopArt)
     kept = PopArt(inside.learner.template()) if within else inside.template()
     return DiscountedMeanLearner(kept, learner.decay, most=learner.most)
+
+
+def _first(learner: "DiscountedMeanLearner", feature_dim: int) -> DiscountedMeanState:
+    "The state before any row: no column has been seen."
+    inner = first_state(learner.learner, feature_dim, jax.random.key(0))
+    if isinstance(innermost(learner.learner), HordeLearner):
+        inner = _blank(inner)
+    blank = dict.fromkeys(MEMORY, filled((int(learner.columns.max()) + 1,), 0.0))
+    return DiscountedMeanState(learner_state=inner, gamma=filled((1,), learner.gamma), **blank)
 
 # %% ../../nbs/apps/14_futures.ipynb #d2553b1e
 INPUTS = 10.0  # deviations from its mean: an input that is further away counts as if it were there
@@ -122,16 +131,13 @@ class DiscountedMeanLearner(Settings):
     asked = property(_asked)  # of which column, at which discount, is each prediction
     columns = property(lambda self: np.array([column for column, _ in self.asked]))
     of_values = property(lambda self: isinstance(self.learner, PopArt))  # it learns the mean itself
-    template, step_sizes, counted = _template, of_inside("step_sizes"), _counted
+    init, template, step_sizes, counted = _first, _template, of_inside("step_sizes"), _counted
 
     def __post_init__(self) -> None:
         check_number("decay", self.decay, 0.0, 1.0)
         check_number("most", 1.0 if self.most is None else self.most, 0.0, open_low=True)
         check_gammas([self.gamma])
         require(bool((self.columns >= 0).all()), "learner: every demon must have a cumulant_index of 0 or more")
-
-    def init(self, feature_dim: int) -> DiscountedMeanState:
-        return _first(self, feature_dim)
 
     def predict(self, state: DiscountedMeanState, observation: Array) -> Array:
         "The means (n,) that are expected after an observation (feature_dim,)."
@@ -170,14 +176,6 @@ def _blank(state: Tree) -> Tree:
         return state.replace(learner_state=_blank(state.learner_state))
     blank = {name: (*held[:-1], jnp.zeros_like(held[-1])) for name, held in vars(state.params).items()}
     return state.replace(params=state.params.replace(**blank))
-
-
-def _first(learner: DiscountedMeanLearner, feature_dim: int) -> DiscountedMeanState:
-    inner = first_state(learner.learner, feature_dim, jax.random.key(0))
-    if isinstance(innermost(learner.learner), HordeLearner):
-        inner = _blank(inner)
-    blank = dict.fromkeys(MEMORY, filled((int(learner.columns.max()) + 1,), 0.0))
-    return DiscountedMeanState(learner_state=inner, gamma=filled((1,), learner.gamma), **blank)
 
 # %% ../../nbs/apps/14_futures.ipynb #4f63fdb4
 class Transitions(RowsSource):
@@ -324,7 +322,7 @@ def _run(lives: Futures, inputs: np.ndarray, targets: np.ndarray, following: np.
     parts = metrics[..., :each], metrics[..., each:]
     return np.hstack([part.reshape(run.steps, math.prod(part.shape[1:])) for part in parts]), run
 
-
+# %% ../../nbs/apps/14_futures.ipynb #85964393
 def _learn(lives: Futures, page: Rows) -> Told:
     "One page: what is new of it is read, all rows but the last are learned, and the last one waits."
     there = np.flatnonzero(np.isfinite(page.targets).any(axis=1) | (not lives.teach))

@@ -112,10 +112,10 @@ class Speaking(BaseHTTPRequestHandler):
     timeout, wbufsize, disable_nagle_algorithm = SILENCE, 1 << 16, True
     error_content_type, error_message_format = "text/plain; charset=utf-8", "%(message)s\n"
 
-    def say(self, status: int, what: Any) -> None:
+    def say(self, status: int, what: object) -> None:
         "Answer with a text, or with JSON."
         text = isinstance(what, str)
-        body = (what if text else as_text(what) + "\n").encode()
+        body = (what if isinstance(what, str) else as_text(what) + "\n").encode()
         self.send_response(status)
         self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8" if text else "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -126,7 +126,7 @@ class Speaking(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         "Nothing: requests are counted, not told."
 
 # %% ../../nbs/apps/19_http.ipynb #55d22755

@@ -80,7 +80,7 @@ def check_interval(level: float | None) -> float | None:
     "The share of targets that intervals are to hold, or None for no intervals. Raises ValueError outside (0, 1)."
     return None if level is None else check_number("interval", level, 0.0, 1.0, open_low=True, open_high=True)
 
-
+# %% ../../nbs/apps/02_job.ipynb #5571fd8b
 def network_settings(
     normalizer: Normalizer | None, step_size: float | None, meta_step_size: float | None, horizon: int = 1
 ) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def inside_means(learner: Any) -> Any:
     "The learner inside one of discounted means, whatever is around either."
     return innermost(innermost(learner).learner)
 
-
+# %% ../../nbs/apps/02_job.ipynb #0e8dc5f3
 def learned_features(learners: Mapping[Any, Any], states: Mapping[Any, Tree], names: Sequence[str], *keys: str) -> Tree:
     "Weight and step size of each input of each learner that is linear, wherever it is, called by `keys`."
     tables = {}

@@ -21,17 +21,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .command import Command, check_place, replacing, told_scores
-from alberta_nb.apps.job import (
-    OPTIMIZERS,
-    TableResult,
-    begun,
-    check_interval,
-    check_kinds,
-    choose,
-    ended,
-    network_settings,
-    window_of,
-)
+from .job import OPTIMIZERS, TableResult, begun, check_interval, check_kinds, choose, ended
+from .job import network_settings, window_of
 from .life import Lives, Written
 from .model import save_model
 from .outcome import Heard, collected, describe, draw

@@ -46,7 +46,7 @@ def settings_of(source: LaggedSource) -> dict[str, Any]:
         found.append([dataclasses.asdict(coding) | {"values": list(coding.values)}, names])
     return told | {"na": list(source.table.reading.na), "codings": found}
 
-
+# %% ../../nbs/apps/10_model.ipynb #ec1ea68f
 def codings_of(settings: Mapping[str, Any]) -> list[tuple[Coding, list[str]]]:
     """How columns without numbers became some, and what those are called, as `settings_of` told it.
 
@@ -81,7 +81,7 @@ def source_on(table: Table, settings: Mapping[str, Any], after: Place | None, fi
         setattr(source, name, settings[name])
     return source
 
-
+# %% ../../nbs/apps/10_model.ipynb #357015fc
 def resumed(table: GivenTable, settings: Mapping[str, Any], after: Place | None) -> LaggedSource:
     """The rows of a table that come after a place, read with `settings_of` the source that came there.
 
@@ -113,7 +113,7 @@ def notes_of(lives: Lives | Futures) -> dict[str, Any]:
         "counts": means.counts.tolist(), "waiting": waiting,
     }  # fmt: skip
 
-
+# %% ../../nbs/apps/10_model.ipynb #e3957b3f
 def save_model(path: str | Path, lives: Lives | Futures) -> None:
     "Write what learners of a table know, and where they stand in it; the old file stays until all is written."
     save(path, *lives.whole, **notes_of(lives))
@@ -124,7 +124,7 @@ def _holes(numbers: np.ndarray) -> list[float | None]:
     return [None if math.isnan(value) else value for value in numbers.tolist()]
 
 # %% ../../nbs/apps/10_model.ipynb #06959c5a
-def _texts(told: Any) -> bool:
+def _texts(told: object) -> bool:
     return isinstance(told, list) and all(isinstance(name, str) for name in told) and len(set(told)) == len(told)
 
 
@@ -149,19 +149,19 @@ def _wrong(notes: Mapping[str, Any], learner: Any) -> str:
     return "" if asked["horizon"] == 1 or fits is _predicts else "learners of futures have a horizon of 1"
 
 # %% ../../nbs/apps/10_model.ipynb #90f3e5fb
-def _of_futures(learner: Any) -> bool:
+def _of_futures(learner: object) -> bool:
     return any(
         isinstance(one, DiscountedMeanLearner | FutureInterval) for one in getattr(learner, "learners", [learner])
     )
 
 
-def _predicts(bank: Any, targets: int, names: Sequence[str]) -> bool:
+def _predicts(bank: object, targets: int, names: Sequence[str]) -> bool:
     "Whether there is a learner of each name for each target."
     learners = getattr(bank, "learners", [])
     said = all("prediction" in getattr(one, "metric_names", ()) for one in learners)
     return said and len(learners) == targets * len(names) > 0
 
-
+# %% ../../nbs/apps/10_model.ipynb #d44b4362
 def _answers(learner: Any, targets: int, names: Sequence[str]) -> bool:
     "Whether each question was asked once of each name, and all questions of a learner are about all targets."
     bank = isinstance(learner, LearnerBank)
@@ -186,7 +186,7 @@ def _numbers(notes: Mapping[str, Any], name: str, shape: tuple[int, ...], holes:
     require(bool(fits), f"its {name} must be finite numbers of shape {shape}, got shape {found.shape}")
     return found
 
-
+# %% ../../nbs/apps/10_model.ipynb #faf95249
 def _waiting(notes: Mapping[str, Any], inputs: int, targets: int) -> Lines | None:
     "The row that waits for the next one, numbered before all rows of the next table."
     row = notes.get("waiting")
@@ -242,7 +242,7 @@ def load_model(path: str | Path) -> Model:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
-
+# %% ../../nbs/apps/10_model.ipynb #efe0e041
 def model_of(saved: Tree) -> Model:
     "The model that was saved. Raises ValueError for a learner that is none."
     wrong = _wrong(saved.notes, saved.learner)

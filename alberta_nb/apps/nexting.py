@@ -23,8 +23,10 @@ from .predict_return import follow, of_means, shown_rows, told_jumps, windows_of
 from .report import as_text, axis_for, left_out, out_of_order, percent, plain, share, speed, unfilled
 from .report import unstable
 from .tables import GivenTable, LaggedSource, opened
-from ..horde.gvf import horde_from_columns
+from ..horde.gvf import HordeSpec, horde_from_columns
 from ..horde.horde import HordeLearner
+from ..normalizers import Normalizer
+from ..optimizers.td_lambda import TDOptimizer
 from ..streams.pieces import look_at, several
 from ..types import check_int, require
 
@@ -51,20 +53,28 @@ def next_everything(
     check_int("window", window)
     gammas, optimizers = several("gammas", gammas), several("optimizers", optimizers)
     check_gammas(gammas)
-    interval = check_interval(interval)
+    interval, kinds = check_interval(interval), check_kinds(kinds)
     require(len(optimizers) == 1, f"optimizers must be one name, which all demons share, got {list(optimizers)}")
-    linear = (kinds := check_kinds(kinds)) == ["linear"]
     require(len(kinds) == 1, f"kinds must be one, which all demons share, got {kinds}")
     source = _source(table, columns, features, lags, several("known", known))
     settings = normalizer, source.feature_dim, step_size, meta_step_size, trace_decay
     made, scaler = choose(optimizers, TD_OPTIMIZERS, *settings)
     spec = horde_from_columns(source.targets, list(gammas), trace_decay)
-    line = {"hidden_sizes": (), "optimizer": made[optimizers[0]], "normalizer": scaler}
-    horde = HordeLearner(spec, **(line if linear else network_settings(scaler, step_size, meta_step_size)))
+    horde = _horde(spec, kinds, made[optimizers[0]], scaler, step_size, meta_step_size)
     lives = Futures(source, of_means(horde, lags, robust, interval, max(gammas)), ["prediction"])
     return means_of(lives, record_every, window, predictions, save, progress)
 
 # %% ../../nbs/apps/06_nexting.ipynb #4905e729
+def _horde(
+    spec: HordeSpec, kinds: Sequence[str], optimizer: TDOptimizer, normalizer: Normalizer | None,
+    step_size: float | None, meta_step_size: float | None,
+) -> HordeLearner:  # fmt: skip
+    "One learner of all demons: a line for each, or a network that they share."
+    if kinds == ["linear"]:
+        return HordeLearner(spec, hidden_sizes=(), optimizer=optimizer, normalizer=normalizer)
+    return HordeLearner(spec, **network_settings(normalizer, step_size, meta_step_size))
+
+
 def _source(
     table: GivenTable, columns: Sequence[str] | None, features: Sequence[str] | None, lags: int, known: Sequence[str]
 ) -> LaggedSource:

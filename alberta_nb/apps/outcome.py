@@ -116,7 +116,7 @@ def with_inside(totals: Mapping[str, np.ndarray], baselines: Sequence[str] = BAS
     table = scores_of(totals, baselines)
     return table.assign(inside=inside) if np.isfinite(inside).any() else table
 
-
+# %% ../../nbs/apps/12_outcome.ipynb #08b6f1e3
 def _windows(found: TableResult, sums: Mapping[str, np.ndarray]) -> pd.DataFrame:
     "The errors over time, of full windows."
     full = {name: rows[: len(rows) - bool(rows[-1, 5] < found.record_every)] for name, rows in sums.items()}
@@ -204,7 +204,7 @@ def _told_contest(contest: pd.DataFrame) -> str:
     )
     return "; ".join(filter(None, [chance, told]))
 
-
+# %% ../../nbs/apps/12_outcome.ipynb #d1cc4b4b
 HELPS = "; --robust learns less from such rows"
 
 
@@ -231,7 +231,7 @@ def told_intervals(found: TableResult, names: Sequence[str] | None = None) -> li
     why = "they stay as they were when it last learned, and --learn lets them follow"
     return [f"intervals were made for {level:.0%} of targets and hold {listed(off)} here: {why}"] if off else []
 
-
+# %% ../../nbs/apps/12_outcome.ipynb #e7beab94
 def innermost_robust(found: TableResult) -> Any:
     "The robust learner among those around the first one, or the innermost."
     learner = next(iter(found.learners.values()))
@@ -286,7 +286,7 @@ def draw(found: TableResult) -> Figure:
     _draw_window(axes[-1], found)
     return figure
 
-
+# %% ../../nbs/apps/12_outcome.ipynb #611ed299
 def _draw_sizes(axes: Axes, found: TableResult) -> None:
     "Step sizes over time of the inputs that moved most."
     for k, (feature, rows) in enumerate(found.sizes.groupby("feature", sort=False)):

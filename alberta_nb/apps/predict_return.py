@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,14 @@ from .outcome import HELPS, INSIDE, contest, told_contest, told_intervals, with_
 from .report import COLORS, as_text, axis_for, draw_errors, left_out, line_style, out_of_order
 from .report import plain, remarks, shown_scores, speed, unbeaten, unfilled
 from .tables import GivenTable, LaggedSource, Rows
-from ..horde.gvf import create_horde_spec, horde_from_columns
+from ..horde.gvf import HordeSpec, create_horde_spec, horde_from_columns
 from ..horde.horde import HordeLearner
 from ..learners.bank import LearnerBank
 from ..learners.base import innermost
 from ..learners.robust import Robust
 from ..learners.td import TDLinearLearner
 from ..learners.units import PopArt
+from ..normalizers import Normalizer
 from ..streams.dialect import TableError
 from ..streams.sources import default_float
 from ..streams.pieces import several
@@ -102,13 +103,7 @@ def follow(
         heard.add(rest, lives)
         if written is not None:
             written.add(rest)
-        found = TableResult(
-            learners={}, targets=source.targets, columns=source.lagged, lags=source.lags, known=source.known,
-            origin=dict(zip(source.columns, source.origin.tolist(), strict=True)), report=source.report,
-            record_every=every, interrupted=lives.interrupted, steps=heard.windows.rows, states=lives.state,
-            taught=lives.teach,
-            gammas=gammas, compiling=compiled - start, seconds=time.perf_counter() - compiled,
-        )  # fmt: skip
+        found = _found(lives, heard, gammas, compiled - start, time.perf_counter() - compiled)
         enough = _judged(found, lives, heard)
         if model is not None and lives.place is not None:  # what was learned is kept, even if nothing can be judged
             save_model(model, lives)
@@ -116,12 +111,23 @@ def follow(
             raise KeyboardInterrupt
     return found, heard
 
+# %% ../../nbs/apps/05_predict_return.ipynb #571b8056
+def _found(lives: Futures, heard: Answers, gammas: list[float], compiling: float, seconds: float) -> TableResult:
+    "How the table was read and how the run ended, without learners and scores."
+    source = lives.source
+    return TableResult(
+        learners={}, targets=source.targets, columns=source.lagged, lags=source.lags, known=source.known,
+        origin=dict(zip(source.columns, source.origin.tolist(), strict=True)), report=source.report,
+        record_every=heard.windows.every, interrupted=lives.interrupted, steps=heard.windows.rows, states=lives.state,
+        taught=lives.teach, gammas=gammas, compiling=compiling, seconds=seconds,
+    )  # fmt: skip
+
 # %% ../../nbs/apps/05_predict_return.ipynb #e04bafba
 def _page_rows(source: LaggedSource) -> int:
     "So many that a page fits into the cache, and is soon done."
     return max((1 << 20) // max(source.feature_dim, 64), 64)
 
-
+# %% ../../nbs/apps/05_predict_return.ipynb #57751674
 def _compile(lives: Futures) -> None:
     "Compile what the pass needs, on two rows of zeros. Raises KeyboardInterrupt where somebody wants it so."
     columns, d = np.zeros((2, len(lives.source.targets))), lives.source.feature_dim
@@ -130,7 +136,7 @@ def _compile(lives: Futures) -> None:
     if other.interrupted:
         raise KeyboardInterrupt
 
-
+# %% ../../nbs/apps/05_predict_return.ipynb #22f49967
 def _judged(found: TableResult, lives: Futures, heard: Answers) -> bool:
     "False where somebody wanted an end too early; TableError where the table has one. Keep the columns' largest jumps."
     known = heard.count > 0
@@ -158,7 +164,7 @@ def _writing(path: str | Path | None, lives: Futures) -> Iterator[Written | None
     with replacing(Path(path)) as part, contextlib.closing(Written(part, asked, lives.names, clock)) as written:
         yield written
 
-
+# %% ../../nbs/apps/05_predict_return.ipynb #f10bcdb0
 def told_jumps(found: TableResult) -> list[str]:
     "One line for each column of which a single change is most of all changes."
     learner = next(iter(found.learners.values()))
@@ -196,17 +202,35 @@ def predict_returns(
     source = LaggedSource(table, cumulant, features, lags, known=known)
     settings = normalizer, source.feature_dim, step_size, meta_step_size, trace_decay
     made, scaler = choose(optimizers, TD_OPTIMIZERS, *settings)
-    learners: dict[str, Any] = {name: TDLinearLearner(optimizer, scaler) for name, optimizer in made.items()}
-    learners = learners if "linear" in (kinds := check_kinds(kinds)) else {}
-    if "network" in kinds:
-        spec = horde_from_columns(source.targets, gammas[:1], trace_decay)
-        learners["network"] = HordeLearner(spec, **network_settings(scaler, step_size, meta_step_size))
-    pairs = [(one, gamma) for gamma in gammas for one in learners.values()]
-    how = lags, robust, interval, max(gammas)
-    bank = LearnerBank(tuple(of_means(_asked(*pair), *how, gamma=pair[1]) for pair in pairs))
+    spec = horde_from_columns(source.targets, gammas[:1], trace_decay)
+    learners = _of_kinds(check_kinds(kinds), made, spec, scaler, step_size, meta_step_size)
+    bank = _at_each(gammas, learners.values(), lags, robust, interval)
     return returns_of(Futures(source, bank, list(learners)), record_every, window, predictions, save, progress)
 
 # %% ../../nbs/apps/05_predict_return.ipynb #8ba19ae6
+def _of_kinds(
+    kinds: Sequence[str], optimizers: Mapping[str, Any], spec: HordeSpec, normalizer: Normalizer | None,
+    step_size: float | None, meta_step_size: float | None,
+) -> dict[str, TDLinearLearner | HordeLearner]:  # fmt: skip
+    "The learners of these kinds by name: one of each optimizer, one network."
+    learners: dict[str, TDLinearLearner | HordeLearner] = {}
+    if "linear" in kinds:
+        learners |= {name: TDLinearLearner(one, normalizer) for name, one in optimizers.items()}
+    if "network" in kinds:
+        learners["network"] = HordeLearner(spec, **network_settings(normalizer, step_size, meta_step_size))
+    return learners
+
+
+def _at_each(
+    gammas: Sequence[float], learners: Collection[Any], lags: int, robust: bool, interval: float | None
+) -> LearnerBank:
+    "Every learner at every discount, each of means, in one bank."
+    how = lags, robust, interval, max(gammas)
+    return LearnerBank(
+        tuple(of_means(_asked(learner, gamma), *how, gamma=gamma) for gamma in gammas for learner in learners)
+    )
+
+# %% ../../nbs/apps/05_predict_return.ipynb #98a02a2c
 def _asked(learner: Any, gamma: float) -> Any:
     "The learner, whose question is about this discount: a network has it in its demon."
     if not isinstance(learner, HordeLearner):
@@ -264,7 +288,7 @@ def returns_of(
     found.windows, found.predictions = tidy(windows, "gamma"), tidy(shown, "gamma")
     return found
 
-
+# %% ../../nbs/apps/05_predict_return.ipynb #b4df7b47
 def _tall(rows: Told, k: int) -> pd.DataFrame:
     "A line for each row and each name, of one question."
     said = pd.DataFrame({name: values[:, k] for name, values in rows.said.items()})
@@ -311,7 +335,7 @@ def draw(found: TableResult) -> Figure:
     grid[-1][0].set_xlabel("rows predicted")
     return figure
 
-
+# %% ../../nbs/apps/05_predict_return.ipynb #2df872ad
 def _draw_window(axes: Axes, part: TableResult) -> None:
     "Predictions and what followed; the axis is made for what followed, and for the last value."
     best = next((contest.index.name for contest in part.contests.values()), None)

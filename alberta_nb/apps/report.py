@@ -89,7 +89,7 @@ def as_text(found: TableResult, name: str, question: str, table: str, notes: Seq
     asked = f"{name}: {found.report.rows:,} rows, {question} from {both}"
     return "\n".join([asked, *treatment(found.report), "", table, "", *notes])
 
-
+# %% ../../nbs/apps/03_report.ipynb #be9d0d7e
 def _again(report: TableReport) -> bool:
     "Whether the first row is from a time that was learned; where times are days, the last day may go on."
     return report.clock.first < report.until or bool(report.clock.first == report.until and report.until % 86_400)
@@ -166,7 +166,7 @@ def largest_step_sizes(features: pd.DataFrame, count: int = 3) -> dict[str, str]
 def _times(ratio: float) -> str:
     return f"{ratio:.2g}x" if ratio < 100 else f"{ratio:,.0f}x" if ratio < 1e6 else "over a million times"
 
-
+# %% ../../nbs/apps/03_report.ipynb #af3cabe7
 def unstable(names: Sequence[str], rmse: pd.Series, skill: pd.Series) -> list[str]:
     "One line that names which predictions are lost: all commands say it, and say the same."
     lost = [name for name, r, s in zip(names, rmse, skill, strict=True) if not math.isfinite(r) or s <= -1.0]
@@ -176,7 +176,7 @@ def unstable(names: Sequence[str], rmse: pd.Series, skill: pd.Series) -> list[st
         else []
     )
 
-
+# %% ../../nbs/apps/03_report.ipynb #45be989e
 def unbeaten(scores: pd.DataFrame) -> list[str]:
     "One line where a baseline is better than all that learn."
     baselines: Tree = scores.rmse[list(BASELINES)]
@@ -214,7 +214,7 @@ def axis_for(axes: Axes, *seen: Tree) -> None:
         margin = 0.05 * (np.ptp(values) or 1.0)
         axes.set_ylim(values.min() - margin, values.max() + margin)
 
-
+# %% ../../nbs/apps/03_report.ipynb #1fee6bc1
 COLORS = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"  # also for the colour-blind (Okabe and Ito)
 
 

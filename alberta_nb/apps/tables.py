@@ -81,7 +81,7 @@ def _wanted_columns(
     seen = numeric if features is None else input_names(table, several("features", features))
     return targets, in_order(table, targets, seen)
 
-
+# %% ../../nbs/apps/01_tables.ipynb #5fec31d3
 def in_order(table: Table, *names: Sequence[str]) -> list[str]:
     "Names, each once, as their columns stand in the table; those of one column's numbers follow each other."
     codings = table.codings

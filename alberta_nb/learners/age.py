@@ -70,7 +70,7 @@ def _asked(state: Lived) -> Clock:
     return clock_in(born(state)) or Clock(0.0) if clock is None else clock
 
 # %% ../../nbs/learners/14_age.ipynb #5632edf7
-_set = Lived._clock.__set__  # type: ignore[attr-defined]
+_set = vars(Lived)["_clock"].__set__
 
 
 def a_step_older(new: Tree, old: Tree) -> Any:

@@ -44,13 +44,15 @@ def check_level(level: float) -> None:
     check_number("level", level, 0.0, 1.0, open_low=True, open_high=True)
 
 
-def usual_error(state: Tree, error: Array, decay: Any) -> dict[str, Array]:
+def usual_error(state: Tree, error: Array, decay: float | Array) -> dict[str, Array]:
     "The `size` of errors (), a mean that forgets, and the `weight` () it is made of, with one error () more."
     weight = decay * state.weight + 1.0
     return {"size": state.size + (jnp.abs(error) - state.size) / weight, "weight": weight}
 
 
-def after_error(state: Tree, error: Array, width: Array, level: float, rate: Any, decay: Any) -> Tree:
+def after_error(
+    state: Tree, error: Array, width: Array, level: float, rate: float | Array, decay: float | Array
+) -> Tree:
     "Eq. 1, and the size of errors with one more: what of the state is new."
     missed = (jnp.abs(error) > width).astype(error.dtype)
     return {"ratio": state.ratio + rate * (missed - (1.0 - level)), **usual_error(state, error, decay)}

@@ -129,7 +129,7 @@ def named(tree: Tree) -> dict[str, Tree]:
         found[name] = leaf
     return found
 
-
+# %% ../../nbs/loops/13_archive.ipynb #2432ce29
 def misfit(like: Tree, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     "What speaks against arrays of these shapes for a tree, alone or with a first axis of seeds in all of them."
     wanted = {name: np.shape(leaf) for name, leaf in named(like).items()}
@@ -227,7 +227,7 @@ def check_ends(file: IO[bytes]) -> int:
     require(file.read(4) == b"PK\5\6", "it is cut off, or something is behind its end")
     return size
 
-
+# %% ../../nbs/loops/13_archive.ipynb #9cb13660
 def check_members(archive: zipfile.ZipFile, size: int) -> None:
     "Raise ValueError for members that are compressed, there twice, or larger than a file of this size."
     infos = archive.infolist()

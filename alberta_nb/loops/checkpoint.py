@@ -105,7 +105,7 @@ def _split(data: memoryview, like: Sequence[np.ndarray]) -> Iterator[list[np.nda
             data = data[size:]
         yield part
 
-
+# %% ../../nbs/loops/15_checkpoint.ipynb #fc67296e
 def read_rows(file: RowFile, told: dict[str, Any], like: Sequence[np.ndarray]) -> list[np.ndarray]:
     "All rows of every column, each `like` one here. Raises ValueError where they are not what was written."
     size, lost = told["bytes"], f"{file.path} is missing, with the rows of the run: it belongs beside its checkpoint"

@@ -258,7 +258,7 @@ def noise_page(spec: Spec, carry: Carry, idx: Array) -> Tree:
 
     return _seed_axis(spec, noise, -1, None)(carry.stream, idx)
 
-
+# %% ../../nbs/loops/07_engine.ipynb #114d3a7f
 def stepped_page(spec: Spec, carry: Carry, idx: Array, steps: Array) -> tuple[Carry, Tree]:
     "The time steps of a page, from a stream that knows only its `step`, and the carry with the stream after them."
     step = _seed_axis(spec, spec.stream.step, -1, None)

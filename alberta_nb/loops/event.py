@@ -283,7 +283,7 @@ def event_table(form: EventForm, given: dict[str, Tree], dtype: DTypeLike) -> np
         events[:, cut] = array if array.ndim == 2 else array[:, None]
     return events
 
-
+# %% ../../nbs/loops/15_event.ipynb #d033e1c5
 def spread(rows: np.ndarray, good: np.ndarray) -> np.ndarray:
     "The rows at the places that are `good`, NaN at the others."
     out = np.full((len(good), *rows.shape[1:]), np.nan, rows.dtype)

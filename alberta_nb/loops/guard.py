@@ -38,7 +38,7 @@ def first_bad(page: Tree) -> int:
 
 # %% ../../nbs/loops/11_guard.ipynb #aa6ca859
 @functools.cache
-def _limits(kind: Any) -> np.ndarray:
+def _limits(kind: np.dtype[Any]) -> np.ndarray:
     "Where far out begins, and further, and infinity, as whole numbers of a float type's bits; of no float type, none."
     if not jnp.issubdtype(kind, jnp.floating):
         return np.zeros(0, np.uint32)

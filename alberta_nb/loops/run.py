@@ -156,7 +156,7 @@ def _ended(
     end = position.replace(state=ended[1], steps=position.steps + np.uint32(steps))
     return clock(ended[0], steps), end, ended[2]
 
-
+# %% ../../nbs/loops/09_run.ipynb #455dedf0
 def _finish(
     spec: Spec, last: Block, columns: list[Tree], begun: Sequence[Tree], seen: list[list[Tree]], interrupted: bool
 ) -> Run:
@@ -179,7 +179,7 @@ class Looks(NamedTuple):
     named: Callable[[Run], Tree] = lambda run: run.looks
     told: Mapping[str, Tree] = {}
 
-
+# %% ../../nbs/loops/09_run.ipynb #07391142
 def _look_at(looks: Looks, first: int, block: Block) -> list[Tree]:
     "A look at each seed at the end of a block; None where a source whose length nobody knew has ended."
     clock = np.array(first + block.start + block.steps, np.uint32)

@@ -45,7 +45,7 @@ def differences(there: Tree, here: Tree) -> str:
     names = sorted((n for n in {**a, **b} if a.get(n) != b.get(n)), key=lambda n: (not n.endswith("type"), len(n)))
     return ", ".join(f"{n} is {a.get(n, 'nothing')} there and {b.get(n, 'nothing')} here" for n in names[:3])
 
-
+# %% ../../nbs/loops/14_saved.ipynb #d879f182
 def retold(what: str, told: dict[str, Any] | None, given: Tree) -> Tree:
     "The learner or stream that was written, or the `given` one. Raises ValueError where that is another."
     require(told is not None or given is None, f"it has no {what}")

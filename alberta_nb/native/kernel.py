@@ -60,7 +60,7 @@ def loop_options(drawn: bool, short: bool) -> dict[str, str | int]:
     return OPTIONS | wide | level
 
 
-def holds_short_vectors(state: Any) -> bool:
+def holds_short_vectors(state: object) -> bool:
     "Whether no array of a learner's state has more than 64 numbers."
     return all(np.size(leaf) <= 64 for leaf in jax.tree.leaves(state))
 
