@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import pytest
+from files import HASTY
 from jax._src import compiler
 
 from alberta_nb.gate import _SAID
@@ -27,21 +28,14 @@ def float64() -> Iterator[None]:
 
 
 # Most tests compare numbers, and those of hastily compiled programs are as good: half of the time went into compiling.
-# What is said of the programs themselves, and what is compared with another process to the bit, is tried on programs as
-# users run them; so is every page.
+# What is said of the programs themselves is tried on programs as users run them; so is every page.
 AS_USERS_RUN_THEM = set(
-    "bench checkpoint cli entities fold lanes loops many noise paths recipes rewrite".split()
-    + "saved service stepper streams vmap_last".split()
+    "bench cli entities fold lanes loops many noise paths recipes rewrite service stepper streams vmap_last".split()
 )
 
 
-# XLA's newer emitters of kernels take most of the time of a small program: without them a step of a linear learner
-# compiles in a fifth of it. JAX has no setting for that, so its function is wrapped, where it is there.
-HASTY = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
-
-
 def hastily(options_of: Callable[..., Any]) -> Callable[..., Any]:
-    """JAX's function that makes options of the compiler, with ours besides."""
+    """JAX's function that makes options of the compiler, with ours besides: it has no setting for them."""
 
     def made(*args: Any, env_options_overrides: Any = None, **named: Any) -> Any:
         return options_of(*args, env_options_overrides=HASTY | dict(env_options_overrides or {}), **named)

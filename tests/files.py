@@ -15,6 +15,13 @@ import numpy as np
 
 import alberta_nb as ab
 
+# How most tests compile: XLA's newer emitters of kernels take most of the time of a small program.
+HASTY = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
+HASTILY = {  # the same for another process
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "XLA_FLAGS": " ".join(f"--{name}={value}".lower() for name, value in HASTY.items()),
+}
+
 
 def _python(arguments: tuple[object, ...], more: dict[str, str]) -> dict[str, Any]:
     """How another process is started, with this package."""

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from files import HASTILY
 from killed_life import check
 from saved_lives import KEY, D, Drift, Steps, X, Y, bits, given, lives
 
@@ -412,5 +413,4 @@ def test_the_first_format_is_taken_up_for_ever(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["linear", "feed"])
 def test_killed_at_any_moment(name: str, tmp_path: Path) -> None:
     steps = {"linear": 600_000, "feed": 30_000}[name]
-    hasty = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # as the programs of this process are compiled
-    assert len(check(name, tmp_path, steps, random.Random(0), 2, **hasty)) <= 2
+    assert len(check(name, tmp_path, steps, random.Random(0), 2, **HASTILY)) <= 2

@@ -77,6 +77,15 @@ def test_a_mistake_ends_with_a_sentence(tmp_path) -> None:
     assert done.stderr == "alberta-nb: error: none.csv: there is no such file\n"
 
 
+def test_who_names_no_column_is_told_what_there_is(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(capsys, "learn", "none.csv") == (2, "", "alberta-nb: error: none.csv: there is no such file\n")
+    (tmp_path / "two.csv").write_text("when,flow\n" + "".join(f"{k},{k % 7}\n" for k in range(40)))
+    code, _, said = call(capsys, "learn", "two.csv")
+    assert code == 2
+    assert said == "alberta-nb: error: which column of two.csv? Say --target COLUMN; it has: 'when', 'flow'\n"
+
+
 def test_progress_is_shown_where_nobody_looks_and_length_is_unknown(tmp_path) -> None:
     (tmp_path / "long.csv").write_text(table(130_000))
     assert (tmp_path / "long.csv").stat().st_size > command.LONG_FILE

@@ -233,7 +233,13 @@ def test_a_learner_that_is_lost_has_no_interval_that_holds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("inside", "told"), [([0.5, 0.7], ["90% of targets and hold 60% (demons) here"]), ([0.9, 0.89], [])]
+    ("inside", "told"),
+    [
+        ([0.5, 0.7], ["90% of targets and hold 50% to 70% (demons) here"]),
+        ([0.8, 1.0], ["hold 80% to 100% (demons) here"]),  # whose mean is right
+        ([0.7, 0.7], ["hold 70% (demons) here"]),
+        ([0.9, 0.89], []),
+    ],
 )
 def test_intervals_that_no_longer_hold_are_told(inside: list[float], told: list[str]) -> None:
     learners, scores = {"nexting": FutureInterval(means(False))}, pd.DataFrame({"inside": inside})

@@ -13,6 +13,7 @@ from alberta_nb.apps import learn, life
 from alberta_nb.apps.command import load_learners
 from alberta_nb.apps.job import TableResult
 from alberta_nb.apps.learn import describe, draw, learn_table, save
+from alberta_nb.apps.report import unbeaten
 from alberta_nb.apps.tables import all_rows, load_weather, weather_path
 from alberta_nb.learners.bank import LearnerBank
 from alberta_nb.learners.baselines import ChangeLearner, LastValue, RunningMean, Scored, score
@@ -544,6 +545,14 @@ def test_where_nothing_helps_it_is_said() -> None:
     assert "nobody beats the running mean: of the inputs nothing was learned that helps" in text
     both = describe(learn_table(frame.assign(z=np.roll(frame.x, 1)), ["y", "z"], lags=1), "two")
     assert "y: nobody beats the running mean" in both and "z: nobody" not in both
+
+
+def test_where_few_rows_decide_the_rmse_it_is_not_said_that_nothing_helps() -> None:
+    own = {"rmse": [200.0, 140.0, 141.0], "mae": [50.0, 40.0, 20.0]}
+    scores = pd.DataFrame(own, index=["last value", "running mean", "lms"])
+    (line,) = unbeaten(scores)
+    assert line == "nobody beats the running mean by rmse, which a few large errors decide; by mae lms does"
+    assert "nothing was learned" in unbeaten(scores.assign(mae=50.0))[0] and not unbeaten(scores.assign(rmse=[2, 2, 1]))
 
 
 def test_an_input_that_was_never_there_has_no_step_size_to_tell() -> None:

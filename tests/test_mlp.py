@@ -2,9 +2,6 @@
 
 import inspect
 import json
-import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from files import HASTILY, run_python
 from live import live as meet
 
 import alberta_nb
@@ -759,7 +757,5 @@ for learner, *given in calls:
     ],
 )
 def test_learners_run_in_every_mode_of_jax(mode: tuple[str, ...]) -> None:
-    hastily = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"}
-    given = {"capture_output": True, "text": True, "env": os.environ | hastily}
-    done = subprocess.run([sys.executable, "-c", MODES, *mode], **given)
+    done = run_python("-c", MODES, *mode, **HASTILY)
     assert done.returncode == 0, done.stderr

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from files import parts_of, run_python, same, with_array, zipped
+from files import HASTILY, parts_of, run_python, same, with_array, zipped
 from jax.experimental.compilation_cache import compilation_cache
 from saved_lives import FIRST, REST, D, Drift, Steps, X, Y, bits, given, lives
 
@@ -44,7 +44,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
     for name, value in names.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()  # it is asked for once
-    yield {name.upper(): str(value) for name, value in names.items()} | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    yield {name.upper(): str(value) for name, value in names.items()} | HASTILY
     for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()

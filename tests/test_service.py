@@ -172,6 +172,12 @@ def test_answers_are_json_whatever_was_sent(model, number) -> None:
         as_text({"prediction": np.inf})
 
 
+def test_what_is_no_json_is_told_to_be_none(model) -> None:
+    service = begin(model, None, 9)
+    assert service.answer(b"hello") == {"malformed": "it is no JSON: Expecting value, at character 1"}
+    assert "at character 9" in service.answer(b'{"x": [1')["malformed"]
+
+
 @pytest.mark.parametrize("wrong", [
     [1, 2], [1, 2, None], [1, 2, "3"], "123", 3, None, {"a": 1}, [[1, 2, 3]], [1, 2, 1e39], [1, 2, 10**400],
     [1, 2, [3]], [],

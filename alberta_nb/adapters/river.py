@@ -13,7 +13,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from river import base
+
+try:
+    from river import base
+except ModuleNotFoundError:
+    raise ModuleNotFoundError("this needs river: pip install 'alberta_nb[river]'") from None
 
 from .start import started
 from ..loops.stepper import Predicting, Stepper

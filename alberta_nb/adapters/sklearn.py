@@ -12,9 +12,13 @@ from typing import Any, Self, TypeAlias
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+
+try:
+    from sklearn.base import BaseEstimator, RegressorMixin
+    from sklearn.utils import check_random_state
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ModuleNotFoundError:
+    raise ModuleNotFoundError("this needs scikit-learn: pip install 'alberta_nb[sklearn]'") from None
 
 from .start import started
 from ..loops.stepper import Predicting, Stepper

@@ -36,7 +36,7 @@ from ..loops.archive import forsaken, once, replacing
 from ..streams.dialect import TableError
 from ..streams.frames import at_home
 from ..streams.reading import add_reading_arguments, reading_of
-from ..streams.pieces import Table
+from ..streams.pieces import Table, some_columns
 from ..streams.tables import explain, open_table
 from ..types import Settings, Tree, require
 
@@ -305,11 +305,12 @@ def _run(command: "Command", args: argparse.Namespace) -> int:
 
 def _done(command: "Command", args: argparse.Namespace) -> TableResult | None:
     "What the job finds in the table that the arguments name; None where the table is only looked at."
-    told = args.table is None or not command.named or (getattr(args, command.column) or "").strip()
-    require(bool(told) or args.explain, f"which column of {args.table}? Say --{command.column} COLUMN", TableError)
     table = table_of(args, command.shipped)
     if table is None:
         return None
+    told = args.table is None or not command.named or (getattr(args, command.column) or "").strip()
+    which = f"which column of {table.name}? Say --{command.column} COLUMN; it has: {some_columns(table)}"
+    require(bool(told), which, TableError)
     return command.job(**_arguments_of_job(command, args, table.columns) | {"table": args.table and table})
 
 # %% ../../nbs/apps/13_command.ipynb #b696221e

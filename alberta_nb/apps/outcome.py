@@ -226,8 +226,11 @@ def told_intervals(found: TableResult, names: Sequence[str] | None = None) -> li
         return []
     level = next(iter(found.learners.values())).level
     names = list(found.scores.index.get_level_values(-1)) if names is None else names
-    means = found.scores.inside.groupby(list(names), sort=False).mean().dropna()
-    off = [f"{inside:.0%} ({name})" for name, inside in means.items() if abs(inside - level) > 0.03]
+    shares = found.scores.inside.groupby(list(names), sort=False).agg(["min", "max"]).dropna()
+    off = [
+        (f"{low:.0%}" if f"{low:.0%}" == f"{high:.0%}" else f"{low:.0%} to {high:.0%}") + f" ({name})"
+        for name, low, high in shares.itertuples() if max(level - low, high - level) > 0.03
+    ]  # fmt: skip
     why = "they stay as they were when it last learned, and --learn lets them follow"
     return [f"intervals were made for {level:.0%} of targets and hold {listed(off)} here: {why}"] if off else []
 

@@ -63,8 +63,11 @@ JSON = json.JSONDecoder(object_pairs_hook=once, parse_constant=_no_number)
 
 
 def as_read(text: bytes) -> Any:
-    "What a text of JSON says. Raises ValueError for a name that stands in it twice, and for NaN."
-    return JSON.decode(text.decode())
+    "What a text of JSON says. Raises ValueError for what is none, a name that stands in it twice, and NaN."
+    try:
+        return JSON.decode(text.decode())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is no JSON: {error.msg}, at character {error.pos + 1}") from None
 
 
 def parsed(event: object) -> dict[str, Any]:
