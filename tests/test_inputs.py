@@ -32,6 +32,17 @@ def shops(rows: int = 400, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame({"when": HOURS[:rows].astype(str), "shop": shop, "open": opened, "sales": sales})
 
 
+def test_a_wave_of_a_year_that_was_no_year_is_told(tmp_path) -> None:
+    year = "when: its wave of a year was learned from less than one"
+    rows, model, days = np.arange(400), tmp_path / "m", pd.date_range("2024-01-01", periods=400)
+    days = pd.DataFrame({"when": days.astype(str), "y": np.sin(rows)})
+    given = {"lags": 0, "known": ["when"], "optimizers": "lms"}
+    assert year in describe(learn_table(days[:300], "y", save=model, **given), "t")
+    assert year not in describe(learn_table(days, "y", **given), "t")
+    assert year not in describe(predict_table(model, days[300:]), "t")
+    assert year not in describe(learn_table(days[:300], "y", lags=2, optimizers="lms"), "t")
+
+
 # --- words ---
 
 

@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from .job import TableResult, unknown_rows
 from .life import BASELINES
 from .table_report import TableReport
+from ..streams.inputs import PERIODS
 from ..streams.times import moment
 from ..types import Tree
 
@@ -95,8 +96,15 @@ def _again(report: TableReport) -> bool:
     return report.clock.first < report.until or bool(report.clock.first == report.until and report.until % 86_400)
 
 
+def _short(report: TableReport) -> str:
+    "The columns whose wave of a year was learned from less than one, where a life began with this table."
+    names = [name for name, coding in report.coded.items() if coding.kind == "time" and coding.form != "clock"]
+    began, lasts = report.until != report.until, report.clock.last - report.clock.first
+    return listed(names) if began and lasts < PERIODS["year"] else ""
+
+# %% ../../nbs/apps/03_report.ipynb #7c3a867f
 def out_of_order(report: TableReport) -> list[str]:
-    "One line for each thing that is odd about the times: the order, equal ones, and ones that were learned before."
+    "One line for each thing that is odd about the times: the order, equal or learned ones, and a year that is none."
     if (order := report.order) is None:
         return []
     until = moment(report.until, bool(report.timed and report.timed.zone)) if _again(report) else ""
@@ -107,6 +115,8 @@ def out_of_order(report: TableReport) -> list[str]:
         "from the others' rows, and a table for each would be better": order.repeats > 0.3 * report.rows,
         f"the table begins at {order.first}, and the model has seen rows until {until}: are these rows among them?":
         bool(until),
+        f"{_short(report)}: its wave of a year was learned from less than one; a model that goes on without learning "
+        "is far off in the seasons that it has not seen": bool(_short(report)),
     }  # fmt: skip
     return [line for line, so in lines.items() if so]
 
