@@ -64,7 +64,7 @@ JSON = json.JSONDecoder(object_pairs_hook=once, parse_constant=_no_number)
 
 def as_read(text: bytes) -> Any:
     "What a text of JSON says. Raises ValueError for a name that stands in it twice, and for NaN."
-    return JSON.decode(text.decode())
+    return JSON.decode(text.decode("utf-8-sig"))
 
 
 def parsed(event: object) -> dict[str, Any]:
