@@ -27,6 +27,8 @@ from alberta_nb.apps.job import (
     begun,
     check_interval,
     check_kinds,
+    check_robust,
+    check_used,
     choose,
     ended,
     network_settings,
@@ -58,6 +60,9 @@ def participants(
     level = check_interval(level)
     settings = normalizer, source.feature_dim, step_size, meta_step_size, 0.0, source.horizon
     made, scaler = choose(optimizers, OPTIMIZERS, *settings)
+    check_robust(robust)
+    if "network" not in kinds:  # whose step sizes are said as well
+        check_used(list(made), step_size, meta_step_size)
     if scaler is not None:  # one absurd input is no reason to lose what was learned
         scaler = dataclasses.replace(scaler, clip=10.0)
     if isinstance(scaler, EMANormalizer):

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from .command import Command, told_gammas
 from .futures import Futures
-from .job import TD_OPTIMIZERS, TableResult, check_gammas, check_interval, check_kinds, choose
+from .job import TD_OPTIMIZERS, TableResult, check_gammas, check_interval, check_kinds
+from .job import check_robust, check_used, choose
 from .job import inside_means, network_settings, tidy
 from .outcome import INSIDE, told_intervals, with_inside
 from .predict_return import follow, of_means, shown_rows, told_jumps, windows_of
@@ -58,6 +59,9 @@ def next_everything(
     source = _source(table, columns, features, lags, several("known", known))
     settings = normalizer, source.feature_dim, step_size, meta_step_size, trace_decay
     made, scaler = choose(optimizers, TD_OPTIMIZERS, *settings)
+    check_robust(robust)
+    if linear:
+        check_used(list(made), step_size, meta_step_size)
     spec = horde_from_columns(source.targets, list(gammas), trace_decay)
     line = {"hidden_sizes": (), "optimizer": made[optimizers[0]], "normalizer": scaler}
     horde = HordeLearner(spec, **(line if linear else network_settings(scaler, step_size, meta_step_size)))

@@ -23,7 +23,8 @@ from matplotlib.figure import Figure
 from .command import Command, check_place, replacing, told_gammas, told_scores
 from .futures import DiscountedMeanLearner, Futures
 from .future_interval import FutureInterval, rows_until_known
-from .job import TD_OPTIMIZERS, TableResult, check_gammas, check_interval, check_kinds, choose
+from .job import TD_OPTIMIZERS, TableResult, check_gammas, check_interval, check_kinds
+from .job import check_robust, check_used, choose
 from .job import errors_over_time, learned_features, network_settings, tidy, unknown_rows, window_of
 from .learn import live
 from .life import BASELINES, Told, Windows, Written
@@ -196,8 +197,11 @@ def predict_returns(
     source = LaggedSource(table, cumulant, features, lags, known=known)
     settings = normalizer, source.feature_dim, step_size, meta_step_size, trace_decay
     made, scaler = choose(optimizers, TD_OPTIMIZERS, *settings)
+    check_robust(robust)
+    if "network" not in (kinds := check_kinds(kinds)):
+        check_used(list(made), step_size, meta_step_size)
     learners: dict[str, Any] = {name: TDLinearLearner(optimizer, scaler) for name, optimizer in made.items()}
-    learners = learners if "linear" in (kinds := check_kinds(kinds)) else {}
+    learners = learners if "linear" in kinds else {}
     if "network" in kinds:
         spec = horde_from_columns(source.targets, gammas[:1], trace_decay)
         learners["network"] = HordeLearner(spec, **network_settings(scaler, step_size, meta_step_size))
