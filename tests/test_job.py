@@ -112,6 +112,7 @@ def test_tables_are_joined_under_their_names() -> None:
 def test_a_step_size_that_nobody_has_is_refused(names: list[str], what: str) -> None:
     said = {"step_size": None, "meta_step_size": None, what: 0.01}
     with pytest.raises(ValueError, match=f"^{what} must be left out: it says nothing to {', '.join(names)}"):
-        check_used(names, **said)
-    check_used([*names, "idbd"], **said)
-    check_used(names, None, None)
+        check_used(["linear"], names, **said)
+    check_used(["linear"], [*names, "idbd"], **said)
+    check_used(["linear", "network"], names, **said)
+    check_used(["linear"], names, None, None)

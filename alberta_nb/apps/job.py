@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'TD_OPTIMIZERS', 'NORMALIZERS', 'KINDS', 'begun', 'ended', 'check_different', 'check_kinds',
-           'check_robust', 'check_used', 'check_interval', 'network_settings', 'choose', 'TableResult', 'window_of',
+           'check_robust', 'check_interval', 'network_settings', 'check_used', 'choose', 'TableResult', 'window_of',
            'skill_over', 'tidy', 'errors_over_time', 'inside_means', 'learned_features', 'unknown_rows', 'check_gammas',
            'followed']
 
@@ -82,19 +82,11 @@ def check_robust(robust: object) -> None:
     require(isinstance(robust, bool | np.bool_), f"robust must be True or False, got {robust!r}", TypeError)
 
 
-def check_used(names: Sequence[str], step_size: float | None, meta_step_size: float | None) -> None:
-    "Raise ValueError for a step size that is given where no optimizer of these names has one."
-    plain = _optimizers(0.1, 0.1, 0.0, 1)
-    changed = {"step_size": (step_size, (0.2, 0.1)), "meta_step_size": (meta_step_size, (0.1, 0.2))}
-    for what, (given, sizes) in changed.items():
-        other = _optimizers(*sizes, 0.0, 1)
-        used = given is None or any(other[name] != plain[name] for name in names)
-        require(used, f"{what} must be left out: it says nothing to {', '.join(names)}")
-
-
 def check_interval(level: float | None) -> float | None:
     "The share of targets that intervals are to hold, or None for no intervals. Raises ValueError outside (0, 1)."
-    return None if level is None else check_number("interval", level, 0.0, 1.0, open_low=True, open_high=True)
+    fits = level is None or 0.0 < check_number("interval", level) < 1.0
+    require(fits, f"interval must be a part above 0 and below 1, like 0.9, got {level}")
+    return level
 
 
 def network_settings(
@@ -105,6 +97,18 @@ def network_settings(
     meta = 0.1 / horizon**2 if meta_step_size is None else meta_step_size
     how, bounder = Autostep(start, meta), ObGDBounding()
     return {"hidden_sizes": (64,), "optimizer": how, "bounder": bounder, "normalizer": normalizer}
+
+# %% ../../nbs/apps/02_job.ipynb #511feeda
+def check_used(
+    kinds: Sequence[str], names: Sequence[str], step_size: float | None, meta_step_size: float | None
+) -> None:
+    "Raise ValueError for a step size that is given where no optimizer of these names has one; a network has both."
+    plain = _optimizers(0.1, 0.1, 0.0, 1)
+    changed = {"step_size": (step_size, (0.2, 0.1)), "meta_step_size": (meta_step_size, (0.1, 0.2))}
+    for what, (given, sizes) in changed.items():
+        other = _optimizers(*sizes, 0.0, 1)
+        used = given is None or "network" in kinds or any(other[name] != plain[name] for name in names)
+        require(used, f"{what} must be left out: it says nothing to {', '.join(names)}")
 
 # %% ../../nbs/apps/02_job.ipynb #ff523229
 def choose(

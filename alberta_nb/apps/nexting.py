@@ -60,8 +60,7 @@ def next_everything(
     settings = normalizer, source.feature_dim, step_size, meta_step_size, trace_decay
     made, scaler = choose(optimizers, TD_OPTIMIZERS, *settings)
     check_robust(robust)
-    if linear:
-        check_used(list(made), step_size, meta_step_size)
+    check_used(kinds, list(made), step_size, meta_step_size)
     spec = horde_from_columns(source.targets, list(gammas), trace_decay)
     line = {"hidden_sizes": (), "optimizer": made[optimizers[0]], "normalizer": scaler}
     horde = HordeLearner(spec, **(line if linear else network_settings(scaler, step_size, meta_step_size)))

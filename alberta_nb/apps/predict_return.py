@@ -198,8 +198,7 @@ def predict_returns(
     settings = normalizer, source.feature_dim, step_size, meta_step_size, trace_decay
     made, scaler = choose(optimizers, TD_OPTIMIZERS, *settings)
     check_robust(robust)
-    if "network" not in (kinds := check_kinds(kinds)):
-        check_used(list(made), step_size, meta_step_size)
+    check_used(kinds := check_kinds(kinds), list(made), step_size, meta_step_size)
     learners: dict[str, Any] = {name: TDLinearLearner(optimizer, scaler) for name, optimizer in made.items()}
     learners = learners if "linear" in kinds else {}
     if "network" in kinds:

@@ -179,6 +179,14 @@ def fit_state(name: str, state: Tree, like: Tree, seeds: int | None = None) -> T
     pairs = enumerate(zip(leaves, wanted, strict=True))
     return tree.unflatten([_fit_leaf(functools.partial(path, i), leaf, w, seeds) for i, (leaf, w) in pairs])
 
+# %% ../../nbs/loops/08_start.ipynb #4a39511a
+def check_bias(name: str, learner: Any, state: Tree) -> None:
+    "Raise ValueError where a learner without a bias would keep one that it never moves."
+    bias = getattr(state, "bias", None)
+    if getattr(learner, "use_bias", True) or bias is None or isinstance(bias, jax.core.Tracer):
+        return
+    require(not np.any(bias), f"{name}.bias must be 0 for a learner with use_bias=False, got {np.asarray(bias)}")
+
 # %% ../../nbs/loops/08_start.ipynb #65ba7471
 @functools.lru_cache(maxsize=256)
 def _learner_like(structure: Learner, feature_dim: int, float_type: str) -> Tree:
@@ -195,14 +203,6 @@ def _stream_like(stream: Stream, float_type: str) -> Tree:
 @functools.lru_cache(maxsize=64)
 def _fresh(learner: Tree, feature_dim: int, float_type: str) -> Tree:
     return first_state(learner, feature_dim)
-
-
-def check_bias(name: str, learner: Any, state: Tree) -> None:
-    "Raise ValueError where a learner without a bias would keep one that it never moves."
-    bias = getattr(state, "bias", None)
-    if getattr(learner, "use_bias", True) or bias is None or isinstance(bias, jax.core.Tracer):
-        return
-    require(not np.any(bias), f"{name}.bias must be 0 for a learner with use_bias=False, got {np.asarray(bias)}")
 
 
 def learner_start(learner: Learner, stream: Experience, state: Tree, seeds: int | None = None) -> Tree:

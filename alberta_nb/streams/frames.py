@@ -53,7 +53,7 @@ def to_frame(batch: Any) -> Frame:
         }
     )
 
-
+# %% ../../nbs/streams/13_frames.ipynb #8e36767a
 def joined(batches: Iterator[Any], most: int) -> Iterator[Any]:
     "Batches of Arrow, of which those that are `most` rows together are one: categories end where a row group does."
     held: list[Any] = []
