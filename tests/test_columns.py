@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from alberta_nb.streams.columns import column_kinds, is_numeric, kind_of, read_truths, to_numbers
+from alberta_nb.streams.columns import column_kinds, is_numeric, kind_of, read_truths, to_numbers, why_not_numeric
+from alberta_nb.streams.pieces import look_at
+from alberta_nb.streams.tables import open_table
 from alberta_nb.streams.times import read_times
 
 
@@ -167,3 +169,14 @@ def test_the_order_of_times() -> None:
     order = kind_of(pd.Series([None, *hours[:50], hours[49], *hours[60:], hours[3]])).order
     assert (order.gaps, order.longest, order.repeats, order.late) == (1, "11 hours", 1, 93)
     assert kind_of(pd.Series(hours[::-1])).order.late == 2 and kind_of(pd.Series(hours[:1])).order.step == ""
+
+
+def test_blank_cells_are_missing_ones() -> None:
+    cells = pd.Series(["1", "", "  ", "3", None] * 4, dtype=object)
+    assert why_not_numeric(cells) == "" and kind_of(cells).missing == 12
+    few = pd.Series(["1", "2", "", "x"], dtype=object)
+    assert why_not_numeric(few) == "numbers beside 1 cell like 'x'"
+    table = open_table(pd.DataFrame({"a": cells}))
+    assert look_at(table)[0] == ["a"]
+    ((_, lost),) = table.pieces(["a"])
+    assert lost == [0]

@@ -196,3 +196,16 @@ def test_a_home_is_expanded_once(monkeypatch, tmp_path) -> None:
     assert at_home("~/t.csv") == Path("~/t.csv")  # a file that is called so
     with pytest.raises(TableError, match="there is no such file"):
         open_table("~nobody-at-all/t.csv")
+
+
+def test_whole_numbers_stay_whole_and_categories_are_of_all_row_groups(tmp_path: Path) -> None:
+    ids, kinds = pa.array([2**53 + 1, None, 2**53 + 3] * 4), pa.array(["u", "v"] * 3 + ["w", "z"] * 3)
+    table = pa.table({"id": ids, "kind": kinds.dictionary_encode(), "y": range(12)})
+    parquet.write_table(table, tmp_path / "t.parquet", row_group_size=6)
+    found = open_table(tmp_path / "t.parquet", reading=Reading(words=("id",)))
+    assert [*first_piece(found)["id"].dropna().unique()] == [str(2**53 + 1), str(2**53 + 3)]
+    look_at(found)
+    assert found.codings.words["kind"].values == ("u", "v", "w", "z")
+    short = open_table(tmp_path / "t.parquet", 5)
+    assert [len(values) for values, _ in short.pieces(["y"])] == [5, 5, 2]
+    assert sum(len(frame) for frame in short.frames([1])) == 12 and max(map(len, short.frames([1]))) <= 5

@@ -109,6 +109,16 @@ def test_an_absurd_value_does_not_make_it_wide() -> None:
         assert np.nanmax(spoiled[:, 6:] / clean[:, 6:]) < 20  # a fifth of all errors so far were absurd
 
 
+def test_a_column_that_was_still_for_long_says_nothing_of_its_errors() -> None:
+    "The first errors are a rest of what comes later, and a usual error of nearly 0 would let no other count."
+    rng, inside = np.random.default_rng(3), DiscountedMeanLearner(TDLinearLearner(TDLambda(0.0)), gamma=0.9)
+    y = np.concatenate([np.zeros(1_000), rng.normal(size=500)]).astype(np.float32)
+    ones = np.ones((len(y) - 1, 1), np.float32)
+    said, width = np.asarray(run_learning_loop(FutureInterval(inside), Transitions(ones, y[:-1, None], ones)).metrics).T
+    actual = np.convolve(y[:-1], (0.1 * 0.9 ** np.arange(100))[::-1], "valid")
+    assert (np.abs(actual - said[: len(actual)]) <= width[: len(actual)])[1_150:].mean() > 0.8
+
+
 @pytest.mark.parametrize("level", [0.5, 0.9])
 def test_the_promise_is_kept(level: float) -> None:
     rng = np.random.default_rng(1)

@@ -8,6 +8,7 @@ from alberta_nb.apps.job import (
     OPTIMIZERS,
     TD_OPTIMIZERS,
     check_gammas,
+    check_used,
     choose,
     errors_over_time,
     followed,
@@ -103,3 +104,15 @@ def test_tables_are_joined_under_their_names() -> None:
     joined = tidy({("a", 0.5): table, ("b", 0.5): table}, "column", "gamma")
     assert joined.columns.tolist() == ["column", "gamma", "x"] and joined.index.tolist() == [0, 1, 2, 3]
     assert joined.column.tolist() == ["a", "a", "b", "b"]
+
+
+@pytest.mark.parametrize(("names", "what"), [
+    (["obgd", "least-squares"], "step_size"), (["lms", "obgd"], "meta_step_size"), (["tdlambda"], "meta_step_size"),
+])  # fmt: skip
+def test_a_step_size_that_nobody_has_is_refused(names: list[str], what: str) -> None:
+    said = {"step_size": None, "meta_step_size": None, what: 0.01}
+    with pytest.raises(ValueError, match=f"^{what} must be left out: it says nothing to {', '.join(names)}"):
+        check_used(["linear"], names, **said)
+    check_used(["linear"], [*names, "idbd"], **said)
+    check_used(["linear", "network"], names, **said)
+    check_used(["linear"], names, None, None)

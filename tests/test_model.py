@@ -98,6 +98,20 @@ def test_untaught_learners_stay_as_they_are(tmp_path: Path) -> None:
     assert np.allclose(said["linear"][:, 0], np.array(wanted) + origin, rtol=1e-5)
 
 
+def test_times_of_another_zone_are_not_those_that_were_learned(tmp_path: Path) -> None:
+    hours = pd.date_range("2024-01-01", periods=120, freq="h")
+    zoned = {zone: TABLE.assign(t=hours.strftime(f"%Y-%m-%d %H:%M{zone}")) for zone in ("", "Z", "+02:00", "+05:00")}
+    fitting = {"": ["", "Z"], "+02:00": ["Z", "+02:00", "+05:00"]}
+    for learned, fits in fitting.items():
+        before = lives_on(zoned[learned][:80], target="b", lags=0, known=["t"])
+        for zone, table in zoned.items():
+            if zone in fits:
+                resumed(table[80:], settings_of(before.source), None)
+            else:
+                with pytest.raises(TableError, match="column 't' held times of .* where the model learned, and here"):
+                    resumed(table[80:], settings_of(before.source), None)
+
+
 @pytest.mark.parametrize("lags", [0, 2])
 def test_a_column_that_is_missing_is_named(lags: int, tmp_path: Path) -> None:
     before = lives_on(TABLE[:80], target="b", lags=lags, known=["a"])

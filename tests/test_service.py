@@ -441,6 +441,10 @@ def test_http_answers_and_refuses(door) -> None:
     assert ask(line, "POST", "/learn", good, Origin="http://elsewhere.example")[0] == 403
     assert ask(line, "GET", "/metrics")[1].count("\n# TYPE alberta_nb_") > len(COUNTS)
     assert door.service.counts["learned"] == 3
+    marked = "\ufeff".encode()
+    assert ask(line, "POST", "/learn", marked + json.dumps(good).encode())[0] == 200
+    status, said = ask(line, "POST", "/learn", marked + b" " * 100 + json.dumps([good, good]).encode())
+    assert status == 200 and len(said) == 2
 
 
 LEARN = b"POST /learn HTTP/1.1\r\n"
@@ -449,6 +453,7 @@ LEARN = b"POST /learn HTTP/1.1\r\n"
 @pytest.mark.parametrize("request_", [
     LEARN + b"\r\n", LEARN + b"Content-Length: -5\r\n\r\n", LEARN + b"Content-Length: 999999999999999999999\r\n\r\n",
     LEARN + b"Content-Length: 9\r\n\r\n{}", LEARN + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    LEARN + b"Content-Length: 2\r\nContent-Length: 40\r\n\r\n{}",
     b"rubbish\r\n\r\n", b"G" * 70_000, b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 200,
 ])  # fmt: skip
 def test_requests_that_are_none(door, request_) -> None:

@@ -469,6 +469,16 @@ def test_whole_numbers_in_a_state_do_not_disturb() -> None:
     assert same(counting.state["inner"], plain.state)
 
 
+def test_a_bias_that_would_never_move_is_refused() -> None:
+    learner = LinearLearner(LMS(0.05), use_bias=False)
+    moved = learner.init(D).replace(bias=jnp.float32(0.5))
+    with pytest.raises(ValueError, match=r"^state.bias must be 0 for a learner with use_bias=False, got 0.5"):
+        Stepper(learner, D, moved)
+    with pytest.raises(ValueError, match=r"^learner_state.bias must be 0"):
+        run_learning_loop(learner, ArraySource(X, Y), learner_state=moved)
+    assert Stepper(learner, D, learner.init(D)).state.bias == 0
+
+
 # --- a width of its own ---
 
 

@@ -128,7 +128,8 @@ def _look(self: "Opened") -> None:
         self.columns = self.make(header)
     except ValueError as error:
         self.misfit = header
-        raise ValueError(f"{self.path}: {error}") from None
+        named = str(error).startswith(str(self.path))
+        raise ValueError(str(error) if named else f"{self.path}: {error}") from None
     if not self.place.at:
         self.place = Place(length, self.place.rows, header[-TAIL:])
 

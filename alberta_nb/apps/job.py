@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'TD_OPTIMIZERS', 'NORMALIZERS', 'KINDS', 'begun', 'ended', 'check_different', 'check_kinds',
-           'check_interval', 'network_settings', 'choose', 'TableResult', 'window_of', 'skill_over', 'tidy',
-           'errors_over_time', 'inside_means', 'learned_features', 'unknown_rows', 'check_gammas', 'followed']
+           'check_robust', 'check_interval', 'network_settings', 'check_used', 'choose', 'TableResult', 'window_of',
+           'skill_over', 'tidy', 'errors_over_time', 'inside_means', 'learned_features', 'unknown_rows', 'check_gammas',
+           'followed']
 
 # %% ../../nbs/apps/02_job.ipynb #f05cf7e3
 import dataclasses
@@ -76,6 +77,11 @@ def check_kinds(kinds: object) -> list[str]:
     return found
 
 
+def check_robust(robust: object) -> None:
+    "Raise TypeError for what is neither True nor False."
+    require(isinstance(robust, bool | np.bool_), f"robust must be True or False, got {robust!r}", TypeError)
+
+
 def check_interval(level: float | None) -> float | None:
     "The share of targets that intervals are to hold, or None for no intervals. Raises ValueError outside (0, 1)."
     return None if level is None else check_number("interval", level, 0.0, 1.0, open_low=True, open_high=True)
@@ -89,6 +95,18 @@ def network_settings(
     meta = 0.1 / horizon**2 if meta_step_size is None else meta_step_size
     how, bounder = Autostep(start, meta), ObGDBounding()
     return {"hidden_sizes": (64,), "optimizer": how, "bounder": bounder, "normalizer": normalizer}
+
+# %% ../../nbs/apps/02_job.ipynb #511feeda
+def check_used(
+    kinds: Sequence[str], names: Sequence[str], step_size: float | None, meta_step_size: float | None
+) -> None:
+    "Raise ValueError for a step size that is given where no optimizer of these names has one; a network has both."
+    plain = _optimizers(0.1, 0.1, 0.0, 1)
+    changed = {"step_size": (step_size, (0.2, 0.1)), "meta_step_size": (meta_step_size, (0.1, 0.2))}
+    for what, (given, sizes) in changed.items():
+        other = _optimizers(*sizes, 0.0, 1)
+        used = given is None or "network" in kinds or any(other[name] != plain[name] for name in names)
+        require(used, f"{what} must be left out: it says nothing to {', '.join(names)}")
 
 # %% ../../nbs/apps/02_job.ipynb #ff523229
 def choose(

@@ -21,8 +21,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .command import Command, check_place, replacing, told_scores
-from .job import OPTIMIZERS, TableResult, begun, check_interval, check_kinds, choose, ended
-from .job import network_settings, window_of
+from .job import OPTIMIZERS, TableResult, begun, check_interval, check_kinds, check_robust
+from .job import check_used, choose, ended, network_settings, window_of
 from .life import Lives, Written
 from .model import save_model
 from .outcome import Heard, collected, describe, draw
@@ -49,6 +49,8 @@ def participants(
     level = check_interval(level)
     settings = normalizer, source.feature_dim, step_size, meta_step_size, 0.0, source.horizon
     made, scaler = choose(optimizers, OPTIMIZERS, *settings)
+    check_robust(robust)
+    check_used(kinds, list(made), step_size, meta_step_size)
     if scaler is not None:  # one absurd input is no reason to lose what was learned
         scaler = dataclasses.replace(scaler, clip=10.0)
     if isinstance(scaler, EMANormalizer):

@@ -31,6 +31,7 @@ from ..streams.pieces import Table, coded, look_at, numeric_names
 from ..streams.reading import Reading
 from ..streams.sources import default_float
 from ..streams.tables import open_table
+from ..streams.times import zones_agree
 from ..types import Tree, require
 
 # %% ../../nbs/apps/10_model.ipynb #dd08a645
@@ -70,7 +71,11 @@ def _as_it_is_now(table: Table, coding: Coding) -> Coding:
     held = f"{table.name}: column {name!r} held times where the model learned, and here it does not"
     same = now is not None and now.kind == "time" and len(now.numbers) == len(coding.numbers)
     require(same, held, TableError)
-    return now or coding
+    now = now or coding
+    learned, here = coding.zone or "no zone", now.zone or "no zone"
+    other = f"{table.name}: column {name!r} held times of {learned} where the model learned, and here of {here}"
+    require(zones_agree(now.zone, coding.zone), other, TableError)
+    return now
 
 # %% ../../nbs/apps/10_model.ipynb #44846fe3
 def source_on(table: Table, settings: Mapping[str, Any], after: Place | None, first_piece: int) -> LaggedSource:

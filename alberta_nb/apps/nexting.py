@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from .command import Command, told_gammas
 from .futures import Futures
-from .job import TD_OPTIMIZERS, TableResult, check_gammas, check_interval, check_kinds, choose
+from .job import TD_OPTIMIZERS, TableResult, check_gammas, check_interval, check_kinds
+from .job import check_used, choose
 from .job import inside_means, network_settings, tidy
 from .outcome import INSIDE, told_intervals, with_inside
 from .predict_return import follow, of_means, shown_rows, told_jumps, windows_of
@@ -51,14 +52,15 @@ def next_everything(
     Everything else, and what it raises, as for `predict_returns`.
     """
     check_int("window", window)
-    gammas, optimizers = several("gammas", gammas), several("optimizers", optimizers)
-    check_gammas(gammas)
+    check_gammas(gammas := several("gammas", gammas))
+    optimizers = several("optimizers", optimizers)
     interval, kinds = check_interval(interval), check_kinds(kinds)
     require(len(optimizers) == 1, f"optimizers must be one name, which all demons share, got {list(optimizers)}")
     require(len(kinds) == 1, f"kinds must be one, which all demons share, got {kinds}")
     source = _source(table, columns, features, lags, several("known", known))
     settings = normalizer, source.feature_dim, step_size, meta_step_size, trace_decay
     made, scaler = choose(optimizers, TD_OPTIMIZERS, *settings)
+    check_used(kinds, list(made), step_size, meta_step_size)
     spec = horde_from_columns(source.targets, list(gammas), trace_decay)
     horde = _horde(spec, kinds, made[optimizers[0]], scaler, step_size, meta_step_size)
     lives = Futures(source, of_means(horde, lags, robust, interval, max(gammas)), ["prediction"])

@@ -23,7 +23,8 @@ from matplotlib.figure import Figure
 from .command import Command, check_place, replacing, told_gammas, told_scores
 from .futures import DiscountedMeanLearner, Futures
 from .future_interval import FutureInterval, rows_until_known
-from .job import TD_OPTIMIZERS, TableResult, check_gammas, check_interval, check_kinds, choose
+from .job import TD_OPTIMIZERS, TableResult, check_gammas, check_interval, check_kinds
+from .job import check_robust, check_used, choose
 from .job import errors_over_time, learned_features, network_settings, tidy, unknown_rows, window_of
 from .learn import live
 from .life import BASELINES, Told, Windows, Written
@@ -202,8 +203,9 @@ def predict_returns(
     source = LaggedSource(table, cumulant, features, lags, known=known)
     settings = normalizer, source.feature_dim, step_size, meta_step_size, trace_decay
     made, scaler = choose(optimizers, TD_OPTIMIZERS, *settings)
+    check_used(kinds := check_kinds(kinds), list(made), step_size, meta_step_size)
     spec = horde_from_columns(source.targets, gammas[:1], trace_decay)
-    learners = _of_kinds(check_kinds(kinds), made, spec, scaler, step_size, meta_step_size)
+    learners = _of_kinds(kinds, made, spec, scaler, step_size, meta_step_size)
     bank = _at_each(gammas, learners.values(), lags, robust, interval)
     return returns_of(Futures(source, bank, list(learners)), record_every, window, predictions, save, progress)
 
@@ -245,6 +247,7 @@ def of_means(learner: Any, lags: int, robust: bool, level: float | None, longest
 
     Perhaps robust, perhaps with intervals of a `level`; `longest` is the largest discount of all that learn with it.
     """
+    check_robust(robust)
     inside = learner if lags else PopArt(learner)
     means = DiscountedMeanLearner(inside, gamma=gamma, most=Robust.most if robust else None)
     return means if level is None else FutureInterval(means, level, rows_until_known([longest]))

@@ -26,7 +26,7 @@ from ..streams.inputs import Coding
 from ..streams.pieces import Table, coded
 from ..streams.reading import Reading
 from ..streams.sources import default_float
-from ..streams.times import time_form, zone_of
+from ..streams.times import time_form, zone_of, zones_agree
 from ..types import Tree, require
 
 # %% ../../nbs/apps/22_rows.ipynb #1a45b8ba
@@ -49,6 +49,10 @@ def as_cell(name: str, given: object) -> Cell:
 def coded_cell(coding: Coding, cell: Cell) -> np.ndarray:
     "What a cell that is not empty is coded as. Raises ValueError for one that the coding cannot read."
     column = pd.Series([cell], dtype=object).infer_objects()
+    if coding.form not in ("", "clock") and isinstance(cell, str):
+        what = f"say its zone, as {coding.zone} where the model learned" if coding.zone else "be of UTC or say no zone"
+        fits = zones_agree(zone_of(column, ""), coding.zone)
+        require(fits, f"{coding.column} must {what}, got {cell[:100]!r}")
     found: np.ndarray = coding.read(column)[0]
     if np.isnan(found[0]) and coding.form:  # a time, perhaps in another form
         form, _ = time_form(column, coding.column)

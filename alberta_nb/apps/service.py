@@ -65,7 +65,7 @@ JSON = json.JSONDecoder(object_pairs_hook=once, parse_constant=_no_number)
 def as_read(text: bytes) -> Any:
     "What a text of JSON says. Raises ValueError for what is none, a name that stands in it twice, and NaN."
     try:
-        return JSON.decode(text.decode())
+        return JSON.decode(text.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         raise ValueError(f"it is no JSON: {error.msg}, at character {error.pos + 1}") from None
 

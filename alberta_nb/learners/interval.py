@@ -46,7 +46,8 @@ def check_level(level: float) -> None:
 
 def usual_error(state: Tree, error: Array, decay: float | Array) -> dict[str, Array]:
     "The `size` of errors (), a mean that forgets, and the `weight` () it is made of, with one error () more."
-    weight = decay * state.weight + 1.0
+    begun = jnp.where(state.size > 0, state.weight, 0.0)  # as long as there was no error, none is usual
+    weight = decay * begun + 1.0
     return {"size": state.size + (jnp.abs(error) - state.size) / weight, "weight": weight}
 
 

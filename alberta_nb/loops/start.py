@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Experience', 'MAX_STEPS', 'StreamPosition', 'stream_start', 'time_step_like', 'is_traced', 'check_untraced',
-           'check_instance', 'check_world', 'clock_of', 'check_clock', 'check_steps', 'fit_state', 'learner_start',
-           'check_time_step', 'one_key', 'many_keys', 'start_position']
+           'check_instance', 'check_world', 'clock_of', 'check_clock', 'check_steps', 'fit_state', 'check_bias',
+           'learner_start', 'check_time_step', 'one_key', 'many_keys', 'start_position']
 
 # %% ../../nbs/loops/08_start.ipynb #37bfb427
 import dataclasses
@@ -179,6 +179,14 @@ def fit_state(name: str, state: Tree, like: Tree, seeds: int | None = None) -> T
     pairs = enumerate(zip(leaves, wanted, strict=True))
     return tree.unflatten([_fit_leaf(functools.partial(path, i), leaf, w, seeds) for i, (leaf, w) in pairs])
 
+# %% ../../nbs/loops/08_start.ipynb #4a39511a
+def check_bias(name: str, learner: Any, state: Tree) -> None:
+    "Raise ValueError where a learner without a bias would keep one that it never moves."
+    bias = getattr(state, "bias", None)
+    if getattr(learner, "use_bias", True) or bias is None or isinstance(bias, jax.core.Tracer):
+        return
+    require(not np.any(bias), f"{name}.bias must be 0 for a learner with use_bias=False, got {np.asarray(bias)}")
+
 # %% ../../nbs/loops/08_start.ipynb #65ba7471
 @functools.lru_cache(maxsize=256)
 def _learner_like(structure: Learner, feature_dim: int, float_type: str) -> Tree:
@@ -209,6 +217,7 @@ def learner_start(learner: Learner, stream: Experience, state: Tree, seeds: int 
     state = first_state(learner, stream.feature_dim) if state is None else state
     like = _learner_like(contract(learner).structure, *asked)
     fitted = fit_state("learner_state", state, like, seeds)
+    check_bias("learner_state", learner, fitted)
     mine = adopted(learner, fitted)
     fitted = fitted if mine is fitted else fit_state("learner_state", mine, like, seeds)
     return born(fitted) if clock is None else with_clock(fitted, clock)

@@ -26,7 +26,7 @@ from .engine import _x64
 from .event import EventPlace, answering, asked_of, check_event, compiled, event_form, event_signature
 from .event import event_sizes, event_table, in_plural, learn, members, padded, shown_as, spread
 from .guard import EventPolicy, NonFiniteError, stays, unwatched
-from .start import check_instance, fit_state, is_traced
+from .start import check_bias, check_instance, fit_state, is_traced
 from ..types import MAX_SIZE, Tree, check_int, require, vector
 
 # %% ../../nbs/loops/03_stepper.ipynb #8b81c14a
@@ -105,6 +105,7 @@ class PackedWords:
         self.learner, self.feature_dim = learner, check_int("feature_dim", feature_dim, 1, MAX_SIZE)
         like = like_of(learner, self.feature_dim, state)
         state = like if state is None else adopted(learner, fit_state("state", state, like))
+        check_bias("state", learner, state)
         leaves, tree = jax.tree.flatten(state)
         check_packable(leaves)
         leaves, self._words = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves], pack(leaves)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .columns import Kind, decimal_signs, kind_of, to_numbers, why_not_numeric, words_of
+from .columns import Kind, decimal_signs, kind_of, to_numbers, told_cells, why_not_numeric, words_of
 from .dialect import TableError
 from .inputs import DAY, Coding, Codings, as_word, coding_of
 from .reading import Reading
@@ -114,7 +114,8 @@ def _read(
     "The numbers of one column of a piece, and how many were none; `signs` are those of the pieces before."
     name = table.columns[position]
     values = _numbers(table, column, name, signs)[:, None] if coding is None else coding.read(column)
-    lost = column.notna().to_numpy(bool) & ~np.isfinite(values[:, 0])
+    lost = ~np.isfinite(values[:, 0])
+    lost &= told_cells(column) if lost.any() else False
     if lost.any():
         table.examples.setdefault(name, str(column[lost].iloc[0]))
     return values, int(lost.sum())
@@ -193,7 +194,7 @@ def look_at(table: Table) -> tuple[list[str], int]:
     _check_days(table.codings, frame)
     table.refused = {name: what for name, what in held.items() if what}
     for name in table.refused:
-        cells = frame[name][frame[name].notna() & np.isnan(to_numbers(frame[name], table.decimal))]
+        cells = frame[name][told_cells(frame[name]) & np.isnan(to_numbers(frame[name], table.decimal))]
         table.refused_cells |= dict.fromkeys([name] if len(cells) else [], str(next(iter(cells), "")))
     return [name for name, what in held.items() if not what], len(frame)
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from .columns import column_kinds, words_of
 from .dialect import TableError, dialect_of, explained, unpacked
-from .frames import arrow, at_home, leaves, regrouped, speaks_arrow
+from .frames import arrow, at_home, joined, leaves, regrouped, speaks_arrow
 from .frames import standard_input, streamed, to_frame, without
 from .pieces import Table, first_piece, input_names, look_at, numeric_names, said_words, several
 from .reading import GUESS, Reading
@@ -130,7 +130,8 @@ class _ParquetTable(Table):
             # by number: names may repeat, and one with a point would choose what is inside another column
             wanted = [leaf for k in positions for leaf in self.leaves[k]]
             groups = list(range(file.num_row_groups))
-            for batch in file.reader.iter_batches(self.piece_rows, row_groups=groups, column_indices=wanted):
+            batches = file.reader.iter_batches(self.piece_rows, row_groups=groups, column_indices=wanted)
+            for batch in joined(batches, self.piece_rows):
                 yield without(to_frame(batch), self.reading.na)
 
 # %% ../../nbs/streams/05_tables.ipynb #3de1dbc6
