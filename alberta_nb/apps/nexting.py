@@ -53,8 +53,7 @@ def next_everything(
     """
     check_int("window", window)
     check_gammas(gammas := several("gammas", gammas))
-    optimizers = several("optimizers", optimizers)
-    interval, kinds = check_interval(interval), check_kinds(kinds)
+    interval, kinds, optimizers = check_interval(interval), check_kinds(kinds), several("optimizers", optimizers)
     require(len(optimizers) == 1, f"optimizers must be one name, which all demons share, got {list(optimizers)}")
     require(len(kinds) == 1, f"kinds must be one, which all demons share, got {kinds}")
     source = _source(table, columns, features, lags, several("known", known))
