@@ -17,7 +17,7 @@ import numpy as np
 try:
     from river import base
 except ModuleNotFoundError:
-    raise ModuleNotFoundError("this needs river: pip install 'alberta_nb[river]'") from None
+    raise ModuleNotFoundError("this needs river: pip install 'alberta_nb[river]'", name="river") from None
 
 from .start import started
 from ..loops.stepper import Predicting, Stepper

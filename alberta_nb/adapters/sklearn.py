@@ -18,7 +18,7 @@ try:
     from sklearn.utils import check_random_state
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ModuleNotFoundError:
-    raise ModuleNotFoundError("this needs scikit-learn: pip install 'alberta_nb[sklearn]'") from None
+    raise ModuleNotFoundError("this needs scikit-learn: pip install 'alberta_nb[sklearn]'", name="sklearn") from None
 
 from .start import started
 from ..loops.stepper import Predicting, Stepper
