@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 import alberta_nb
-from alberta_nb.loops.archive import replacing
 from bench.races import WORKLOADS
 
 
@@ -124,6 +123,8 @@ def machine() -> dict[str, Any]:
 def write_bench(frame: pd.DataFrame, output: str | Path, **settings: Any) -> None:
     "Write bench.json (machine, settings, rows) and bench.png into the folder `output`, each at once."
     import matplotlib.pyplot as plt
+
+    from alberta_nb.loops.archive import replacing  # which an older checkout that is measured may lack
 
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
