@@ -3,6 +3,7 @@
 python -m bench.events [core] [doors] [million] [malformed] [kill]
 """
 
+import argparse
 import functools
 import http.client
 import json
@@ -218,7 +219,12 @@ PARTS: dict[str, Callable[[Path], None]] = {
 }
 
 if __name__ == "__main__":
-    for part in sys.argv[1:] or PARTS:
+    parser = argparse.ArgumentParser("python -m bench.events", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)} (default: all)")
+    parts = parser.parse_args().parts or list(PARTS)
+    if unknown := [part for part in parts if part not in PARTS]:
+        parser.error(f"PART must be any of {', '.join(PARTS)}, got {unknown[0]!r}")
+    for part in parts:
         with tempfile.TemporaryDirectory() as where:
             print(f"--- {part}: {PARTS[part].__doc__}")
             PARTS[part](Path(where))
