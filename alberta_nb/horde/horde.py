@@ -232,6 +232,7 @@ class HordeSettings(LearnerSettings):
     n_demons = property(lambda self: len(self.horde_spec.demons))
     learner = functools.cached_property(_heads_of)
     structure = functools.cached_property(_structure_of)
+    needed = functools.cached_property(lambda self: int(self.horde_spec.places.max()) + 1)  # cumulants
     elsewhere, lacks_traces = functools.cached_property(_reads_elsewhere), functools.cached_property(_lacks_traces)
 
     def __post_init__(self) -> None:
@@ -275,12 +276,12 @@ def first_horde(self: HordeSettings, feature_dim: int, key: Array) -> MultiHeadM
 def cumulants_width(horde: HordeSettings, width: int) -> None:
     "Raise ValueError unless an array of so many cumulants has one for each demon."
     if horde.structure.selects:
-        need = int(horde.horde_spec.places.max()) + 1
-        require(width >= need, f"cumulants must hold {need} numbers or more for these questions, got {width}")
+        if width < horde.needed:
+            raise ValueError(f"cumulants must hold {horde.needed} numbers or more for these questions, got {width}")
         if width == horde.n_demons and horde.elsewhere:
             say_once("cumulant_index", horde.elsewhere)
-    else:
-        require(width == horde.n_demons, f"cumulants must have shape ({horde.n_demons},), got ({width},)")
+    elif width != horde.n_demons:
+        raise ValueError(f"cumulants must have shape ({horde.n_demons},), got ({width},)")
 
 
 def given_widths(horde: HordeSettings, **given: ArrayLike | None) -> dict[str, int]:
@@ -309,7 +310,8 @@ def check_step(
 ) -> dict[str, Tree]:  # fmt: skip
     "What came with a transition, checked, without the parts that are None: gammas, terminated, truncated, rhos."
     d, cumulants = horde.check_state(state), as_numbers("cumulants", cumulants)
-    require(cumulants.ndim < 2, f"cumulants must have one dimension, got shape {cumulants.shape}")
+    if cumulants.ndim > 1:  # a message is made only when it is needed
+        raise ValueError(f"cumulants must have one dimension, got shape {cumulants.shape}")
     cumulants_width(horde, cumulants.size)
     ends = {"observation": observation, "next_observation": next_observation}
     widths = dict.fromkeys(ends, d) | {"cumulants": cumulants.size} | given_widths(horde, **given)
