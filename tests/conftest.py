@@ -28,9 +28,9 @@ def float64() -> Iterator[None]:
 
 
 # Most tests compare numbers, and those of hastily compiled programs are as good: half of the time went into compiling.
-# What is said of the programs themselves is tried on programs as users run them; so is every page.
+# What is said of the programs themselves, and what is pinned, is tried on programs as users run them; so is every page.
 AS_USERS_RUN_THEM = set(
-    "bench cli entities fold lanes loops many noise nonlinear_streams paths recipes".split()
+    "bench cli entities fold lanes loops many noise nonlinear_streams paths pinned recipes".split()
     + "rewrite service stepper streams vmap_last".split()
 )
 
